@@ -1,0 +1,111 @@
+"""One gradient buffer per objective: collect, Gram matrix, combine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+OBJECTIVE_NAMES = ("forget", "retain")
+
+
+class GradientBuffers:
+    """Keep the gradients of several objectives apart while an ordinary training loop accumulates them.
+
+    Within `collect(name)` the parameters' `.grad` *are* the buffer of that objective, so whatever the backward pass
+    does to `.grad` (accumulation over micro-batches, reduction over ranks, sharding, loss scaling) happens to the
+    buffer. After the last micro-batch `gram()` gives the inner products and `combine()` writes the weighted sum
+    into `.grad`, where clipping and the optimizer find it.
+
+    Args:
+        parameters: the parameters that are trained.
+        names: the objectives.
+        device: where buffers rest between backward passes; `None` leaves them where the gradients are, `"cpu"`
+            frees that much accelerator memory for one copy each way per backward pass.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        names: Sequence[str] = OBJECTIVE_NAMES,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("parameters: none requires a gradient; unfreeze some or add an adapter.")
+        self.names = tuple(names)
+        self.device = torch.device(device) if device is not None else None
+        self._buffers: dict[str, list[Tensor | None]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all collected gradients."""
+        self._buffers = {name: [None] * len(self.parameters) for name in self.names}
+
+    @contextmanager
+    def collect(self, name: str) -> Iterator[None]:
+        """Accumulate what is backpropagated within the context into the buffer of objective `name`."""
+        buffer = self._buffers[name]
+        outside = [parameter.grad for parameter in self.parameters]
+        for parameter, gradient in zip(self.parameters, buffer, strict=True):
+            parameter.grad = gradient.to(parameter.device) if gradient is not None else None
+        try:
+            yield
+        finally:
+            for index, (parameter, gradient) in enumerate(zip(self.parameters, outside, strict=True)):
+                collected = parameter.grad
+                if collected is not None and self.device is not None:
+                    collected = collected.to(self.device)
+                buffer[index] = collected
+                parameter.grad = gradient
+
+    def gram(self, scale: float = 1.0) -> Tensor:
+        """Inner products of the collected gradients over all trained parameters.
+
+        Args:
+            scale: the factor the loss was multiplied by (a gradient scaler's); the result is divided by its square.
+
+        Returns:
+            `[K, K]` float64 on the CPU, `K` the number of objectives in the order of `names`. Products are taken in
+            float32 within a tensor and summed over tensors in float64. A missing gradient counts as zero.
+        """
+        size = len(self.names)
+        entries = [(i, j) for i in range(size) for j in range(i, size)]
+        products: dict[tuple[int, int], list[Tensor]] = {entry: [] for entry in entries}
+        for gradients in zip(*(self._buffers[name] for name in self.names), strict=True):
+            for i, j in entries:
+                if gradients[i] is not None and gradients[j] is not None:
+                    products[i, j].append(_inner_product(gradients[i], gradients[j]))
+        gram = torch.zeros(size, size, dtype=torch.float64)
+        for (i, j), values in products.items():
+            if values:
+                gram[i, j] = gram[j, i] = torch.stack(values).cpu().double().sum() / scale**2
+        return gram
+
+    def combine(self, weights: Sequence[float]) -> None:
+        """Set `.grad` of every parameter to the weighted sum of the buffers, and clear them.
+
+        Buffers are overwritten in place, so no further memory is taken. A parameter without any gradient keeps none.
+        A weight of exactly zero leaves that objective out, so an infinite gradient under it does no harm.
+        """
+        chosen = [(weight, self._buffers[name]) for weight, name in zip(weights, self.names, strict=True) if weight != 0]
+        for index, parameter in enumerate(self.parameters):
+            total: Tensor | None = None
+            for weight, buffer in chosen:
+                gradient = buffer[index]
+                if gradient is None:
+                    continue
+                gradient = gradient.to(parameter.device)
+                total = gradient.mul_(weight) if total is None else total.add_(gradient, alpha=weight)
+            parameter.grad = total
+        self.clear()
+
+
+def _inner_product(first: Tensor, second: Tensor) -> Tensor:
+    """Inner product of two gradients in float32; of the whole tensor when it is sharded over ranks."""
+    if isinstance(first, DTensor):
+        return (first.float() * second.float()).sum().full_tensor()
+    return torch.dot(first.reshape(-1).float(), second.reshape(-1).float())
