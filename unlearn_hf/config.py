@@ -1,0 +1,145 @@
+"""Training configurations: `TrainingArguments` plus what unlearning needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+
+TRAINABLE_DTYPES = ("float32", "bfloat16")
+MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:
+    """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Raise a `ValueError` unless `value` is positive (or `None`)."""
+    if value is not None and not value > 0:
+        raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+@dataclass
+class FinetuningConfig(TrainingArguments):
+    """Arguments of `FinetuningTrainer`, on top of transformers' `TrainingArguments`.
+
+    Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `weight_decay` 0.01, `logging_steps` 5,
+    `logging_nan_inf_filter` False (a diverging run must show), `remove_unused_columns` False (batches are nested),
+    `ddp_find_unused_parameters` False (every parameter is used), `include_num_input_tokens_seen` stays off.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the optimizer."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Decoupled weight decay of AdamW."})
+    logging_steps: float = field(default=5, metadata={"help": "Optimizer steps between log lines (below 1: a share)."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide NaN losses in the log; off, because a diverging run must show."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: batches are nested."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Search unused parameters in every step; off, because all are used."}
+    )
+    max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
+    template: str = field(
+        default="auto",
+        metadata={"help": "Prompt template; `auto` takes the tokenizer's chat template when it has one."},
+    )
+    model_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Precision in which a model given by name is loaded. Trained parameters are raised to "
+            "`trainable_dtype`, so this matters for the frozen part under an adapter.",
+            "choices": list(MODEL_DTYPES),
+        },
+    )
+    trainable_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Precision of the parameters that are trained. float32 holds master weights (use `bf16` or `fp16` "
+            "for compute); bfloat16 rounds most updates at small learning rates to zero.",
+            "choices": list(TRAINABLE_DTYPES),
+        },
+    )
+    trainable_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expressions on parameter names; only those that match one are trained, e.g. "
+            r"`layers\.[5-7]\.mlp\.down_proj`. All by default."
+        },
+    )
+    stop_on_divergence: bool = field(
+        default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, before anything is loaded.
+
+        Raises:
+            ValueError: for a field out of range, naming it.
+        """
+        super().__post_init__()
+        check_positive("max_length", self.max_length)
+        check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
+        check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns: True would drop the nested batches; leave it False.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor: {self.label_smoothing_factor} is not supported; answer likelihoods are "
+                "exact. Set it to 0."
+            )
+
+
+@dataclass
+class UnlearningConfig(FinetuningConfig):
+    """Arguments that every unlearning method shares."""
+
+    forget_loss: str = field(
+        default="npo", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+    )
+    retain_loss: str = field(
+        default="nll", metadata={"help": "Objective on the retain set.", "choices": list(RETAIN_OBJECTIVES)}
+    )
+    beta: float | None = field(
+        default=None, metadata={"help": "Inverse temperature of NPO (default 0.1) and SimNPO (default 4.5)."}
+    )
+    delta: float | None = field(
+        default=None, metadata={"help": "SimNPO: mean NLL per answer token aimed at, in nats (default 0)."}
+    )
+    reference_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for likelihoods of the model before unlearning; runs that share it compute them once. "
+            "Default: `reference` in the output folder."
+        },
+    )
+    gradient_buffer_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the gradients of the two objectives rest between backward passes, for methods that keep "
+            "both: `cpu` frees one or two copies of accelerator memory. Default: where the gradients are."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, before anything is loaded.
+
+        Raises:
+            ValueError: for an unknown objective or a parameter out of range or of no use.
+        """
+        check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
+        check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
+        check_positive("beta", self.beta)
+        for name, value in self.forget_parameters().items():
+            if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
+                raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")
+        super().__post_init__()
+
+    def forget_parameters(self) -> dict[str, float]:
+        """The parameters of the forget objective that were set."""
+        chosen = {"beta": self.beta, "delta": self.delta}
+        return {name: value for name, value in chosen.items() if value is not None}

@@ -1,0 +1,194 @@
+"""The model before unlearning, behind one call, and without a second model in memory wherever that is possible."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from unlearn_hf.likelihood import answer_likelihood
+
+REFERENCE_ADAPTER = "reference"
+_SAMPLED_VALUES = 1024
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Hash the parameters of `model`: names, shapes, sums, and up to 1024 values of each.
+
+    Sums are taken in float64, so a change of a single weight shows unless it cancels exactly.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().reshape(-1)
+        stride = max(1, values.numel() // _SAMPLED_VALUES)
+        sample = values[::stride].float().cpu()
+        digest.update(f"{name}{tuple(parameter.shape)}{values.double().sum().item()!r}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rows_fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash the tokens and labels of encoded rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{list(row['input_ids'])}{list(row['labels'])}".encode())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def reference_nll(
+    model: nn.Module,
+    dataset: Dataset,
+    rows: list[int],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    *,
+    batch_size: int,
+    accelerator: Accelerator,
+    cache: Path | None = None,
+    description: str = "Reference likelihoods",
+) -> Tensor:
+    """NLL of the answers of `dataset` under `model` as it is now.
+
+    Args:
+        model: the model before unlearning; its mode is left as it was, dropout is off while it is read.
+        dataset: encoded rows (`input_ids`, `labels`).
+        rows: the rows that are needed.
+        collate: makes a batch of rows.
+        batch_size: rows per forward pass.
+        accelerator: rows are shared out over its processes.
+        cache: folder in which the result is kept under a fingerprint of the model and the rows, and looked up.
+        description: label of the progress bar.
+
+    Returns:
+        `[len(dataset)]` float32 on the CPU, in nats, summed over the answer; NaN in rows that were not asked for.
+    """
+    path = None
+    if cache is not None:
+        key = hashlib.sha256(
+            f"{model_fingerprint(model)}{rows_fingerprint(dataset[row] for row in rows)}{rows}".encode()
+        ).hexdigest()[:32]
+        path = cache / f"nll-{key}.safetensors"
+        if path.exists():
+            return load_file(path)["nll"]
+    # Longest first: padding stays small, and a batch that does not fit shows at once.
+    order = sorted(rows, key=lambda row: (-len(dataset[row]["input_ids"]), row))
+    mine = order[accelerator.process_index :: accelerator.num_processes]
+    training = model.training
+    model.eval()
+    found: list[tuple[int, float]] = []
+    starts = tqdm(
+        range(0, len(mine), batch_size),
+        desc=description,
+        disable=not accelerator.is_main_process or len(mine) <= 4 * batch_size,
+    )
+    for start in starts:
+        chosen = mine[start : start + batch_size]
+        batch = {
+            name: value.to(accelerator.device) for name, value in collate([dataset[row] for row in chosen]).items()
+        }
+        with accelerator.autocast():
+            nll = answer_likelihood(model, batch).nll
+        found.extend(zip(chosen, nll.cpu().tolist(), strict=True))
+    model.train(training)
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    result = torch.full((len(dataset),), float("nan"))  # type: ignore[arg-type]
+    for row, value in found:
+        result[row] = value
+    if path is not None and accelerator.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        save_file({"nll": result}, temporary)
+        temporary.replace(path)
+    return result
+
+
+class ReferenceModel:
+    """Gives the logits of the model before unlearning.
+
+    With a fresh adapter, the adapter is switched off; with an adapter that was trained before, a frozen copy of that
+    adapter is switched on; only a model that is trained as a whole needs a frozen copy.
+
+    Attributes:
+        strategy: `"disabled adapter"`, `"adapter copy"` or `"model copy"`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._copy: nn.Module | None = None
+        if not hasattr(model, "peft_config"):
+            self.strategy = "model copy"
+            self._copy = copy.deepcopy(model).eval().requires_grad_(False)
+        elif _adapter_is_identity(model):
+            self.strategy = "disabled adapter"
+        else:
+            self.strategy = "adapter copy"
+            _copy_adapter(model)
+
+    @torch.no_grad()
+    def logits(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits at the label positions of `batch`, `[N, V]` float32, dropout off."""
+        with self._active(model) as reference:
+            logits = answer_likelihood(reference, batch, keep_logits=True).logits
+        assert logits is not None
+        return logits
+
+    @contextmanager
+    def _active(self, model: nn.Module) -> Iterator[nn.Module]:
+        if self._copy is not None:
+            self._copy.to(next(model.parameters()).device)
+            yield self._copy
+            return
+        training = model.training
+        model.eval()
+        try:
+            if self.strategy == "disabled adapter":
+                with model.disable_adapter():  # type: ignore[operator]
+                    yield model
+            else:
+                active = model.active_adapter
+                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+                model.base_model.set_adapter(REFERENCE_ADAPTER)  # type: ignore[union-attr, operator]
+                try:
+                    yield model
+                finally:
+                    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
+                    for parameter in model.parameters():
+                        parameter.requires_grad_(False)
+                    for parameter in trained:
+                        parameter.requires_grad_(True)
+        finally:
+            model.train(training)
+
+
+def _adapter_is_identity(model: nn.Module) -> bool:
+    """Whether the active adapter changes nothing: every `lora_B` is zero and no module is trained beside it."""
+    if any("modules_to_save" in name for name, _ in model.named_parameters()):
+        return False
+    updates = [parameter for name, parameter in model.named_parameters() if "lora_B" in name or "lora_embedding_A" in name]
+    return bool(updates) and all(not parameter.detach().any() for parameter in updates)
+
+
+def _copy_adapter(model: nn.Module) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    active = model.active_adapter
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(model.peft_config[active]))  # type: ignore[operator, index]
+    weights = get_peft_model_state_dict(model, adapter_name=active)
+    set_peft_model_state_dict(model, weights, adapter_name=REFERENCE_ADAPTER)
+    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
