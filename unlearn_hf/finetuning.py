@@ -1,0 +1,181 @@
+"""Fine-tuning on answers, with evaluators in the loop: what unlearning starts from, and the base of its trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+from unlearn_hf.config import FinetuningConfig
+from unlearn_hf.data.collator import UnlearningCollator
+from unlearn_hf.data.encoding import encode_dataset
+from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
+from unlearn_hf.window import Window, count_totals
+
+
+class Evaluator(Protocol):
+    """Judges a model: returns flat metric names and numbers, and leaves the model as it was."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        accelerator: Accelerator | None = None,
+        output_dir: Path | None = None,
+    ) -> dict[str, float]:
+        """Evaluate `model`; with `output_dir`, keep aggregates and per-sample values there."""
+        ...
+
+
+class FinetuningTrainer(Trainer):
+    """A `Trainer` for answers: exact token averages, logits at answer positions only, evaluators in the loop.
+
+    Args:
+        model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
+        args: the configuration.
+        train_dataset: raw rows (`question`/`answer`, `prompt`/`completion`, `messages` or `text`) or encoded ones.
+        eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
+        evaluators: called by `evaluate`; their metrics are logged as `eval_<name>`.
+        processing_class: the tokenizer; by default the one that belongs to the model.
+        peft_config: an adapter to add.
+        callbacks: further callbacks.
+
+    Raises:
+        ValueError: for bad arguments, before a model is loaded.
+    """
+
+    config_class: type[FinetuningConfig] = FinetuningConfig
+    # Losses are divided by the totals of the whole step, so the Trainer must not divide them again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: FinetuningConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        evaluators: Sequence[Evaluator] = (),
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **trainer_arguments: Any,
+    ) -> None:
+        if not isinstance(args, self.config_class):
+            raise TypeError(
+                f"args: {type(self).__name__} takes a {self.config_class.__name__}, not a {type(args).__name__}."
+            )
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"args: {args.n_gpu} GPUs in one process would use nn.DataParallel, which is not supported; launch "
+                "one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
+            )
+        if isinstance(model, str):
+            check_model_path(model)
+        self.args = args
+        tokenizer = tokenizer_for(model, processing_class)
+        train_dataset = self._prepare_train_dataset(train_dataset, tokenizer)
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {name: self._encode(rows, tokenizer, name) for name, rows in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._encode(eval_dataset, tokenizer, "eval_dataset")
+        elif args.eval_strategy != "no":
+            eval_dataset = {}  # evaluators alone judge the model; the Trainer only asks that something is there
+        if isinstance(model, str):
+            model = load_model(model, args.model_dtype)
+        model = prepare_model(model, args, peft_config)
+        self.evaluators = list(evaluators)
+        self.window: Window | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            data_collator=UnlearningCollator(pad_token_id(tokenizer)),
+            callbacks=callbacks,
+            **trainer_arguments,
+        )
+
+    def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
+        return None if dataset is None else self._encode(dataset, tokenizer, "train_dataset")
+
+    def _encode(self, rows: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
+        """Encode `rows`; the first process does it, the others read what it cached."""
+        if len(rows) == 0:
+            raise ValueError(f"{name}: the dataset is empty; give at least one row.")
+        template = resolve_template(tokenizer, self.args.template)
+        with self.args.main_process_first(desc=f"encoding {name}"):
+            return encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of one optimizer step and count what its losses are divided by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        self.window = Window(batches, count_totals(batches, self.accelerator))
+        return batches, self.window.totals
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Cross-entropy of the answers: summed NLL over the number of answer tokens of the whole step."""
+        likelihood = answer_likelihood(model, inputs)
+        total = num_items_in_batch.of("tokens", "plain") if hasattr(num_items_in_batch, "of") else None
+        loss = likelihood.nll.sum() / (total if total is not None else likelihood.tokens.sum().clamp(min=1))
+        return (loss, {"nll": likelihood.nll}) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Estimate the operations of a step, over both sets when the batch has two."""
+        if "input_ids" in inputs:
+            return super().floating_point_ops(inputs)
+        return sum(super(FinetuningTrainer, self).floating_point_ops(part) for part in inputs.values())
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Losses of the evaluation data, then the evaluators; all logged, and seen by best-checkpoint selection.
+
+        Per-sample values of evaluator runs are kept in `evaluations/step-N` of the output folder.
+        """
+        metrics: dict[str, float] = {}
+        if eval_dataset or self.eval_dataset:
+            metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
+        if metric_key_prefix != "eval" or not self.evaluators or eval_dataset is not None:
+            return metrics
+        found: dict[str, float] = {}
+        for index, evaluator in enumerate(self.evaluators):
+            folder = Path(str(self.args.output_dir)) / "evaluations" / f"step-{self.state.global_step}"
+            if len(self.evaluators) > 1:
+                folder = folder / str(index)
+            values = evaluator(
+                self._model_for_evaluation(), self.processing_class, accelerator=self.accelerator, output_dir=folder
+            )
+            found.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return metrics | found
+
+    def _model_for_evaluation(self) -> nn.Module:
+        """The model without a data-parallel wrapper; sharded models stay wrapped."""
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            return self.model_wrapped
+        return self.model

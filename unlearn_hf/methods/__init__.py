@@ -1,0 +1,30 @@
+"""Unlearning methods: how forgetting and retaining are reconciled in one update."""
+
+from unlearn_hf.methods.eupmu import EUPMUConfig, EUPMUTrainer
+from unlearn_hf.methods.graddiff import GradDiffConfig, GradDiffTrainer
+from unlearn_hf.methods.gradient_surgery import GradientSurgeryConfig, GradientSurgeryTrainer
+from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
+from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
+from unlearn_hf.trainer import UnlearningTrainer
+
+METHODS: dict[str, type[UnlearningTrainer]] = {
+    "graddiff": GradDiffTrainer,
+    "npo": NPOTrainer,
+    "ngdiff": NGDiffTrainer,
+    "eupmu": EUPMUTrainer,
+    "gradient_surgery": GradientSurgeryTrainer,
+}
+
+__all__ = [
+    "METHODS",
+    "EUPMUConfig",
+    "EUPMUTrainer",
+    "GradDiffConfig",
+    "GradDiffTrainer",
+    "GradientSurgeryConfig",
+    "GradientSurgeryTrainer",
+    "NGDiffConfig",
+    "NGDiffTrainer",
+    "NPOConfig",
+    "NPOTrainer",
+]

@@ -1,0 +1,81 @@
+"""Explicit gradient surgery: weights from the Gram matrix of the two gradients."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from unlearn_hf.config import UnlearningConfig, check_choice
+from unlearn_hf.methods.gram_weightings import WEIGHTINGS, Weights, torchjd_weighting
+from unlearn_hf.trainer import UnlearningTrainer
+from unlearn_hf.window import Losses
+
+
+@dataclass
+class GradientSurgeryConfig(UnlearningConfig):
+    """Arguments of `GradientSurgeryTrainer`."""
+
+    rule: str = field(
+        default="unilateral",
+        metadata={"help": f"{', '.join(WEIGHTINGS)}, or `torchjd:NAME` for a Gram weighting of TorchJD."},
+    )
+    epsilon: float = field(
+        default=0.0,
+        metadata={
+            "help": "unilateral: how far `<g_r, d>` may fall below zero before the forget gradient is altered; the "
+            "retain loss may rise by the learning rate times this in a step. Not negative."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for an unknown rule, or an `epsilon` that is negative or of no use.
+        """
+        if self.rule.startswith("torchjd:"):
+            torchjd_weighting(self.rule.removeprefix("torchjd:"))
+        else:
+            check_choice("rule", self.rule, [*WEIGHTINGS, "torchjd:NAME"])
+        if not self.epsilon >= 0:
+            raise ValueError(f"epsilon: {self.epsilon} is negative; give zero or more.")
+        if self.epsilon and self.rule != "unilateral":
+            raise ValueError(f"epsilon: {self.epsilon} has no meaning for rule {self.rule!r}; leave it out.")
+        super().__post_init__()
+
+    def weighting(self) -> Callable[[Tensor], Weights]:
+        """The function from Gram matrix to weights."""
+        if self.rule.startswith("torchjd:"):
+            return torchjd_weighting(self.rule.removeprefix("torchjd:"))
+        function = WEIGHTINGS[self.rule]
+        if "epsilon" in inspect.signature(function).parameters:
+            return lambda gram: function(gram, epsilon=self.epsilon)
+        return function
+
+
+class GradientSurgeryTrainer(UnlearningTrainer):
+    """Explicit gradient surgery: two backward passes, one direction from the Gram matrix.
+
+    The default rule alters the forget gradient only, and only when its first-order damage to the retain loss exceeds
+    `epsilon`: `d = g_f + max(0, (-<g_r, g_f> - epsilon) / ||g_r||^2) g_r`. Nothing pulls the retain loss back down, so
+    damage of higher order accumulates. The other rules weigh both gradients.
+
+    Source: Zhou et al., NeurIPS 2025, arXiv 2510.22124, proposition 3.2; the other rules name theirs.
+    """
+
+    config_class = GradientSurgeryConfig
+    args: GradientSurgeryConfig
+    needs_gram = True
+    paper = {
+        "title": "Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery",
+        "url": "https://arxiv.org/abs/2510.22124",
+        "citation": "Zhou et al. NeurIPS 2025 (explicit form, proposition 3.2).",
+    }
+
+    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
+        """The configured rule."""
+        assert gram is not None
+        return self.args.weighting()(gram)

@@ -1,0 +1,445 @@
+"""The base of every unlearning method: two objectives, two weights, one optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unlearn_hf.config import UnlearningConfig
+from unlearn_hf.data.pairing import PairedDataset
+from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.gradients import GradientBuffers
+from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.reference import ReferenceModel, reference_nll
+from unlearn_hf.window import Losses, has_dropout, random_state, replay
+
+METHOD_STATE_FILE = "method_state.pt"
+# Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
+_OVERFLOW_PATIENCE = 20
+
+
+class UnlearningTrainer(FinetuningTrainer):
+    """Minimise `w_f l_f + w_r l_r` (or combine the two gradients with these weights), step by step.
+
+    A method says how the two weights are chosen. If they are known before the losses, it overrides `loss_weights`
+    and costs one backward pass per set into one gradient. If they depend on this step's losses or gradients, it sets
+    `gradient_level` and overrides `gradient_weights`: the two gradients are kept apart, accumulated over
+    micro-batches, reduced over ranks, and only then combined. A method with a state updates it in `after_step` and
+    names it in `method_state`, which is saved with every checkpoint.
+
+    Args:
+        model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
+        args: the method's configuration.
+        forget_dataset: rows to forget, raw (`question`/`answer`, ...) or encoded.
+        retain_dataset: rows to keep, likewise.
+        eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
+        evaluators: called by `evaluate`.
+        processing_class: the tokenizer; by default the one that belongs to the model.
+        peft_config: an adapter to add.
+        callbacks: further callbacks.
+
+    Attributes:
+        divergence: why the run was stopped, or `None`.
+
+    Raises:
+        ValueError: for bad arguments, before a model is loaded.
+    """
+
+    config_class: type[UnlearningConfig] = UnlearningConfig
+    paper: ClassVar[dict[str, str]] = {}
+    needs_gram: ClassVar[bool] = False
+    args: UnlearningConfig
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: UnlearningConfig,
+        forget_dataset: Any,
+        retain_dataset: Any,
+        eval_dataset: Any = None,
+        evaluators: Sequence[Evaluator] = (),
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **trainer_arguments: Any,
+    ) -> None:
+        self.args = args
+        self.divergence: str | None = None
+        self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
+        self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
+        self._check_backend(args)
+        for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
+            if rows is None or len(rows) == 0:
+                raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
+        batch_size = args.per_device_train_batch_size * args.world_size
+        if len(retain_dataset) < batch_size:
+            raise ValueError(
+                f"retain_dataset: {len(retain_dataset)} rows do not fill one batch of {batch_size} "
+                f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
+                "give more rows or a smaller batch."
+            )
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset={"forget": forget_dataset, "retain": retain_dataset},
+            eval_dataset=eval_dataset,
+            evaluators=evaluators,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            callbacks=callbacks,
+            **trainer_arguments,
+        )
+        self.gradients: GradientBuffers | None = None
+        self.reference = ReferenceModel(self.model) if self.retain_objective.reference == "logits" else None
+        self._weights: tuple[float, float] = (1.0, 1.0)
+        self._losses: Losses | None = None
+        self._measurements: dict[str, list[float]] = {}
+        self._non_finite_steps = 0
+        self._repeats_dropout = has_dropout(self.model)
+        self.add_callback(_UnlearningCallback(self))
+
+    def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        return PairedDataset(forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed)
+
+    # ---- what a method overrides -------------------------------------------------------------------------------
+
+    @property
+    def gradient_level(self) -> bool:
+        """Whether the weights are chosen after both gradients are known."""
+        return self.needs_gram
+
+    @property
+    def remeasures_retain_loss(self) -> bool:
+        """Whether `after_step` gets the retain loss of the same batch after the step."""
+        return False
+
+    @property
+    def needs_retain_reference(self) -> bool:
+        """Whether retain batches carry the NLL of the model before unlearning."""
+        return False
+
+    def loss_weights(self) -> tuple[float, float]:
+        """Weights of forget and retain loss in this step (methods with one gradient)."""
+        raise NotImplementedError
+
+    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> tuple[float, float]:
+        """Weights of forget and retain gradient in this step (methods with two gradients).
+
+        Args:
+            gram: inner products of the two gradients, `[2, 2]` float64 on the CPU, forget first; `None` unless
+                `needs_gram`.
+            losses: the two losses of the whole step.
+        """
+        raise NotImplementedError
+
+    def before_step(self, losses: Losses) -> None:
+        """Called when gradients are final and parameters still old; `losses` are those of the whole step."""
+
+    def after_step(self, before: Losses, after: float | None) -> None:
+        """Update what the method carries. Called after every optimizer step that was not skipped.
+
+        Args:
+            before: losses of the step, with the parameters before it.
+            after: the retain loss on the same batch with the parameters after it, if `remeasures_retain_loss`.
+        """
+
+    def method_state(self) -> dict[str, Any]:
+        """What a resumed run must know beyond parameters and optimizer: numbers and tensors."""
+        return {}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        """Take up the state that `method_state` gave."""
+
+    def measurements(self) -> dict[str, float]:
+        """Further numbers to log with every step (the dual variable, say)."""
+        return {}
+
+    def training_begins(self) -> None:
+        """Called when model and optimizer are wrapped and restored, before the first step."""
+        if self.gradient_level:
+            # Only now, because sharding replaces the parameters.
+            self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
+
+    # ---- one optimizer step ------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Backward passes of both objectives, one after the other, so that one graph is alive at a time."""
+        window = self.window
+        assert window is not None
+        window.seen += 1
+        if window.seen == 1:
+            self._weights = (1.0, 1.0) if self.gradient_level else self.loss_weights()
+        if self.is_deepspeed_enabled:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self._separate_backward_passes(model, inputs, num_items_in_batch)
+        if window.is_last:
+            self._finish_window(model)
+        return loss
+
+    def _separate_backward_passes(self, model: nn.Module, inputs: dict[str, Any], totals: Any) -> Tensor:
+        """Backpropagate each objective by itself; leave out what has weight zero."""
+        model.train()
+        loss = torch.zeros((), device=self.args.device)
+        weights = dict(zip(Losses._fields, self._weights, strict=True))
+        active = [name for name, weight in weights.items() if weight != 0]
+        for name in Losses._fields:
+            batch = {name: inputs[name]}
+            if name not in active:
+                # The loss is wanted (a dual variable follows it), its gradient is not.
+                if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
+                    with torch.no_grad(), self.compute_loss_context_manager():
+                        self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
+                continue
+            if self.gradients is not None:
+                context: Any = self.gradients.collect(name)
+            elif name != active[-1] and isinstance(model, DistributedDataParallel):
+                context = model.no_sync()  # the other backward pass reduces the sum of both
+            else:
+                context = contextlib.nullcontext()
+            with context:
+                loss = loss + super().training_step(model, batch, totals)
+        return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted sum of the objectives whose batches are in `inputs`; a plain batch gives the cross-entropy."""
+        if "labels" in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss: Any = 0.0
+        for name, weight in zip(Losses._fields, self._weights, strict=True):
+            if name in inputs:
+                if name == "retain" and self._repeats_dropout and self.remeasures_retain_loss:
+                    assert self.window is not None
+                    self.window.random_states.append(random_state(self.args.device))
+                part = self._objective_loss(model, name, inputs[name])
+                assert self.window is not None
+                self.window.record(name, part)
+                loss = loss + weight * part
+        return (loss, {}) if return_outputs else loss
+
+    def _objective_loss(self, model: nn.Module, name: str, batch: dict[str, Tensor]) -> Tensor:
+        """Contributions of one micro-batch over the total of the whole step."""
+        assert self.window is not None
+        objective = self.forget_objective if name == "forget" else self.retain_objective
+        wants_logits = objective.reference == "logits"
+        likelihood = answer_likelihood(model, batch, keep_logits=wants_logits)
+        if wants_logits:
+            assert self.reference is not None
+            likelihood.reference_logits = self.reference.logits(self.accelerator.unwrap_model(model), batch)
+        parameters = self.args.forget_parameters() if name == "forget" else {}
+        return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
+
+    def _finish_window(self, model: nn.Module) -> None:
+        """All gradients are there: reduce losses, combine gradients, or stop a run that diverges."""
+        assert self.window is not None
+        losses = self._losses = self.window.reduced(self.accelerator)
+        gram = None
+        if self.gradients is not None and self.needs_gram:
+            scaler = getattr(self.accelerator, "scaler", None)
+            gram = self.gradients.gram(scaler.get_scale() if scaler is not None else 1.0)
+        if self._diverged(losses, gram):
+            for parameter in model.parameters():
+                parameter.grad = None
+            if self.gradients is not None:
+                self.gradients.clear()
+            return
+        if self.gradients is not None:
+            self._weights = self.gradient_weights(gram, losses)
+            self.gradients.combine(self._weights)
+        self._measure(losses, gram)
+        self.before_step(losses)
+
+    def _diverged(self, losses: Losses, gram: Tensor | None) -> bool:
+        """Whether to stop here. Overflow under a gradient scaler is normal and only counts when it does not end."""
+        assert self.window is not None
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        finite = all(math.isfinite(getattr(losses, name)) for name in self.window.losses)
+        if gram is not None and not scaled:
+            finite = finite and bool(torch.isfinite(gram).all())
+        self._non_finite_steps = 0 if finite else self._non_finite_steps + 1
+        if not self.args.stop_on_divergence or self._non_finite_steps < (_OVERFLOW_PATIENCE if scaled else 1):
+            return False
+        self.divergence = (
+            f"step {self.state.global_step + 1}: forget loss {losses.forget:g}, retain loss {losses.retain:g}"
+            + (f", squared gradient norms {gram[0, 0]:g} and {gram[1, 1]:g}" if gram is not None else "")
+            + "; the update was not applied. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
+        )
+        warnings.warn(f"The run diverged at {self.divergence}", stacklevel=2)
+        self.control.should_training_stop = True
+        return True
+
+    def _optimizer_stepped(self) -> None:
+        """Parameters are new, gradients still alive: measure again and let the method update its state."""
+        if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
+            return
+        assert self._losses is not None
+        self.after_step(self._losses, self.retain_loss_again() if self.remeasures_retain_loss else None)
+
+    @torch.no_grad()
+    def retain_loss_again(self) -> float:
+        """The retain loss of this step's batches with the parameters as they are now.
+
+        Same micro-batches, same code path, same dropout as in the step; averaged over ranks, so that every rank
+        holds the same number.
+        """
+        assert self.window is not None
+        model, window = self._model_for_evaluation(), self.window
+        total = torch.zeros((), device=self.args.device)
+        for index, batch in enumerate(window.batches):
+            states = window.random_states
+            context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
+            with context, self.compute_loss_context_manager():
+                retain = self._prepare_inputs({"retain": batch["retain"]})["retain"]
+                total += self._objective_loss(model, "retain", retain)
+        return float(self.accelerator.reduce(total, "mean"))
+
+    def _measure(self, losses: Losses, gram: Tensor | None) -> None:
+        values = {"forget_loss": losses.forget, "retain_loss": losses.retain}
+        values |= {"forget_weight": self._weights[0], "retain_weight": self._weights[1]}
+        if gram is not None:
+            forget_norm, retain_norm = gram.diagonal().sqrt().tolist()
+            values |= {"forget_gradient_norm": forget_norm, "retain_gradient_norm": retain_norm}
+            values["gradient_cosine"] = gram[0, 1].item() / max(forget_norm * retain_norm, 1e-30)
+        for name, value in (values | self.measurements()).items():
+            self._measurements.setdefault(name, []).append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of losses, weights, norms and the method's own numbers since the last line."""
+        if "loss" in logs and self._measurements:
+            logs.update({name: sum(values) / len(values) for name, values in self._measurements.items()})
+            self._measurements.clear()
+        super().log(logs, start_time)
+
+    # ---- before, after and between runs ------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Unlearn.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder, or `True` for the newest complete one in the output folder.
+            *args: passed on to `Trainer.train`.
+            **kwargs: passed on to `Trainer.train`.
+
+        Raises:
+            ValueError: when there is no checkpoint to resume from.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
+        self.divergence = None
+        self._measure_references()
+        if resume_from_checkpoint:
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
+            self.load_method_state(state)
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def _measure_references(self) -> None:
+        """Cache what the model says before unlearning, for the rows and objectives that need it."""
+        pairs = self.train_dataset
+        assert isinstance(pairs, PairedDataset)
+        forget_rows = list(range(len(pairs.forget))) if self.forget_objective.reference == "nll" else []
+        retain_rows = pairs.retain_rows(math.ceil(self.args.num_train_epochs)) if self.needs_retain_reference else []
+        if self.needs_retain_reference and self.args.max_steps > 0:
+            retain_rows = list(range(len(pairs.retain)))
+        cache = Path(self.args.reference_cache or Path(str(self.args.output_dir)) / "reference")
+        for name, rows in (("forget", forget_rows), ("retain", retain_rows)):
+            dataset = getattr(pairs, name)
+            if not rows or "reference_nll" in dataset.column_names:
+                continue
+            self.model.to(self.args.device)
+            nll = reference_nll(
+                self.model,
+                dataset,
+                rows,
+                self.data_collator,
+                batch_size=self.args.per_device_eval_batch_size,
+                accelerator=self.accelerator,
+                cache=cache,
+                description=f"Reference likelihoods ({name} set)",
+            )
+            setattr(pairs, name, dataset.add_column("reference_nll", nll.tolist()))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model or adapter; inside a checkpoint also the state of the method."""
+        super().save_model(output_dir, _internal_call)
+        # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
+        if _internal_call and output_dir is not None and self.args.should_save:
+            torch.save(self.method_state(), Path(output_dir) / METHOD_STATE_FILE)
+
+    def _check_backend(self, args: UnlearningConfig) -> None:
+        if not self.gradient_level:
+            return
+        if args.deepspeed or args.distributed_state.distributed_type == DistributedType.DEEPSPEED:
+            raise ValueError(
+                f"deepspeed: {type(self).__name__} needs the two gradients apart, and DeepSpeed steps inside backward; "
+                "launch it with DDP or FSDP2 (configs/accelerate/ddp.yaml, fsdp2.yaml)."
+            )
+        if args.fsdp_plugin_args and int(args.fsdp_plugin_args.get("fsdp_version", 1)) == 1:
+            raise ValueError(
+                f"fsdp: {type(self).__name__} needs the two gradients apart, and FSDP1 keeps them in flat buffers; "
+                "use fsdp_version 2."
+            )
+        # Unsharded accumulators of FSDP2 live inside its own state and would mix the two objectives.
+        args.accelerator_config.gradient_accumulation_kwargs = {
+            **(args.accelerator_config.gradient_accumulation_kwargs or {}),
+            "sync_each_batch": True,
+        }
+
+
+def newest_complete_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint in `folder` whose trainer state, written last, can be read.
+
+    Raises:
+        ValueError: when there is none.
+    """
+
+    def step(path: Path) -> int:
+        return int(path.name.rsplit("-", 1)[1])
+
+    candidates = [path for path in folder.glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
+    for path in sorted(candidates, key=step, reverse=True):
+        state = path / "trainer_state.json"
+        try:
+            json.loads(state.read_text())
+        except (OSError, json.JSONDecodeError):
+            continue
+        return path
+    raise ValueError(f"resume: {str(folder)!r} holds no complete checkpoint; set save_strategy, or start afresh.")
+
+
+class _UnlearningCallback(TrainerCallback):
+    """Ties the trainer to the events of the loop."""
+
+    def __init__(self, trainer: UnlearningTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.training_begins()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # A resumed state carries the fraction of the epoch already done.
+        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._optimizer_stepped()
