@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -45,4 +46,5 @@ class DualVariable:
         """Take up a saved state exactly."""
         with torch.no_grad():
             self._parameter.fill_(state["value"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        # A copy, because the optimizer would go on to share the tensors it is given.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

@@ -1,0 +1,1 @@
+"""Data: benchmarks, own files, encoding and pairing."""

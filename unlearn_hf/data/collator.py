@@ -1,0 +1,62 @@
+"""Rows to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unlearn_hf.likelihood import IGNORE_INDEX
+
+
+def collate(
+    examples: Sequence[Mapping[str, Any]], pad_token_id: int, padding_side: Literal["left", "right"] = "right"
+) -> dict[str, Tensor]:
+    """Pad encoded rows to the longest of them.
+
+    The attention mask comes from the lengths, never from the ids: where the pad token is also the end-of-sequence
+    token, the real ones inside a row stay visible and labelled.
+
+    Args:
+        examples: rows with `input_ids` and optionally `labels`; other scalar numbers become `[B]` tensors.
+        pad_token_id: fills up.
+        padding_side: where it fills up.
+
+    Returns:
+        `input_ids`, `attention_mask` and, where present, `labels`, each `[B, T]`; with left padding also
+        `position_ids`, which count from the first real token.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    shape = (len(examples), max(lengths))
+    filled = {"input_ids": torch.full(shape, pad_token_id), "attention_mask": torch.zeros(shape, dtype=torch.long)}
+    if "labels" in examples[0]:
+        filled["labels"] = torch.full(shape, IGNORE_INDEX)
+    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+        place = slice(0, length) if padding_side == "right" else slice(shape[1] - length, shape[1])
+        filled["attention_mask"][row, place] = 1
+        for name in ("input_ids", "labels"):
+            if name in filled:
+                filled[name][row, place] = torch.as_tensor(example[name], dtype=torch.long)
+    if padding_side == "left":
+        filled["position_ids"] = (filled["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    for name, value in examples[0].items():
+        if name not in ("input_ids", "labels", "attention_mask") and isinstance(value, (int, float)):
+            dtype = torch.float32 if isinstance(value, float) else torch.int64
+            filled[name] = torch.tensor([example[name] for example in examples], dtype=dtype)
+    return filled
+
+
+@dataclass
+class UnlearningCollator:
+    """Pairs to `{"forget": batch, "retain": batch}`; plain rows to one batch."""
+
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate pairs or plain rows."""
+        if "input_ids" in examples[0]:
+            return dict(collate(examples, self.pad_token_id))
+        return {name: collate([example[name] for example in examples], self.pad_token_id) for name in examples[0]}

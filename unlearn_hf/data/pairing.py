@@ -1,0 +1,64 @@
+"""Pairs of a forget row and a retain row, as a pure function of seed, epoch and index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import Dataset as EncodedDataset
+from torch.utils.data import Dataset
+
+
+class PairedDataset(Dataset):
+    """One item per forget row; each comes with a retain row.
+
+    The retain row is read off a fixed sequence of permutations of the retain set: pair number
+    `p = epoch * len(forget) + index` takes entry `p mod len(retain)` of permutation `p // len(retain)`. So every
+    retain row is seen once before any is seen twice, ranks that draw different indices draw different retain rows, and
+    a resumed run draws what the interrupted one would have.
+
+    Args:
+        forget: encoded forget rows.
+        retain: encoded retain rows.
+        seed: seeds the permutations.
+
+    Raises:
+        ValueError: when a set is empty.
+    """
+
+    def __init__(self, forget: EncodedDataset, retain: EncodedDataset, seed: int = 0) -> None:
+        for name, rows in (("forget", forget), ("retain", retain)):
+            if len(rows) == 0:
+                raise ValueError(f"{name}: the dataset is empty; pairs need at least one row of each.")
+        self.forget = forget
+        self.retain = retain
+        self.seed = seed
+        # Shared memory, so that data-loading workers that are already running see a new epoch.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._permutations: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.forget)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose pairs are read next."""
+        self._epoch[0] = epoch
+
+    def retain_index(self, index: int, epoch: int | None = None) -> int:
+        """The retain row paired with forget row `index` in `epoch` (by default the current one)."""
+        epoch = int(self._epoch[0]) if epoch is None else epoch
+        cycle, entry = divmod(epoch * len(self.forget) + index, len(self.retain))
+        if cycle not in self._permutations:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % (1 << 63))
+            permutation = torch.randperm(len(self.retain), generator=generator).tolist()
+            self._permutations = {**dict(list(self._permutations.items())[-1:]), cycle: permutation}
+        return self._permutations[cycle][entry]
+
+    def retain_rows(self, epochs: int) -> list[int]:
+        """The retain rows that the first `epochs` epochs use, sorted."""
+        if epochs * len(self.forget) >= len(self.retain):
+            return list(range(len(self.retain)))
+        return sorted({self.retain_index(index, epoch) for epoch in range(epochs) for index in range(len(self))})
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"forget": self.forget[index], "retain": self.retain[self.retain_index(index)]}
