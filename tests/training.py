@@ -53,6 +53,7 @@ def build_trainer(
     model: nn.Module | None = None,
     forget: int = 12,
     retain: int = 20,
+    forget_seed: int = 1,
     peft_config: Any = None,
     callbacks: list[Any] | None = None,
     **overrides: Any,
@@ -78,7 +79,7 @@ def build_trainer(
     return trainer_class(
         model=model if model is not None else build_model(),
         args=trainer_class.config_class(**{**arguments, **options, **overrides}),
-        forget_dataset=rows(forget, 1),
+        forget_dataset=rows(forget, forget_seed),
         retain_dataset=rows(retain, 2),
         processing_class=build_tokenizer(),
         peft_config=peft_config,

@@ -89,6 +89,9 @@ def test_dual_follows_the_sign_of_the_first_order_damage(tmp_path: Path) -> None
             per_learning_rate=True,
             initial_dual=0.02 + 0.15 * seed,
             seed=seed,
+            per_device_train_batch_size=12,
+            forget_seed=1 if seed % 2 else 2,  # seed 2: forget what is to be retained, so that the two conflict
+            retain=12,
         )
         before = trainer.dual.value
         products = {}
