@@ -52,8 +52,8 @@ class MetricValue:
         """Raise unless both are values of the same metric, over the same rows, by the same formula.
 
         Raises:
-            ValueError: if name, definition, version, protocol, number of rows, or data differ; it names both values and
-                the mend.
+            ValueError: if name, definition, version, protocol, number of rows, or data differ; it names both values
+                and the mend.
         """
         fields = ["name", "definition", "version", "protocol", "n"]
         if self.fingerprint is not None and other.fingerprint is not None:
@@ -63,8 +63,8 @@ class MetricValue:
             if mine != theirs:
                 raise ValueError(
                     f"{self.name} ({self.definition}, protocol {self.protocol}, n={self.n}) cannot be compared with "
-                    f"{other.name} ({other.definition}, protocol {other.protocol}, n={other.n}): {name} is {mine!r} on "
-                    f"one side and {theirs!r} on the other. {_MENDS[name]}"
+                    f"{other.name} ({other.definition}, protocol {other.protocol}, n={other.n}): {name} is {mine!r} "
+                    f"on one side and {theirs!r} on the other. {_MENDS[name]}"
                 )
 
     def difference(self, other: MetricValue) -> float:

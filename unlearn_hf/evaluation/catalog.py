@@ -1,0 +1,133 @@
+"""Catalog of metrics: what each name means, in which direction it is better, and which version we compute.
+
+Names are flat. A name may carry a suffix for another definition than the default: `forget_truth_ratio_arithmetic`,
+`model_utility_open_unlearning`, `privleak_muse_news`. A suffix never changes the meaning of the base name's direction
+except where `describe` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TOFU = "Maini et al. 2024, arXiv 2401.06121"
+_MUSE = "Shi et al. 2024, arXiv 2407.06460"
+_OPEN_UNLEARNING = "Dorna et al. 2025, arXiv 2506.12618"
+_EXTRACTION = "Carlini et al. 2021, arXiv 2012.07805"
+_MEMORIZATION = "Tirumala et al. 2022, arXiv 2205.10770"
+
+
+@dataclass(frozen=True)
+class MetricDescription:
+    """What a metric is.
+
+    Attributes:
+        summary: one line.
+        higher_is_better: direction, `None` where the best value is that of a retrained model.
+        paper: source.
+        version: version of our implementation.
+    """
+
+    summary: str
+    higher_is_better: bool | None
+    paper: str
+    version: int = 1
+
+
+def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescription]:
+    options = split in ("real_authors", "world_facts")
+    probability = "probability of the answer among the wrong options" if options else "mean P(answer)^(1/tokens)"
+    score = "mean min(R, 1/R) of the truth ratio R" if forget else "mean max(0, 1 - R) of the truth ratio R"
+    return {
+        f"{split}_prob": MetricDescription(f"{label}: {probability}", not forget, _TOFU),
+        f"{split}_rouge": MetricDescription(f"{label}: mean ROUGE-L recall of greedy answers", not forget, _TOFU),
+        f"{split}_truth_ratio": MetricDescription(f"{label}: {score}", True, _TOFU),
+        f"{split}_paraphrase_prob": MetricDescription(
+            f"{label}: mean P(paraphrased answer)^(1/tokens)", not forget, _OPEN_UNLEARNING
+        ),
+    }
+
+
+def _attack(label: str, paper: str) -> MetricDescription:
+    return MetricDescription(f"AUC of the membership attack by {label}, forget against holdout", None, paper)
+
+
+METRICS: dict[str, MetricDescription] = {
+    **_tofu_set("forget", "forget set", forget=True),
+    **_tofu_set("retain", "retain set", forget=False),
+    **_tofu_set("real_authors", "real authors", forget=False),
+    **_tofu_set("world_facts", "world facts", forget=False),
+    "model_utility": MetricDescription(
+        "harmonic mean of Prob, ROUGE and truth ratio on retain, real authors and world facts", True, _TOFU
+    ),
+    "forget_quality": MetricDescription(
+        "p-value of the KS test between truth ratios of this and of the retain model", True, _TOFU
+    ),
+    "forget_quality_log10": MetricDescription("log10 of forget quality", True, _TOFU),
+    "forget_quality_statistic": MetricDescription("KS distance behind forget quality", False, _TOFU),
+    "extraction_strength": MetricDescription(
+        "share of the answer that follows from the shortest sufficient prefix", False, _EXTRACTION
+    ),
+    "exact_memorization": MetricDescription("share of answer tokens predicted exactly", False, _MEMORIZATION),
+    "mia_loss_auc": _attack("mean loss", "Yeom et al. 2018, arXiv 1709.01604"),
+    "mia_zlib_auc": _attack("loss over compressed length", _EXTRACTION),
+    "mia_min_k_auc": _attack("the least likely 40 % of tokens", "Shi et al. 2024, arXiv 2310.16789"),
+    "mia_min_k_plus_plus_auc": _attack("Min-K on standardised scores", "Zhang et al. 2024, arXiv 2404.02936"),
+    "mia_gradient_norm_auc": _attack("gradient norm", "Wang et al. 2024, arXiv 2402.17012"),
+    "mia_reference_auc": _attack("loss minus a reference model's loss", "Carlini et al. 2022, arXiv 2112.03570"),
+    "privleak": MetricDescription("relative distance of the Min-K AUC to a retrained model's, percent", None, _MUSE),
+    "forget_fluency": MetricDescription("probability that answers on forget are no gibberish", True, _OPEN_UNLEARNING),
+    "memorization": MetricDescription(
+        "composite, 1 is best: harmonic mean of one minus extraction strength, exact memorization, paraphrase "
+        "probability and prob_mean truth ratio",
+        True,
+        _OPEN_UNLEARNING,
+    ),
+    "privacy": MetricDescription(
+        "composite, 1 is best: harmonic mean over attacks of one minus the distance to the retain model's AUC",
+        True,
+        _OPEN_UNLEARNING,
+    ),
+    "utility": MetricDescription(
+        "composite, 1 is best: harmonic mean of model utility and, where known, fluency", True, _OPEN_UNLEARNING
+    ),
+    "verbmem_forget": MetricDescription("VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE),
+    "knowmem_forget": MetricDescription("KnowMem on forget: ROUGE-L F1 of answers, x 100", False, _MUSE),
+    "knowmem_retain": MetricDescription("KnowMem on retain: ROUGE-L F1 of answers, x 100", True, _MUSE),
+    "forget_verbmem_rouge": MetricDescription("VerbMem as a fraction", False, _MUSE),
+    "forget_knowmem_rouge": MetricDescription("KnowMem on forget as a fraction", False, _MUSE),
+    "retain_knowmem_rouge": MetricDescription("KnowMem on retain as a fraction", True, _MUSE),
+}
+
+VARIANT_SUFFIXES: tuple[str, ...] = (
+    "_geometric",
+    "_arithmetic",
+    "_prob_mean",
+    "_open_unlearning_news",
+    "_open_unlearning_books",
+    "_open_unlearning",
+    "_muse_news",
+    "_muse_books",
+    "_muse",
+    "_versus_half",
+    "_logged",
+)
+
+
+def describe(name: str) -> MetricDescription:
+    """The description of a metric name, with or without variant suffixes.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    for suffix in VARIANT_SUFFIXES:
+        if name.endswith(suffix):
+            description = describe(name[: -len(suffix)])
+            if suffix == "_prob_mean" and name.startswith("forget_truth_ratio"):
+                # P(right) / (P(right) + P(wrong)) on forget measures what is still known.
+                return MetricDescription(
+                    "forget set: mean share of the right answer", False, _OPEN_UNLEARNING, description.version
+                )
+            return description
+    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(METRICS))}.")
