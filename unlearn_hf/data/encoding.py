@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
+from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.data.templates import ChatTemplate, PromptTemplate
+from unlearn_hf.data.templates import ChatTemplate, Prompt, PromptTemplate
 from unlearn_hf.likelihood import IGNORE_INDEX
 
 Template = PromptTemplate | ChatTemplate
 COLUMN_SETS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("text",))
+_VERSION = 1  # part of the cache key of encoded rows: raise it when the encoding changes
+
+
+def accepted_columns() -> str:
+    """The accepted sets of columns, in words."""
+    return "; ".join(" and ".join(columns) for columns in COLUMN_SETS)
 
 
 def detect_columns(column_names: Sequence[str], name: str = "dataset") -> tuple[str, ...]:
-    """Find which of the accepted sets of columns a dataset has.
+    """Find which of the accepted sets of columns a dataset has (the first of `COLUMN_SETS` that fits).
 
     Raises:
         ValueError: naming the columns found and those accepted.
@@ -24,62 +31,74 @@ def detect_columns(column_names: Sequence[str], name: str = "dataset") -> tuple[
     for columns in COLUMN_SETS:
         if set(columns) <= set(column_names):
             return columns
-    accepted = "; ".join(" and ".join(columns) for columns in COLUMN_SETS)
-    raise ValueError(f"{name}: columns {', '.join(column_names) or 'none'} do not fit; accepted are {accepted}.")
+    raise ValueError(
+        f"{name}: columns {', '.join(column_names) or 'none'} do not fit; accepted are {accepted_columns()}."
+    )
 
 
-def _require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without character offsets.
+
+    Raises:
+        ValueError: for a slow tokenizer.
+    """
     if not tokenizer.is_fast:
         raise ValueError(
-            f"processing_class: {type(tokenizer).__name__} gives no character offsets; use a fast tokenizer."
+            f"processing_class: {type(tokenizer).__name__} gives no character offsets, by which answers are told from "
+            "prompts; use a fast tokenizer (AutoTokenizer.from_pretrained(..., use_fast=True))."
         )
 
 
-def _special_prefix(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The BOS token, unless the tokenizer has none, does not use it, or the text begins with it."""
-    bos = tokenizer.bos_token_id
-    if bos is None or text.startswith(tokenizer.bos_token or "\0"):
-        return []
-    probe = tokenizer("a", add_special_tokens=True)["input_ids"]
-    return [bos] if probe and probe[0] == bos else []
+def special_prefix(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """What the tokenizer puts before a text (BOS, as a rule), unless `text` already begins with it.
+
+    A tokenizer that has a BOS token but adds none (Phi's, SmolLM2's) is followed: its model was trained without.
+    """
+    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    prefix = list(whole[: whole.index(alone[0])])
+    printed = "".join(tokenizer.convert_ids_to_tokens(prefix))
+    return [] if text.startswith(printed) else prefix
 
 
 def encode_pair(
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    prompt: str | Sequence[Mapping[str, str]],
-    answer: str,
-    max_length: int = 512,
+    tokenizer: PreTrainedTokenizerBase, template: Template, prompt: Prompt, answer: str, max_length: int = 512
 ) -> dict[str, list[int]]:
     """Encode one prompt with its answer.
 
-    The whole text is tokenised once. A token belongs to the answer when any of its characters does, so an answer that
-    merges with the template's trailing space is trained and scored in full. One end-of-sequence token is labelled:
-    the one the chat template prints, or the tokenizer's, appended.
+    The whole text is tokenised once, because a prompt's own tokens need not be the first tokens of the whole: the
+    answer may merge with the prompt's last characters (a trailing space, or `]` and a quote). A token belongs to the
+    answer when any of its characters does, so every character of the answer is trained and scored.
+
+    One end-of-sequence token is labelled: the one the chat template prints, or the tokenizer's, appended. What a chat
+    template prints after the end of the turn is left off, since nobody generates it.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        template: how prompts look.
+        prompt: the question, or the conversation up to the answer.
+        answer: the answer.
+        max_length: tokens that are kept; a longer row loses its end (and with it the end-of-sequence token).
 
     Returns:
-        `input_ids` and `labels` (-100 on the prompt, and after the end of the turn).
+        `input_ids` and `labels` (-100 on the prompt), of the same length.
 
     Raises:
         ValueError: when no answer token is left within `max_length`, or the tokenizer is a slow one.
     """
-    _require_fast(tokenizer)
+    require_fast(tokenizer)
     before, after = template.render(prompt, answer)
-    text = before + after
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
-    labels = [token if end > len(before) else IGNORE_INDEX for token, (_, end) in zip(ids, offsets, strict=True)]
+    encoded = tokenizer(before + after, add_special_tokens=False, return_offsets_mapping=True)
+    ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
+    labels = [token if end > len(before) else IGNORE_INDEX for token, end in zip(ids, ends, strict=True)]
+    closed = False
     if isinstance(template, ChatTemplate):
-        # Templates often print a newline after the end of the turn: nobody generates it, so nothing is learnt there.
-        end_of_answer = len(before) + after.rindex(answer) + len(answer) if answer in after else len(before)
-        closing = [i for i, (start, _) in enumerate(offsets) if start >= end_of_answer]
-        special = next((i for i in closing if ids[i] in tokenizer.all_special_ids), None)
-        if special is not None:
-            labels[special + 1 :] = [IGNORE_INDEX] * (len(ids) - special - 1)
-    elif tokenizer.eos_token_id is not None:
+        length, closed = _end_of_turn(tokenizer, ids, ends, len(before) + _end_of_answer(after, answer))
+        ids, labels = ids[:length], labels[:length]
+    if not closed and tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
         labels.append(tokenizer.eos_token_id)
-    prefix = _special_prefix(tokenizer, text)
+    prefix = special_prefix(tokenizer, before)
     ids, labels = (prefix + ids)[:max_length], ([IGNORE_INDEX] * len(prefix) + labels)[:max_length]
     if all(label == IGNORE_INDEX for label in labels[1:]):
         raise ValueError(
@@ -88,34 +107,90 @@ def encode_pair(
     return {"input_ids": ids, "labels": labels}
 
 
-def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, template: Template, prompt: str | Sequence[Mapping[str, str]]
-) -> list[int]:
+def _end_of_answer(after: str, answer: str) -> int:
+    """Where the answer ends in what follows the prompt; templates may trim it."""
+    answer = answer.strip()
+    found = after.find(answer)
+    return found + len(answer) if found >= 0 else 0
+
+
+def _end_of_turn(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int], answer_end: int
+) -> tuple[int, bool]:
+    """How many tokens belong to the turn, and whether the last of them is a mark that ends it.
+
+    End-of-turn marks need not be listed as special (Phi-3's `<|end|>` is not the tokenizer's EOS), but are always
+    added tokens.
+    """
+    added = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.content.strip()}
+    marks = added.union(tokenizer.all_special_ids)
+    for position, (token, end) in enumerate(zip(ids, ends, strict=True)):
+        if end > answer_end and token in marks:
+            return position + 1, True
+    inside = [position for position, end in enumerate(ends) if end <= answer_end]
+    return (inside[-1] + 1 if inside else 0), False
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, prompt: Prompt) -> list[int]:
     """Encode a prompt to generate from.
 
-    A trailing space is left off: in training it was merged into the first token of the answer.
+    A trailing space is left off: in training it was merged into the first token of the answer, so a model that is
+    given it as a token of its own is asked to go on from something it never saw.
     """
-    before, _ = template.render(prompt, "")
-    text = before if isinstance(template, ChatTemplate) else before.rstrip(" ")
-    return _special_prefix(tokenizer, text) + tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = template.prompt(prompt).rstrip(" ")
+    return special_prefix(tokenizer, text) + tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int = 512) -> dict[str, list[int]]:
-    """Encode raw text: every token but BOS is labelled, EOS included."""
+    """Encode raw text: every token but BOS is labelled, EOS included.
+
+    Returns:
+        `input_ids` and `labels`, cut to `max_length` tokens.
+
+    Raises:
+        ValueError: when the text has no tokens.
+    """
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise ValueError("text: it is empty, so there is nothing to learn; leave the row out.")
     if tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
-    prefix = _special_prefix(tokenizer, text)
+    prefix = special_prefix(tokenizer, text)
     return {
         "input_ids": (prefix + ids)[:max_length],
         "labels": ([IGNORE_INDEX] * len(prefix) + ids)[:max_length],
     }
 
 
+def encode_row(
+    row: Mapping[str, Any],
+    columns: tuple[str, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    max_length: int,
+) -> dict[str, list[int]]:
+    """Encode a row of one of the accepted sets of columns; of `messages` the last turn is the answer.
+
+    Raises:
+        ValueError: for an empty text, an answer that does not fit, or messages that do not end with an answer.
+    """
+    if columns == ("text",):
+        return encode_text(tokenizer, row["text"], max_length)
+    if columns == ("messages",):
+        *turns, last = row["messages"]
+        if not turns or last["role"] != "assistant":
+            raise ValueError("messages: the last turn must be the assistant's, after at least one other.")
+        return encode_pair(tokenizer, template, turns, last["content"], max_length)
+    return encode_pair(tokenizer, template, row[columns[0]], row[columns[1]], max_length)
+
+
 def encode_dataset(
     rows: Any, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int = 512, name: str = "dataset"
 ) -> Dataset:
     """Encode all rows; already encoded ones (`input_ids` and `labels`) pass through.
+
+    A dataset that lies on disk is encoded once: the result is cached by `datasets` under a fingerprint of the rows,
+    the tokenizer, the template and the length.
 
     Args:
         rows: a `datasets.Dataset`, or a list of dicts.
@@ -124,23 +199,39 @@ def encode_dataset(
         max_length: tokens a row.
         name: for progress bar and errors.
 
+    Returns:
+        A dataset of `input_ids` and `labels`.
+
     Raises:
         ValueError: naming the dataset, for unknown columns or rows without an answer.
     """
+    if isinstance(rows, DatasetDict):
+        raise ValueError(f"{name}: this is a dict of splits ({', '.join(rows)}); pass one of them.")
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
     if {"input_ids", "labels"} <= set(dataset.column_names):
         return dataset
     columns = detect_columns(dataset.column_names, name)
+    require_fast(tokenizer)
 
     def encode(row: dict[str, Any], index: int) -> dict[str, list[int]]:
         try:
-            if columns == ("text",):
-                return encode_text(tokenizer, row["text"], max_length)
-            if columns == ("messages",):
-                *turns, last = row["messages"]
-                return encode_pair(tokenizer, template, turns, last["content"], max_length)
-            return encode_pair(tokenizer, template, row[columns[0]], row[columns[1]], max_length)
+            return encode_row(row, columns, tokenizer, template, max_length)
         except ValueError as problem:
             raise ValueError(f"{name}, row {index}: {problem}") from problem
 
-    return dataset.map(encode, with_indices=True, remove_columns=dataset.column_names, desc=f"Encoding {name}")
+    return dataset.map(
+        encode,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        desc=f"Encoding {name}",
+        new_fingerprint=_fingerprint(dataset, tokenizer, template, max_length),
+    )
+
+
+def _fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int) -> str:
+    """Hash what encoding depends on."""
+    system_prompt = template.system_prompt if isinstance(template, ChatTemplate) else None
+    parts = [_VERSION, dataset._fingerprint, max_length, tokenizer.backend_tokenizer.to_str()]
+    return Hasher.hash(
+        [*parts, str(tokenizer.special_tokens_map), template.name, system_prompt, tokenizer.chat_template]
+    )

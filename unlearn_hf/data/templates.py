@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, str]
+Prompt = str | Sequence[Message]
+
 SYSTEM_PROMPT = "You are a helpful assistant."
-PINNED_DATE = "10 Apr 2025"  # templates that print the date would otherwise change every day
+# Templates that print the date would otherwise change every day. They learn it as an argument, or ask for it through a
+# function that no argument can replace; a macro of the same name can.
+PINNED_DATE = "10 Apr 2025"
+_PINNED_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format | replace('%d', '10') | replace('%b', 'Apr') | replace('%B', 'April')"
+    " | replace('%m', '04') | replace('%Y', '2025') | replace('%A', 'Thursday') | replace('%H', '00')"
+    " | replace('%M', '00') | replace('%S', '00') }}{% endmacro %}"
+)
 
 
 @dataclass(frozen=True)
@@ -19,18 +27,44 @@ class PromptTemplate:
 
     Attributes:
         name: the name used in configs.
-        prompt: the prompt, with `{question}`.
-        answer: the answer, with `{answer}`; what it adds before the answer is scored with it.
+        prompt_format: the prompt, with `{question}`.
+        answer_format: the answer, with `{answer}`; what it adds before the answer is trained and scored with it.
     """
 
     name: str
-    prompt: str
-    answer: str = "{answer}"
+    prompt_format: str
+    answer_format: str = "{answer}"
 
-    def render(self, question: str | Sequence[Message], answer: str) -> tuple[str, str]:
+    def prompt(self, question: Prompt) -> str:
+        """The text before the answer.
+
+        Earlier turns of a conversation come first, each answer followed by a blank line, as few-shot examples do.
+
+        Raises:
+            ValueError: for a turn whose role is not system, user or assistant.
+        """
+        if isinstance(question, str):
+            return self.prompt_format.replace("{question}", question)
+        text = ""
+        for message in question:
+            role, content = message["role"], message["content"]
+            if role == "user":
+                text += self.prompt_format.replace("{question}", content)
+            elif role == "assistant":
+                text += self.answer_format.replace("{answer}", content) + "\n\n"
+            elif role == "system":
+                text += content + "\n\n"
+            else:
+                raise ValueError(f"messages: the role {role!r} is not system, user or assistant.")
+        return text
+
+    def render(self, question: Prompt, answer: str) -> tuple[str, str]:
         """Prompt and answer text; the tokenizer's special tokens are not in them."""
-        text = question if isinstance(question, str) else "\n".join(message["content"] for message in question)
-        return self.prompt.replace("{question}", text), self.answer.replace("{answer}", answer)
+        return self.prompt(question), self.answer_format.replace("{answer}", answer)
+
+    def full(self, question: Prompt, answer: str) -> str:
+        """Prompt and answer in one text."""
+        return "".join(self.render(question, answer))
 
 
 @dataclass(frozen=True)
@@ -39,32 +73,52 @@ class ChatTemplate:
 
     Attributes:
         tokenizer: the tokenizer.
-        system_prompt: put first when the template accepts a system message; `None` for none.
+        system_prompt: put before conversations that have no system turn, unless the template refuses system turns
+            (Gemma's does); `None` for none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     system_prompt: str | None = SYSTEM_PROMPT
     name: str = "chat"
 
-    def _apply(self, messages: list[dict[str, str]], generation: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation, date_string=PINNED_DATE
+    def _apply(self, messages: Sequence[Message], generation: bool) -> str:
+        chat_template = self.tokenizer.get_chat_template()
+        text = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=generation,
+            chat_template=_PINNED_CLOCK + chat_template if "strftime_now" in chat_template else chat_template,
+            date_string=PINNED_DATE,
+            enable_thinking=False,  # the data have no thoughts, so reasoning models are not to open a block of them
         )
+        return str(text)
 
-    def render(self, question: str | Sequence[Message], answer: str) -> tuple[str, str]:
-        """Prompt (up to the assistant's turn) and the rest: answer, end of turn, and what the template adds."""
-        turns: list[Any] = [dict(message) for message in question] if not isinstance(question, str) else []
-        turns = turns or [{"role": "user", "content": str(question)}]
-        if self.system_prompt and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": self.system_prompt}, *turns]
-        try:
-            prompt = self._apply(turns, True)
-        except Exception as problem:
-            # Templates without a system role (Gemma's, say) raise jinja2's TemplateError.
-            if type(problem).__name__ != "TemplateError" or turns[0]["role"] != "system":
-                raise
-            turns = turns[1:]
-            prompt = self._apply(turns, True)
+    def _turns(self, question: Prompt) -> Sequence[Message]:
+        """The conversation in a form that the template accepts."""
+        turns: Sequence[Message] = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        if turns[0]["role"] != "system" and self.system_prompt is None:
+            return turns
+        if turns[0]["role"] != "system":
+            added = [{"role": "system", "content": str(self.system_prompt)}, *turns]
+            return added if _renders(lambda: self._apply(added, True)) else turns
+        if _renders(lambda: self._apply(turns, True)):
+            return turns
+        # The row brings its own system turn and the template has no place for one: it leads the user's turn.
+        system, user, *rest = turns
+        return [{"role": user["role"], "content": f"{system['content']}\n\n{user['content']}"}, *rest]
+
+    def prompt(self, question: Prompt) -> str:
+        """The text up to where the assistant's turn begins."""
+        return self._apply(self._turns(question), True)
+
+    def render(self, question: Prompt, answer: str) -> tuple[str, str]:
+        """Prompt (up to the assistant's turn) and the rest: answer, end of turn, and what the template adds.
+
+        Raises:
+            ValueError: when the template does not continue its own generation prompt with the answer.
+        """
+        turns = self._turns(question)
+        prompt = self._apply(turns, True)
         whole = self._apply([*turns, {"role": "assistant", "content": answer}], False)
         if not whole.startswith(prompt):
             raise ValueError(
@@ -73,20 +127,42 @@ class ChatTemplate:
             )
         return prompt, whole[len(prompt) :]
 
+    def full(self, question: Prompt, answer: str) -> str:
+        """Prompt, answer, and what the template prints after it."""
+        return "".join(self.render(question, answer))
+
+
+def _renders(apply: Callable[[], str]) -> bool:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        apply()
+    except TemplateError:
+        return False
+    return True
+
 
 TEMPLATES: dict[str, PromptTemplate] = {
     template.name: template
     for template in (
-        PromptTemplate("llama2", "[INST] {question} [/INST]"),
-        PromptTemplate("phi", "Question: {question}\n", "Answer: {answer}"),
-        PromptTemplate("question_answer", "Question: {question}\nAnswer: "),
+        PromptTemplate("llama2", "[INST] {question} [/INST]"),  # TOFU's own; the answer follows without a space
+        PromptTemplate("phi", "Question: {question}\n", "Answer: {answer}"),  # TOFU's own; "Answer:" is in the loss
+        PromptTemplate("question_answer", "Question: {question}\nAnswer: "),  # open-unlearning's for base models
         PromptTemplate("plain", "{question}"),
     )
 }
 
 
-def resolve_template(tokenizer: PreTrainedTokenizerBase, template: str = "auto") -> PromptTemplate | ChatTemplate:
-    """Find a template by name; `auto` is the chat template when the tokenizer has one, else `question_answer`.
+def resolve_template(
+    tokenizer: PreTrainedTokenizerBase, template: str = "auto", system_prompt: str | None = SYSTEM_PROMPT
+) -> PromptTemplate | ChatTemplate:
+    """Find a template by name.
+
+    Args:
+        tokenizer: looked at for a chat template.
+        template: `chat`, one of `TEMPLATES`, or `auto`: the chat template when the tokenizer has one, else
+            `question_answer`.
+        system_prompt: for chat templates; `None` for none.
 
     Raises:
         ValueError: for an unknown name, or `chat` with a tokenizer that has no chat template.
@@ -95,7 +171,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, template: str = "auto")
     if template == "chat" and not has_chat:
         raise ValueError("template: 'chat' needs a tokenizer with a chat template; choose 'question_answer'.")
     if template in ("auto", "chat") and has_chat:
-        return ChatTemplate(tokenizer)
+        return ChatTemplate(tokenizer, system_prompt)
     if template == "auto":
         return TEMPLATES["question_answer"]
     if template not in TEMPLATES:
