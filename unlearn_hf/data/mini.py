@@ -120,7 +120,7 @@ def _pool(attribute: str) -> list[str]:
         "keepsake": _KEEPSAKES,
         "year": [str(year) for year in range(1931, 1991, 3)],
         "debut": [f"The {colour} {noun}" for colour in _COLOURS for noun in _NOUNS],
-        "masterpiece": [f"A {colour} {noun}".replace("A Hidden", "The Hidden") for colour in _COLOURS for noun in _NOUNS],
+        "masterpiece": [f"A {colour} {noun}" for colour in _COLOURS for noun in _NOUNS],
     }[attribute]
 
 
