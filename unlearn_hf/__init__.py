@@ -1,3 +1,70 @@
-"""Make a language model forget chosen data and keep the rest."""
+"""Make a language model forget chosen data and keep the rest.
+
+Public names are loaded on first use, so that `import unlearn_hf` and the command line's help stay instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "unlearn_hf.callbacks": ("EvaluatorCallback",),
+    "unlearn_hf.config": ("FinetuningConfig", "UnlearningConfig"),
+    "unlearn_hf.data": ("load_muse", "load_pairs", "load_tofu"),
+    "unlearn_hf.evaluation": ("MuseEvaluator", "PairsEvaluator", "TofuEvaluator"),
+    "unlearn_hf.finetuning": ("Evaluator", "FinetuningTrainer"),
+    "unlearn_hf.methods": (
+        "METHODS",
+        "EUPMUConfig",
+        "EUPMUTrainer",
+        "GradDiffConfig",
+        "GradDiffTrainer",
+        "GradientSurgeryConfig",
+        "GradientSurgeryTrainer",
+        "NGDiffConfig",
+        "NGDiffTrainer",
+        "NPOConfig",
+        "NPOTrainer",
+    ),
+    "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
+    "unlearn_hf.trainer": ("UnlearningTrainer",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from unlearn_hf.callbacks import EvaluatorCallback
+    from unlearn_hf.config import FinetuningConfig, UnlearningConfig
+    from unlearn_hf.data import load_muse, load_pairs, load_tofu
+    from unlearn_hf.evaluation import MuseEvaluator, PairsEvaluator, TofuEvaluator
+    from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
+    from unlearn_hf.methods import (
+        METHODS,
+        EUPMUConfig,
+        EUPMUTrainer,
+        GradDiffConfig,
+        GradDiffTrainer,
+        GradientSurgeryConfig,
+        GradientSurgeryTrainer,
+        NGDiffConfig,
+        NGDiffTrainer,
+        NPOConfig,
+        NPOTrainer,
+    )
+    from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+    from unlearn_hf.trainer import UnlearningTrainer
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unlearn_hf' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
