@@ -1,0 +1,181 @@
+"""Read an evaluation log of any kind into a per-sample table.
+
+| kind | what |
+| --- | --- |
+| tofu | locuslab/tofu, NPO, SimNPO: `eval_log_aggregated.json`, or the log of one set |
+| open_unlearning | `TOFU_EVAL.json`, `MUSE_EVAL.json` |
+| open_unlearning_summary | `TOFU_SUMMARY.json`, `MUSE_SUMMARY.json`: aggregates only |
+| unlearn_hf | `evaluation.json` with `samples.parquet` beside it, or the table alone |
+| flat | the JSON of `evaluate_from_log`: aggregates only |
+
+All may be gzipped. A folder stands for the log in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from unlearn_hf.evaluation import open_unlearning_logs, tofu_logs
+from unlearn_hf.evaluation.catalog import METRICS
+from unlearn_hf.evaluation.json_files import number, read_json
+from unlearn_hf.evaluation.muse_metrics import TEXT_SPLITS
+from unlearn_hf.evaluation.result_files import (
+    RESULT_FILE,
+    is_result,
+    read_result,
+    read_result_samples,
+    read_samples,
+)
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol
+from unlearn_hf.evaluation.tofu_metrics import Compatibility
+from unlearn_hf.evaluation.values import flatten
+
+PathLike = str | os.PathLike[str]
+_FOLDER_FILES = (RESULT_FILE, "eval_log_aggregated.json", "TOFU_EVAL.json", "MUSE_EVAL.json")
+
+
+@dataclass
+class EvaluationLog:
+    """One log as read.
+
+    Attributes:
+        path: where from.
+        kind: see the module.
+        benchmark: `"tofu"` or `"muse"`.
+        samples: per-sample table, `None` where the log has aggregates only.
+        logged: flat name -> aggregate as logged.
+        protocol: rows it covers, as far as known.
+        compatibility: framework whose definitions the plain names of this log have.
+        missing: what `null` in it means, see `prepare_table`.
+        record: what else a result file of ours says (settings, fingerprint ...).
+    """
+
+    path: Path
+    kind: str
+    benchmark: Literal["tofu", "muse"]
+    samples: pd.DataFrame | None
+    logged: dict[str, float] = field(default_factory=dict)
+    protocol: Protocol = "all"
+    compatibility: Compatibility = None
+    missing: Missing = "skip"
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def table(self, purpose: str) -> pd.DataFrame:
+        """The per-sample table.
+
+        Raises:
+            ValueError: if the log has aggregates only.
+        """
+        if self.samples is None:
+            beside = " (its samples.parquet is not beside it)" if self.kind == "unlearn_hf" else ""
+            raise ValueError(
+                f"{self.path} holds aggregates only{beside}, but {purpose} needs values per sample. Take the log that "
+                "has them: *_EVAL.json rather than *_SUMMARY.json, evaluation.json with samples.parquet."
+            )
+        return self.samples
+
+
+def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
+    """Read a log of any kind that the module lists.
+
+    Args:
+        path: the file, or a folder with one.
+        split: set of a log that holds a single one, where its file name does not tell (`"forget"`, `"retain"`,
+            `"real_authors"`, `"world_facts"`).
+
+    Raises:
+        ValueError: if there is no such file, its kind is unknown (it names what was found), or its content is
+            contradictory.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".parquet":
+        samples = read_samples(path)
+        benchmark: Literal["tofu", "muse"] = "muse" if samples["split"].isin(list(TEXT_SPLITS)).any() else "tofu"
+        return EvaluationLog(path, "unlearn_hf", benchmark, samples, missing="error")
+    content = read_json(path)
+    if is_result(content):
+        return _read_own(path)
+    if tofu_logs.is_tofu_log(content):
+        return _tofu(path, tofu_logs.read_tofu_log(content))
+    if tofu_logs.is_tofu_set(content):
+        split = split or tofu_logs.guess_split(path.name)
+        if split is None or split not in tofu_logs.FILES.values():
+            raise ValueError(
+                f"{path} is the TOFU log of one set, but {split or 'its name'} does not tell which. Name it as the "
+                f"official evaluation does ({', '.join(tofu_logs.FILES)}), or pass split=."
+            )
+        return _tofu(path, tofu_logs.read_tofu_set(content, split, path.name))
+    if _is_flat(content):
+        values = {key: number(value, key) for key, value in content.items()}
+        return EvaluationLog(path, "flat", "tofu", None, values)
+    if open_unlearning_logs.is_evaluation(content) or open_unlearning_logs.is_summary(content):
+        return _read_open_unlearning(path, content)
+    found = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(
+        f"{path} is no evaluation log that is known: found {found}. Known are TOFU logs (eval_log_aggregated.json, "
+        f"{', '.join(tofu_logs.FILES)}), open-unlearning's TOFU_EVAL.json and MUSE_EVAL.json, and our evaluation.json."
+    )
+
+
+def _is_flat(content: Any) -> bool:
+    """Whether this is flat JSON of ours: metric name -> number, with names that open-unlearning does not use."""
+    return isinstance(content, Mapping) and any(
+        key in METRICS and open_unlearning_logs.flat_name(key) is None and isinstance(value, (int, float))
+        for key, value in content.items()
+    )
+
+
+def _read_folder(folder: Path) -> EvaluationLog:
+    for name in _FOLDER_FILES:
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return read_log(candidate)
+    sets = [candidate for name in tofu_logs.FILES for candidate in (folder / name, folder / f"{name}.gz")]
+    if found := [candidate for candidate in sets if candidate.is_file()]:
+        return _tofu(folder, pd.concat([read_log(file).table("this") for file in found], ignore_index=True))
+    raise ValueError(f"{folder} holds no evaluation log; looked for {', '.join((*_FOLDER_FILES, *tofu_logs.FILES))}.")
+
+
+def _tofu(path: Path, samples: pd.DataFrame) -> EvaluationLog:
+    official = bool((samples["index"] < OFFICIAL_ROWS).all())
+    return EvaluationLog(path, "tofu", "tofu", samples, protocol="official" if official else "all")
+
+
+def _read_own(path: Path) -> EvaluationLog:
+    record, values = read_result(path)
+    return EvaluationLog(
+        path,
+        "unlearn_hf",
+        record["benchmark"],
+        read_result_samples(path),
+        flatten(values),
+        record["protocol"],
+        record["compatibility"],
+        missing="error",
+        record={"settings": record["settings"], "fingerprint": record["fingerprint"]},
+    )
+
+
+def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationLog:
+    samples = open_unlearning_logs.read_evaluation(content)
+    kind = "open_unlearning" if samples is not None else "open_unlearning_summary"
+    benchmark: Literal["tofu", "muse"] = "muse" if open_unlearning_logs.is_muse(content) else "tofu"
+    logged = open_unlearning_logs.logged_aggregates(content)
+    return EvaluationLog(path, kind, benchmark, samples, logged, compatibility="open_unlearning")
+
+
+def read_reference(path: PathLike) -> pd.DataFrame:
+    """The per-sample table of a retain model's log, to pass as `reference`.
+
+    Raises:
+        ValueError: if it is no log, or one without values per sample.
+    """
+    return read_log(path).table("a reference")
