@@ -114,6 +114,8 @@ class RowsOnly:
 def load(arguments: argparse.Namespace) -> tuple[Any, Any, dict[str, torch.Tensor], Dataset, Dataset]:
     """Model, tokenizer, initial weights, forget rows, retain rows."""
     rows = (arguments.steps + 1) * arguments.batch_size
+    model: Any
+    tokenizer: Any
     if arguments.model_name_or_path:
         model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
     else:

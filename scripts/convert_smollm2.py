@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +30,7 @@ def main() -> None:
     if arguments.output.exists():
         raise SystemExit(f"output: {arguments.output} is there already; remove it or name another folder.")
     name = files[0].name
-    model = AutoModelForCausalLM.from_pretrained(arguments.folder, gguf_file=name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.folder, gguf_file=name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(arguments.folder, gguf_file=name)
     # The weights are plain float32 now; without this, saving would describe them as quantised.
     if hasattr(model.config, "quantization_config"):

@@ -18,7 +18,14 @@ from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 from unlearn_hf.likelihood import answer_likelihood
 from unlearn_hf.loading import rounded_away, select_trainable
-from unlearn_hf.methods import EUPMUConfig, GradDiffConfig, GradDiffTrainer, GradientSurgeryConfig, NGDiffConfig, NPOConfig
+from unlearn_hf.methods import (
+    EUPMUConfig,
+    GradDiffConfig,
+    GradDiffTrainer,
+    GradientSurgeryConfig,
+    NGDiffConfig,
+    NPOConfig,
+)
 from unlearn_hf.reference import ReferenceModel, reference_nll
 from unlearn_hf.trainer import newest_complete_checkpoint
 from unlearn_hf.window import has_dropout
@@ -181,7 +188,9 @@ class TestEvaluation:
             self.values = values
             self.folders: list[Path] = []
 
-        def __call__(self, model: Any, tokenizer: Any, *, accelerator: Any = None, output_dir: Any = None) -> dict[str, float]:
+        def __call__(
+            self, model: Any, tokenizer: Any, *, accelerator: Any = None, output_dir: Any = None
+        ) -> dict[str, float]:
             self.folders.append(output_dir)
             return {"quality": self.values[min(len(self.folders), len(self.values)) - 1]}
 
@@ -205,7 +214,12 @@ class TestEvaluation:
         assert trainer.state.best_metric == 0.9
         assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
         assert trainer.state.global_step == 4
-        assert [line["eval_quality"] for line in trainer.state.log_history if "eval_quality" in line] == [0.1, 0.9, 0.3, 0.2]
+        assert [line["eval_quality"] for line in trainer.state.log_history if "eval_quality" in line] == [
+            0.1,
+            0.9,
+            0.3,
+            0.2,
+        ]
         assert counter.folders[0].name == "step-1"
 
     def test_losses_of_evaluation_sets(self, tmp_path: Path) -> None:

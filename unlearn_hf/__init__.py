@@ -34,29 +34,34 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from unlearn_hf.callbacks import EvaluatorCallback
-    from unlearn_hf.config import FinetuningConfig, UnlearningConfig
-    from unlearn_hf.data import load_muse, load_pairs, load_tofu
-    from unlearn_hf.evaluation import MuseEvaluator, PairsEvaluator, TofuEvaluator
-    from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
-    from unlearn_hf.methods import (
-        METHODS,
-        EUPMUConfig,
-        EUPMUTrainer,
-        GradDiffConfig,
-        GradDiffTrainer,
-        GradientSurgeryConfig,
-        GradientSurgeryTrainer,
-        NGDiffConfig,
-        NGDiffTrainer,
-        NPOConfig,
-        NPOTrainer,
-    )
-    from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
-    from unlearn_hf.trainer import UnlearningTrainer
+    from unlearn_hf.callbacks import EvaluatorCallback as EvaluatorCallback
+    from unlearn_hf.config import FinetuningConfig as FinetuningConfig
+    from unlearn_hf.config import UnlearningConfig as UnlearningConfig
+    from unlearn_hf.data import load_muse as load_muse
+    from unlearn_hf.data import load_pairs as load_pairs
+    from unlearn_hf.data import load_tofu as load_tofu
+    from unlearn_hf.evaluation import MuseEvaluator as MuseEvaluator
+    from unlearn_hf.evaluation import PairsEvaluator as PairsEvaluator
+    from unlearn_hf.evaluation import TofuEvaluator as TofuEvaluator
+    from unlearn_hf.finetuning import Evaluator as Evaluator
+    from unlearn_hf.finetuning import FinetuningTrainer as FinetuningTrainer
+    from unlearn_hf.methods import METHODS as METHODS
+    from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
+    from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer
+    from unlearn_hf.methods import GradDiffConfig as GradDiffConfig
+    from unlearn_hf.methods import GradDiffTrainer as GradDiffTrainer
+    from unlearn_hf.methods import GradientSurgeryConfig as GradientSurgeryConfig
+    from unlearn_hf.methods import GradientSurgeryTrainer as GradientSurgeryTrainer
+    from unlearn_hf.methods import NGDiffConfig as NGDiffConfig
+    from unlearn_hf.methods import NGDiffTrainer as NGDiffTrainer
+    from unlearn_hf.methods import NPOConfig as NPOConfig
+    from unlearn_hf.methods import NPOTrainer as NPOTrainer
+    from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
+    from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
+    from unlearn_hf.trainer import UnlearningTrainer as UnlearningTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The whole story on the bundled mini data: memorise, retrain, unlearn with four methods, compare. Offline, on a CPU."""
+"""The whole story on the bundled mini data: memorise, retrain, unlearn with four methods, compare."""
 
 from __future__ import annotations
 
@@ -215,7 +215,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     for index, row in enumerate(rows):
         anchor = row["method"] in ("target", "retain_only")
         axes.scatter(
-            row["model_utility"], row["forget_quality"], s=90, color=f"C{index}", marker="*" if anchor else "o", zorder=3
+            row["model_utility"],
+            row["forget_quality"],
+            s=90,
+            color=f"C{index}",
+            marker="*" if anchor else "o",
+            zorder=3,
         )
         axes.annotate(
             row["method"], (row["model_utility"], row["forget_quality"]), xytext=(7, 5), textcoords="offset points"

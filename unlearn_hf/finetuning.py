@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
@@ -117,9 +117,7 @@ class FinetuningTrainer(Trainer):
         with self.args.main_process_first(desc=f"encoding {name}"):
             return encode_dataset(rows, tokenizer, template, self.args.max_length, name)
 
-    def get_batch_samples(
-        self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Any]:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one optimizer step and count what its losses are divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:

@@ -175,14 +175,16 @@ def _adapter_is_identity(model: nn.Module) -> bool:
     """Whether the active adapter changes nothing: every `lora_B` is zero and no module is trained beside it."""
     if any("modules_to_save" in name for name, _ in model.named_parameters()):
         return False
-    updates = [parameter for name, parameter in model.named_parameters() if "lora_B" in name or "lora_embedding_A" in name]
+    updates = [
+        parameter for name, parameter in model.named_parameters() if "lora_B" in name or "lora_embedding_A" in name
+    ]
     return bool(updates) and all(not parameter.detach().any() for parameter in updates)
 
 
 def _copy_adapter(model: nn.Module) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    active = model.active_adapter
+    active = str(model.active_adapter)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(model.peft_config[active]))  # type: ignore[operator, index]
     weights = get_peft_model_state_dict(model, adapter_name=active)

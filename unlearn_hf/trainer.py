@@ -62,6 +62,9 @@ class UnlearningTrainer(FinetuningTrainer):
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     args: UnlearningConfig
+    # The base class allows None for these; here they are always set.
+    model: Any
+    train_dataset: Any
 
     def __init__(
         self,
@@ -113,7 +116,9 @@ class UnlearningTrainer(FinetuningTrainer):
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
-        return PairedDataset(forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed)
+        return PairedDataset(
+            forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        )
 
     # ---- what a method overrides -------------------------------------------------------------------------------
 
@@ -305,7 +310,7 @@ class UnlearningTrainer(FinetuningTrainer):
             states = window.random_states
             context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
             with context, self.compute_loss_context_manager():
-                retain = self._prepare_inputs({"retain": batch["retain"]})["retain"]
+                retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
                 total += self._objective_loss(model, "retain", retain)
         return float(self.accelerator.reduce(total, "mean"))
 
@@ -386,8 +391,8 @@ class UnlearningTrainer(FinetuningTrainer):
             return
         if args.deepspeed or args.distributed_state.distributed_type == DistributedType.DEEPSPEED:
             raise ValueError(
-                f"deepspeed: {type(self).__name__} needs the two gradients apart, and DeepSpeed steps inside backward; "
-                "launch it with DDP or FSDP2 (configs/accelerate/ddp.yaml, fsdp2.yaml)."
+                f"deepspeed: {type(self).__name__} needs the two gradients apart, and DeepSpeed steps inside "
+                "backward; launch it with DDP or FSDP2 (configs/accelerate/ddp.yaml, fsdp2.yaml)."
             )
         if args.fsdp_plugin_args and int(args.fsdp_plugin_args.get("fsdp_version", 1)) == 1:
             raise ValueError(
@@ -395,8 +400,9 @@ class UnlearningTrainer(FinetuningTrainer):
                 "use fsdp_version 2."
             )
         # Unsharded accumulators of FSDP2 live inside its own state and would mix the two objectives.
-        args.accelerator_config.gradient_accumulation_kwargs = {
-            **(args.accelerator_config.gradient_accumulation_kwargs or {}),
+        options: Any = args.accelerator_config
+        options.gradient_accumulation_kwargs = {
+            **(options.gradient_accumulation_kwargs or {}),
             "sync_each_batch": True,
         }
 

@@ -54,7 +54,7 @@ def test_state_survives_a_round_trip() -> None:
 
 
 def test_implicit_dual_converges_to_the_explicit_one_on_a_quadratic() -> None:
-    """l_f linear, l_r a parabola: at rest, descent on l_f + dual l_r holds <g_r, d> = -epsilon with the explicit dual."""
+    """l_f linear, l_r a parabola: descent on l_f + dual l_r comes to hold <g_r, d> = -epsilon."""
     epsilon, rate = 0.1, 1e-3
     g_f = torch.tensor([1.0, -0.5], dtype=torch.float64)
     curvature = torch.tensor([0.3, 0.2], dtype=torch.float64)

@@ -35,7 +35,9 @@ def direction(jacobian: torch.Tensor, weights: tuple[float, float]) -> torch.Ten
 
 @given(vectors, vectors)
 @settings(max_examples=200, deadline=None)
-def test_ngdiff_is_twice_the_shortest_point_of_the_normalised_gradients(first: list[float], second: list[float]) -> None:
+def test_ngdiff_is_twice_the_shortest_point_of_the_normalised_gradients(
+    first: list[float], second: list[float]
+) -> None:
     jacobian = pair(first, second)
     found = direction(jacobian, normalized_sum(jacobian @ jacobian.T))
     normalised = jacobian / jacobian.norm(dim=1, keepdim=True)

@@ -112,7 +112,9 @@ RESUMABLE: dict[str, Any] = {
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(case: str, tmp_path: Path) -> None:
     options = {key: value for key, value in RESUMABLE.items() if key != "model"}
     uninterrupted = run(case, tmp_path / "whole", model=build_model(dropout=0.1), **options)
-    process = multiprocessing.get_context("fork").Process(target=_killed_with_dropout, args=(case, str(tmp_path / "killed")))
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_with_dropout, args=(case, str(tmp_path / "killed"))
+    )
     process.start()
     process.join(timeout=120)
     assert process.exitcode == -signal.SIGKILL

@@ -91,7 +91,9 @@ def test_likelihood_equals_full_logits_and_ignores_padding(tiny_model: torch.nn.
     labels[1, :2] = -100
     mask = torch.ones_like(ids)
     ids[2, 6:], labels[2, 6:], mask[2, 6:] = 1, -100, 0
-    found = answer_likelihood(tiny_model, {"input_ids": ids, "labels": labels, "attention_mask": mask}, keep_logits=True)
+    found = answer_likelihood(
+        tiny_model, {"input_ids": ids, "labels": labels, "attention_mask": mask}, keep_logits=True
+    )
     logits = tiny_model(input_ids=ids, attention_mask=mask).logits[:, :-1]
     shifted = labels[:, 1:]
     per_token = torch.nn.functional.cross_entropy(logits.transpose(1, 2), shifted, reduction="none", ignore_index=-100)

@@ -47,7 +47,7 @@ class AutomaticLearningRate(LRScheduler):
         self.maximum = maximum
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """The rates in force."""
         return [base * self.factor for base in self.base_lrs]
 
@@ -56,7 +56,7 @@ class AutomaticLearningRate(LRScheduler):
         if ratio is None:
             return
         self.factor *= SMOOTHING + (1 - SMOOTHING) * ratio
-        base = max(self.base_lrs)
+        base = float(max(self.base_lrs))
         if self.minimum is not None:
             self.factor = max(self.factor, self.minimum / base)
         if self.maximum is not None:

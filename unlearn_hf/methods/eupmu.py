@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,14 +29,14 @@ class EUPMUConfig(UnlearningConfig):
         metadata={
             "help": "Tolerated increase of the retain signal, in the paper's sign: positive tolerates, negative "
             "demands an improvement (the released code's `error` is -epsilon). With dual_signal log and constraint "
-            "level, 0.02 means: lose no more than about 2 % of the retain loss."
+            "level, 0.02 means: the retain loss may rise by about 2 %."
         },
     )
     constraint: str = field(
         default="step",
         metadata={
-            "help": "step: bound the change of the retain loss in each step (the paper). level: bound its change since "
-            "before unlearning, measured on the same rows.",
+            "help": "step: bound the change of the retain loss in each step (the paper). level: bound its change "
+            "since before unlearning, measured on the same rows.",
             "choices": list(CONSTRAINTS),
         },
     )
@@ -55,7 +55,9 @@ class EUPMUConfig(UnlearningConfig):
     dual_optimizer: str = field(
         default="adam", metadata={"help": "What moves the dual variable.", "choices": list(DUAL_OPTIMIZERS)}
     )
-    dual_learning_rate: float = field(default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."})
+    dual_learning_rate: float = field(
+        default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."}
+    )
     dual_weight_decay: float = field(default=0.01, metadata={"help": "Coupled weight decay of the dual variable."})
     per_learning_rate: bool = field(
         default=False, metadata={"help": "Divide the change of the retain loss by the learning rate, as in Eq. 8."}
@@ -92,8 +94,8 @@ class EUPMUConfig(UnlearningConfig):
         super().__post_init__()
         if self.scalarization == "log" and not FORGET_OBJECTIVES[self.forget_loss].non_negative:
             raise ValueError(
-                f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is negative; "
-                "use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
+                f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
+                "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
             )
         if self.dual_signal == "log" and self.retain_loss == "kl":
             raise ValueError(
@@ -122,7 +124,7 @@ class EUPMUTrainer(UnlearningTrainer):
 
     config_class = EUPMUConfig
     args: EUPMUConfig
-    paper = {
+    paper: ClassVar[dict[str, str]] = {
         "title": "Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery",
         "url": "https://arxiv.org/abs/2510.22124",
         "citation": "Zhou et al. NeurIPS 2025.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from unlearn_hf.methods.fixed_weights import FixedWeightsConfig, FixedWeightsTrainer
 from unlearn_hf.objectives import FORGET_OBJECTIVES
@@ -27,7 +28,7 @@ class GradDiffTrainer(FixedWeightsTrainer):
     """
 
     config_class = GradDiffConfig
-    paper = {
+    paper: ClassVar[dict[str, str]] = {
         "title": "Continual Learning and Private Unlearning",
         "url": "https://arxiv.org/abs/2203.12817",
         "citation": "Bo Liu, Qiang Liu, Peter Stone. CoLLAs 2022.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -68,8 +69,8 @@ class GradientSurgeryTrainer(UnlearningTrainer):
 
     config_class = GradientSurgeryConfig
     args: GradientSurgeryConfig
-    needs_gram = True
-    paper = {
+    needs_gram: ClassVar[bool] = True
+    paper: ClassVar[dict[str, str]] = {
         "title": "Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery",
         "url": "https://arxiv.org/abs/2510.22124",
         "citation": "Zhou et al. NeurIPS 2025 (explicit form, proposition 3.2).",

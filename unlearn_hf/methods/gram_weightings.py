@@ -59,7 +59,7 @@ def mgda(gram: Tensor) -> Weights:
 
 
 def blur(gram: Tensor, gamma: float = 1.0) -> Weights:
-    """Retain gradient plus the part of the forget gradient that does not act against it, `(gamma - <g_r,g_f>/||g_f||^2, 1)`.
+    """`gamma g_f` plus the part of the retain gradient at right angles to it: `(gamma - <g_r,g_f>/||g_f||^2, 1)`.
 
     Source: "BLUR: A Bi-Level Optimization Approach for LLM Unlearning", arXiv 2506.08164.
     """
@@ -70,7 +70,8 @@ def blur(gram: Tensor, gamma: float = 1.0) -> Weights:
 def cagrad(gram: Tensor, c: float = 0.4) -> Weights:
     """The direction within `c ||g_0||` of the mean gradient g_0 that helps the worse-off objective most.
 
-    `d = g_0 + c ||g_0|| / ||g_w|| g_w` with `g_w = x g_f + (1 - x) g_r`, x minimising `<g_w, g_0> + c ||g_0|| ||g_w||`.
+    `d = g_0 + c ||g_0|| / ||g_w|| g_w` with `g_w = x g_f + (1 - x) g_r`, where x in [0, 1] minimises
+    `<g_w, g_0> + c ||g_0|| ||g_w||`.
 
     Source: Liu et al., "Conflict-Averse Gradient Descent", NeurIPS 2021, arXiv 2110.14048, algorithm 1.
     """

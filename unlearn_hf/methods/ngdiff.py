@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -33,9 +33,13 @@ class NGDiffConfig(UnlearningConfig):
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
     autolr: bool = field(
         default=False,
-        metadata={"help": "Set the learning rate from the curvature of the retain loss (GeN); replaces the scheduler."},
+        metadata={
+            "help": "Set the learning rate from the curvature of the retain loss (GeN); replaces the scheduler."
+        },
     )
-    autolr_interval: int = field(default=10, metadata={"help": "Optimizer steps between two probes (two forward passes)."})
+    autolr_interval: int = field(
+        default=10, metadata={"help": "Optimizer steps between two probes (two forward passes)."}
+    )
     autolr_min: float | None = field(default=None, metadata={"help": "Lower bound of the automatic learning rate."})
     autolr_max: float | None = field(default=None, metadata={"help": "Upper bound of the automatic learning rate."})
 
@@ -72,8 +76,8 @@ class NGDiffTrainer(UnlearningTrainer):
 
     config_class = NGDiffConfig
     args: NGDiffConfig
-    needs_gram = True
-    paper = {
+    needs_gram: ClassVar[bool] = True
+    paper: ClassVar[dict[str, str]] = {
         "title": "Unlearning as multi-task optimization: a normalized gradient difference approach with an adaptive "
         "learning rate",
         "url": "https://arxiv.org/abs/2410.22086",
@@ -94,8 +98,8 @@ class NGDiffTrainer(UnlearningTrainer):
         if not self.args.autolr:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            self.lr_scheduler = AutomaticLearningRate(
-                optimizer or self.optimizer, self.args.autolr_min, self.args.autolr_max
+            self.lr_scheduler: Any = AutomaticLearningRate(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), self.args.autolr_min, self.args.autolr_max
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unlearn_hf.methods.fixed_weights import FixedWeightsConfig, FixedWeightsTrainer
 
@@ -24,7 +25,7 @@ class NPOTrainer(FixedWeightsTrainer):
     """
 
     config_class = NPOConfig
-    paper = {
+    paper: ClassVar[dict[str, str]] = {
         "title": "Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning",
         "url": "https://arxiv.org/abs/2404.05868",
         "citation": "Ruiqi Zhang, Licong Lin, Yu Bai, Song Mei. COLM 2024.",

@@ -6,9 +6,7 @@ from unlearn_hf.objectives.npo import NPO
 from unlearn_hf.objectives.retain import KULLBACK_LEIBLER, NEGATIVE_LOG_LIKELIHOOD
 from unlearn_hf.objectives.simnpo import SIMNPO
 
-FORGET_OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective for objective in (GRADIENT_ASCENT, NPO, SIMNPO)
-}
+FORGET_OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (GRADIENT_ASCENT, NPO, SIMNPO)}
 RETAIN_OBJECTIVES: dict[str, Objective] = {
     objective.name: objective for objective in (NEGATIVE_LOG_LIKELIHOOD, KULLBACK_LEIBLER)
 }
