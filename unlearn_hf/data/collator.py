@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -21,14 +22,20 @@ def collate(
     token, the real ones inside a row stay visible and labelled.
 
     Args:
-        examples: rows with `input_ids` and optionally `labels`; other scalar numbers become `[B]` tensors.
+        examples: rows with `input_ids` and optionally `labels`; other columns of scalar numbers become `[B]` tensors
+            (float32 or int64), anything else is left out.
         pad_token_id: fills up.
         padding_side: where it fills up.
 
     Returns:
         `input_ids`, `attention_mask` and, where present, `labels`, each `[B, T]`; with left padding also
         `position_ids`, which count from the first real token.
+
+    Raises:
+        ValueError: when there are no rows.
     """
+    if not examples:
+        raise ValueError("examples: a batch needs at least one row.")
     lengths = [len(example["input_ids"]) for example in examples]
     shape = (len(examples), max(lengths))
     filled = {"input_ids": torch.full(shape, pad_token_id), "attention_mask": torch.zeros(shape, dtype=torch.long)}
@@ -43,8 +50,8 @@ def collate(
     if padding_side == "left":
         filled["position_ids"] = (filled["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     for name, value in examples[0].items():
-        if name not in ("input_ids", "labels", "attention_mask") and isinstance(value, (int, float)):
-            dtype = torch.float32 if isinstance(value, float) else torch.int64
+        if name not in ("input_ids", "labels", "attention_mask") and isinstance(value, Real):
+            dtype = torch.int64 if isinstance(value, Integral) else torch.float32
             filled[name] = torch.tensor([example[name] for example in examples], dtype=dtype)
     return filled
 

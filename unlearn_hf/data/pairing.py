@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset as EncodedDataset
+from torch import Tensor
 from torch.utils.data import Dataset
 
 
@@ -14,8 +15,11 @@ class PairedDataset(Dataset):
 
     The retain row is read off a fixed sequence of permutations of the retain set: pair number
     `p = epoch * len(forget) + index` takes entry `p mod len(retain)` of permutation `p // len(retain)`. So every
-    retain row is seen once before any is seen twice, ranks that draw different indices draw different retain rows, and
-    a resumed run draws what the interrupted one would have.
+    retain row is seen once before any is seen twice, ranks that draw different indices draw different retain rows (as
+    far as there are enough), and a resumed run draws what the interrupted one would have.
+
+    (MUSE's code pairs forget row `i` with retain row `i mod len(retain)` in every epoch, so that a retain set larger
+    than the forget set is never seen in full.)
 
     Args:
         forget: encoded forget rows.
@@ -35,7 +39,7 @@ class PairedDataset(Dataset):
         self.seed = seed
         # Shared memory, so that data-loading workers that are already running see a new epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._permutations: dict[int, list[int]] = {}
+        self._permutations: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.forget)
@@ -49,10 +53,15 @@ class PairedDataset(Dataset):
         epoch = int(self._epoch[0]) if epoch is None else epoch
         cycle, entry = divmod(epoch * len(self.forget) + index, len(self.retain))
         if cycle not in self._permutations:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % (1 << 63))
-            permutation = torch.randperm(len(self.retain), generator=generator).tolist()
-            self._permutations = {**dict(list(self._permutations.items())[-1:]), cycle: permutation}
-        return self._permutations[cycle][entry]
+            # What an epoch needs is kept, whatever the order of its indices; other epochs' permutations are dropped.
+            first, last = (p // len(self.retain) for p in (epoch * len(self), (epoch + 1) * len(self) - 1))
+            kept = {number: order for number, order in self._permutations.items() if first <= number <= last}
+            self._permutations = {**kept, cycle: self._permutation(cycle)}
+        return int(self._permutations[cycle][entry])
+
+    def _permutation(self, cycle: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % (1 << 63))
+        return torch.randperm(len(self.retain), generator=generator)
 
     def retain_rows(self, epochs: int) -> list[int]:
         """The retain rows that the first `epochs` epochs use, sorted."""
@@ -61,4 +70,5 @@ class PairedDataset(Dataset):
         return sorted({self.retain_index(index, epoch) for epoch in range(epochs) for index in range(len(self))})
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]  # negative indices mean the same pair; others are an IndexError
         return {"forget": self.forget[index], "retain": self.retain[self.retain_index(index)]}
