@@ -1,0 +1,10 @@
+"""`python -m unlearn_hf`, which is what `accelerate launch -m unlearn_hf` runs."""
+
+from __future__ import annotations
+
+import sys
+
+from unlearn_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

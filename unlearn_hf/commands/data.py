@@ -1,0 +1,102 @@
+"""From data arguments to datasets, evaluators and fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+
+from unlearn_hf.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
+from unlearn_hf.data.benchmark import content_fingerprint
+from unlearn_hf.data.pairs import load_pairs, load_rows
+from unlearn_hf.data.tofu import load_tofu
+from unlearn_hf.evaluation.tofu import TofuEvaluator
+from unlearn_hf.finetuning import Evaluator
+
+
+@dataclass
+class LoadedData:
+    """Datasets of a run.
+
+    Attributes:
+        datasets: by name; `forget` and `retain` among them unless one training file is all there is.
+        benchmark: the benchmark's object, from which its evaluator is made.
+        record: what the record of the run says about the data.
+    """
+
+    datasets: dict[str, Dataset]
+    benchmark: Any = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def load_data(arguments: DataArguments) -> LoadedData:
+    """Load what the arguments name.
+
+    Raises:
+        ValueError: when they name nothing, or something that is not there.
+    """
+    train_file = getattr(arguments, "train_file", None)
+    if arguments.benchmark is None and arguments.split is not None:
+        raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu.")
+    if train_file is not None:
+        found = LoadedData({"train": load_rows(train_file, "train_file")}, record={"train_file": train_file})
+    elif arguments.benchmark == "tofu":
+        assert arguments.split is not None
+        tofu = load_tofu(arguments.split, source=arguments.source, revision=arguments.revision)
+        record = {"benchmark": "tofu", "split": arguments.split, "source": arguments.source}
+        found = LoadedData(dict(tofu), tofu, record | {"fingerprint": tofu.fingerprint})
+    elif arguments.benchmark == "muse":
+        raise ValueError("benchmark: 'muse' is not supported by this verb yet; use 'tofu' or files of your own.")
+    elif arguments.forget_file is None and arguments.retain_file is None:
+        raise ValueError("benchmark: no data are given; use --benchmark tofu, or --forget_file and --retain_file.")
+    elif arguments.forget_file is None or arguments.retain_file is None:
+        missing = "forget_file" if arguments.forget_file is None else "retain_file"
+        raise ValueError(f"{missing}: missing; unlearning needs rows to forget and rows to keep.")
+    else:
+        files = {"forget_file": arguments.forget_file, "retain_file": arguments.retain_file}
+        found = LoadedData(dict(load_pairs(arguments.forget_file, arguments.retain_file)), record=dict(files))
+    for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
+        if limit is not None and name in found.datasets:
+            rows = found.datasets[name]
+            found.datasets[name] = rows.select(range(min(limit, len(rows))))
+    return found
+
+
+def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
+    """What the record says: source, and rows and fingerprint of what is trained on."""
+    rows = {name: {"rows": len(each), "sha256": content_fingerprint(each)} for name, each in trained.items()}
+    return data.record | {"trained_on": rows}
+
+
+def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Dataset:
+    """The rows to fine-tune on: a file, the retain set, or retain and forget set."""
+    if "train" in data.datasets:
+        return data.datasets["train"]
+    names = ["retain"] if arguments.subset == "retain" else ["retain", "forget"]
+    # The mini data come with the facts that their other sets ask for, because no model has learnt them before.
+    names += [name for name in data.datasets if name.endswith("_facts")]
+    parts = [data.datasets[name] for name in names]
+    columns = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
+    return concatenate_datasets([part.select_columns(columns) for part in parts])
+
+
+def make_evaluators(
+    data: LoadedData, arguments: EvaluationArguments, template: str, max_length: int
+) -> list[Evaluator]:
+    """The evaluators that belong to the data."""
+    if data.benchmark is None:
+        return []
+    return [
+        TofuEvaluator(
+            data.benchmark,
+            reference=Path(arguments.reference) if arguments.reference else None,
+            template=template,
+            batch_size=arguments.evaluation_batch_size,
+            max_new_tokens=arguments.max_new_tokens,
+            protocol=arguments.protocol,
+            compatibility="open_unlearning" if arguments.compatibility == "open_unlearning" else None,
+            max_rows=arguments.max_evaluation_rows,
+        )
+    ]

@@ -1,0 +1,166 @@
+"""`unlearn-hf evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.parsing import ArgumentsError, Setting, Settings, build, collect_settings
+from unlearn_hf.run_folder import RECORD, read_record, set_aside, write_json
+
+SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
+EXAMPLES = (
+    "unlearn-hf evaluate --model_name_or_path runs/x --reference runs/retain/evaluation.json",
+    "unlearn-hf evaluate --config configs/tofu/eupmu.yaml --model_name_or_path M",
+    "unlearn-hf evaluate --from_log eval_log_aggregated.json --reference retain.json --output_file out.json",
+)
+ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
+training_config = None
+RESULT = "evaluation.json"
+
+
+@dataclass
+class EvaluationRun:
+    """Everything that was asked for, checked."""
+
+    settings: Settings
+    evaluate: EvaluateArguments
+    model: ModelArguments
+    data: DataArguments
+    evaluation: EvaluationArguments
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: `output_dir`, or a folder inside the model's."""
+        if self.evaluate.output_dir is not None:
+            return Path(self.evaluate.output_dir)
+        model = Path(str(self.model.model_name_or_path))
+        name = "_".join([self.data.benchmark or "own", *([self.data.split] if self.data.split else [])])
+        return model / "evaluations" / name if model.is_dir() else Path("runs") / f"{name}_{model.name}_evaluation"
+
+
+def parse(argv: Sequence[str]) -> EvaluationRun:
+    """Read files, command line, and the record of the run that made the model.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.commands.registry import all_fields
+
+    known = all_fields()
+    settings, problems = collect_settings(argv, known)
+    model = settings.get("model_name_or_path")
+    if model is not None:
+        _inherit(settings, Path(" ".join(model.words)))
+    # The files of a training run describe its data too; what else they say has no meaning here.
+    return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
+
+
+def _inherit(settings: Settings, folder: Path) -> None:
+    """Take data and template from the record of the run in `folder`, or of the run whose checkpoint it is."""
+    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    if home is None:
+        return
+    configuration = read_record(home).get("configuration", {})
+    data = [item.name for item in fields(DataArguments)]
+    names = ["tokenizer_name_or_path", "template", "max_length"]
+    if not set(data) & set(settings):
+        names += data
+    for name in names:
+        if name not in settings and configuration.get(name) is not None:
+            settings[name] = Setting(configuration[name], str(home / RECORD))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Evaluate."""
+    arguments = parse(argv)
+    if arguments.evaluate.from_log is not None:
+        metrics = _from_log(arguments)
+    else:
+        _check(arguments)
+        metrics = _from_model(arguments)
+    _print(metrics)
+    return 0
+
+
+def _from_log(arguments: EvaluationRun) -> dict[str, float]:
+    from unlearn_hf.evaluation.logs import evaluate_from_log
+
+    evaluation = arguments.evaluation
+    options: dict[str, Any] = {"compatibility": evaluation.compatibility or "auto", "split": arguments.data.split}
+    if "protocol" in arguments.settings:
+        options["protocol"] = evaluation.protocol
+    if arguments.data.benchmark == "muse":
+        options.update(split=None, corpus=arguments.data.split)
+    assert arguments.evaluate.from_log is not None
+    return evaluate_from_log(
+        arguments.evaluate.from_log, evaluation.reference, arguments.evaluate.output_file, **options
+    )
+
+
+def _check(arguments: EvaluationRun) -> None:
+    """Look at what can be seen without loading anything.
+
+    Raises:
+        ArgumentsError: listing everything that is missing or in the way.
+    """
+    from unlearn_hf.loading import check_model_path
+
+    problems = []
+    if arguments.model.model_name_or_path is None:
+        problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
+    for name in (arguments.model.model_name_or_path, arguments.model.tokenizer_name_or_path):
+        if name is not None:
+            try:
+                check_model_path(name)
+            except ValueError as problem:
+                problems.append(str(problem))
+    reference = arguments.evaluation.reference
+    if reference is not None and not Path(reference).exists():
+        problems.append(f"reference: {reference!r} is not there; check the path.")
+    folder = arguments.folder
+    if (folder / RESULT).exists():
+        if (folder / RECORD).exists():
+            problems.append(f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one.")
+        elif not arguments.evaluate.overwrite:
+            problems.append(
+                f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
+                "folder."
+            )
+    if problems:
+        raise ArgumentsError(problems)
+
+
+def _from_model(arguments: EvaluationRun) -> dict[str, float]:
+    from accelerate import Accelerator
+
+    from unlearn_hf.commands.data import load_data, make_evaluators
+    from unlearn_hf.loading import load_model, load_tokenizer
+
+    data = load_data(arguments.data)
+    evaluate = arguments.evaluate
+    evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length)
+    name = arguments.model.model_name_or_path
+    assert name is not None
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name)
+    accelerator = Accelerator()
+    folder = arguments.folder
+    if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
+        print(f"the old results are now in {set_aside(folder)}")
+    accelerator.wait_for_everyone()
+    model = load_model(name, evaluate.model_dtype, trainable_adapter=False).to(accelerator.device)
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
+    if accelerator.is_main_process and evaluate.output_file is not None:
+        write_json(Path(evaluate.output_file), metrics)
+    return metrics if accelerator.is_main_process else {}
+
+
+def _print(metrics: dict[str, float]) -> None:
+    from unlearn_hf.commands.training import print_metrics
+
+    print_metrics(metrics)

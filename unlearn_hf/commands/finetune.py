@@ -1,0 +1,77 @@
+"""`unlearn-hf finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unlearn_hf.arguments import (
+    EvaluationArguments,
+    FinetuningDataArguments,
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+)
+from unlearn_hf.parsing import Setting, build, collect_settings, word_of
+from unlearn_hf.run_folder import default_folder
+
+if TYPE_CHECKING:
+    from unlearn_hf.commands.training import TrainingRun
+
+SUMMARY = "Fine-tune the target model, or the retain-only model that serves as gold standard."
+EXAMPLES = (
+    "unlearn-hf finetune --config configs/tofu/target.yaml",
+    "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
+    "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
+)
+ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
+
+
+def parse(argv: Sequence[str]) -> TrainingRun:
+    """Read files and command line.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.commands.registry import all_fields
+    from unlearn_hf.commands.training import TrainingRun
+    from unlearn_hf.config import FinetuningConfig
+
+    settings, problems = collect_settings(argv, all_fields())
+    subset = "finetuned" if word_of(settings, "train_file") else word_of(settings, "subset") or "full"
+    settings.setdefault("output_dir", Setting(default_folder(settings, subset), "default"))
+    model, data, lora, evaluation, run, training = build([*ARGUMENTS, FinetuningConfig], settings, problems)
+    return TrainingRun("finetune", settings, model, data, evaluation, lora, run, training)
+
+
+def training_config(argv: Sequence[str]) -> type:
+    """The configuration class of training."""
+    from unlearn_hf.config import FinetuningConfig
+
+    return FinetuningConfig
+
+
+def run(argv: Sequence[str]) -> int:
+    """Fine-tune."""
+    from unlearn_hf.commands.data import load_data, make_evaluators, training_rows
+    from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
+    from unlearn_hf.finetuning import FinetuningTrainer
+    from unlearn_hf.loading import load_tokenizer
+
+    arguments = parse(argv)
+    check_before_loading(arguments)
+    data = load_data(arguments.data)
+    assert isinstance(arguments.data, FinetuningDataArguments)
+    rows = training_rows(data, arguments.data)
+    training = arguments.training
+    tokenizer = arguments.model.tokenizer_name_or_path
+    assert arguments.model.model_name_or_path is not None
+    trainer = FinetuningTrainer(
+        model=arguments.model.model_name_or_path,
+        args=training,
+        train_dataset=rows,
+        evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
+        processing_class=load_tokenizer(tokenizer) if tokenizer else None,
+        peft_config=lora_config(arguments.lora),
+    )
+    return train_and_judge(arguments, trainer, data, {"train": rows})

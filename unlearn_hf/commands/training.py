@@ -1,0 +1,192 @@
+"""What `unlearn` and `finetune` share: checks before anything is loaded, training, judgement, run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.arguments import (
+    DataArguments,
+    EvaluationArguments,
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+)
+from unlearn_hf.commands.data import LoadedData, describe_data
+from unlearn_hf.commands.model_card import write_model_card
+from unlearn_hf.config import FinetuningConfig
+from unlearn_hf.finetuning import FinetuningTrainer
+from unlearn_hf.loading import check_model_path
+from unlearn_hf.parsing import COMMAND_LINE, ArgumentsError, Settings
+from unlearn_hf.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
+from unlearn_hf.trainer import newest_complete_checkpoint
+
+DIVERGED = 1
+
+
+@dataclass
+class TrainingRun:
+    """Everything that was asked for, checked."""
+
+    verb: str
+    settings: Settings
+    model: ModelArguments
+    data: DataArguments
+    evaluation: EvaluationArguments
+    lora: LoraArguments
+    run: RunArguments
+    training: FinetuningConfig
+    method: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(str(self.training.output_dir))
+
+    def configuration(self) -> dict[str, Any]:
+        """Every option with the value in force."""
+        found: dict[str, Any] = {"method": self.method} if self.method else {}
+        for part in (self.model, self.data, self.evaluation, self.lora, self.run):
+            found.update(dataclasses.asdict(part))
+        return found | self.training.to_dict()
+
+    def given(self) -> dict[str, Any]:
+        """What was given by file or command line, as it was given."""
+        return {
+            name: " ".join(setting.words) if setting.origin == COMMAND_LINE else setting.value
+            for name, setting in self.settings.items()
+        }
+
+
+def check_before_loading(run: TrainingRun) -> None:
+    """Look at what can be seen without loading anything.
+
+    Raises:
+        ArgumentsError: listing everything that is missing or in the way.
+    """
+    problems: list[str] = []
+
+    def collect(check: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as problem:
+            problems.append(str(problem))
+
+    if run.model.model_name_or_path is None:
+        problems.append("model_name_or_path: missing; give a hub id or a folder.")
+    else:
+        collect(check_model_path, run.model.model_name_or_path)
+    if run.model.tokenizer_name_or_path is not None:
+        collect(check_model_path, run.model.tokenizer_name_or_path)
+    if run.evaluation.reference is not None and not Path(run.evaluation.reference).exists():
+        problems.append(f"reference: {run.evaluation.reference!r} is not there; check the path.")
+    if run.training.process_index == 0:
+        collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+    if run.run.resume and run.folder.is_dir():
+        collect(newest_complete_checkpoint, run.folder)
+    if problems:
+        raise ArgumentsError(problems)
+
+
+def lora_config(arguments: LoraArguments) -> Any | None:
+    """The adapter's configuration, or `None` without one."""
+    if not arguments.use_lora:
+        return None
+    from peft import LoraConfig
+
+    modules: list[str] | str = arguments.lora_target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=arguments.lora_dropout,
+        target_modules=modules[0] if modules == ["all-linear"] else modules,
+    )
+
+
+def train_and_judge(
+    run: TrainingRun,
+    trainer: FinetuningTrainer,
+    data: LoadedData,
+    trained: dict[str, Any],
+    method: type[FinetuningTrainer] | None = None,
+) -> int:
+    """Train, evaluate, and fill the run folder.
+
+    Args:
+        run: what was asked for.
+        trainer: ready to train.
+        data: as loaded.
+        trained: the datasets that are trained on, by name.
+        method: the trainer class of the method, for the model card.
+
+    Returns:
+        The exit status.
+    """
+    main = trainer.is_world_process_zero()
+    folder = run.folder
+    checkpoint = str(newest_complete_checkpoint(folder)) if run.run.resume else None
+    record = RunRecord(
+        folder,
+        run.verb,
+        run.given(),
+        run.configuration(),
+        describe_data(data, trained) if main else {},
+        {"device": str(trainer.args.device), "processes": trainer.args.world_size},
+    )
+    if main:
+        _open_folder(folder, run, record)
+    trainer.accelerator.wait_for_everyone()
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = {"training": round(time.perf_counter() - start, 1)}
+    trainer.save_model()
+    metrics: dict[str, float] = {}
+    if run.run.final_evaluation:
+        start = time.perf_counter()
+        metrics = trainer.evaluate()
+        seconds["evaluation"] = round(time.perf_counter() - start, 1)
+    trainer.save_state()
+    divergence = getattr(trainer, "divergence", None)
+    if main:
+        _bring_results_up(folder, trainer.state.global_step)
+        record.finish(
+            "diverged" if divergence else "finished", divergence=divergence, seconds=seconds, metrics=metrics
+        )
+        write_model_card(folder, record.content, method)
+        print_metrics(metrics)
+        print(f"run folder: {folder}")
+    return DIVERGED if divergence else 0
+
+
+def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
+    if run.run.resume:
+        for change in changed_settings(read_record(folder), record.content["configuration"]):
+            print(f"resuming with a change: {change}")
+    else:
+        backup = set_aside(folder) if run.run.overwrite else None
+        if backup is not None:
+            print(f"the old run folder is now {backup}")
+    record.write()
+
+
+def _bring_results_up(folder: Path, step: int) -> None:
+    """Copy the last evaluation's files to the top of the run folder."""
+    results = folder / "evaluations" / f"step-{step}"
+    for file in ("evaluation.json", "samples.parquet"):
+        if (results / file).is_file():
+            shutil.copy2(results / file, folder / file)
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """Print metrics, one a line; the counters of the loop are left out."""
+    skipped = ("_runtime", "_per_second", "epoch")
+    shown = {name: value for name, value in metrics.items() if not name.endswith(skipped)}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        print(f"{name:<{width}}  {value:.4g}")

@@ -1,0 +1,199 @@
+"""The folder of a run: protected against overwriting, with a record from which the run can be repeated."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf import __version__
+from unlearn_hf.parsing import Settings, word_of
+
+RECORD = "run.json"
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "evaluate",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "rouge-score",
+)
+_SECRETS = ("token", "password", "secret")
+
+
+def default_folder(settings: Settings, last: str) -> str:
+    """`runs/DATA_MODEL_LAST` from what was given."""
+    source = word_of(settings, "source")
+    data = [word_of(settings, "benchmark") or "own"]
+    if source == "mini":
+        data = ["mini"]
+    if word_of(settings, "benchmark"):
+        data.append(word_of(settings, "split") or "forget10")
+    model = Path(word_of(settings, "model_name_or_path") or "model").name
+    adapter = ["lora"] if (word_of(settings, "use_lora") or "false").lower() not in ("false", "no", "0") else []
+    return str(Path("runs") / "_".join([*data, model, last, *adapter]))
+
+
+def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds something, unless it is to be continued or set aside.
+
+    Raises:
+        ValueError: for such a folder, for a file in its place, or for nothing to resume from.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"output_dir: {str(path)!r} is a file; name a folder.")
+    occupied = path.is_dir() and any(path.iterdir())
+    if resume and not occupied:
+        raise ValueError(f"resume: {str(path)!r} holds no run; leave out --resume to begin one.")
+    if occupied and not (overwrite or resume):
+        raise ValueError(
+            f"output_dir: {str(path)!r} is not empty; --resume continues that run, --overwrite sets it aside and "
+            "begins afresh, and --output_dir names another folder."
+        )
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename an occupied folder to `NAME.backup-1`, `-2`, ..., and say where it went."""
+    if not (path.is_dir() and any(path.iterdir())):
+        return None
+    number = 1
+    while (backup := path.with_name(f"{path.name}.backup-{number}")).exists():
+        number += 1
+    path.rename(backup)
+    return backup
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`, or an empty one when there is none.
+
+    Raises:
+        ValueError: when the file is there and broken.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{path}: not a record of a run ({problem}).") from problem
+    return record if isinstance(record, dict) else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this library and of what it computes with."""
+    found = {"python": platform.python_version(), "unlearn_hf": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # noqa: PERF203 - a dozen packages
+            continue
+    return found
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout this library runs from (with `+changes` if it has any), `None` for an installed one."""
+
+    def git(*words: str) -> str | None:
+        folder = Path(__file__).parent
+        try:
+            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An installed package may lie inside some other project's checkout, in its environment.
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{commit}+changes" if commit and changes else commit
+
+
+def now() -> str:
+    """The time in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out tokens and the like. `max_new_tokens` is no secret; `hub_token` is."""
+    return {
+        name: "<hidden>" if value and name.split("_")[-1].lower() in _SECRETS else value
+        for name, value in values.items()
+    }
+
+
+class RunRecord:
+    """The file `run.json`: written when a run begins, and again when it ends.
+
+    Args:
+        folder: the run folder.
+        verb: what runs.
+        settings: what was given, by file or command line.
+        configuration: every option with the value in force.
+        data: what the data are, with fingerprints.
+        machine: device and number of processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        verb: str,
+        settings: Mapping[str, Any],
+        configuration: Mapping[str, Any],
+        data: Mapping[str, Any],
+        machine: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.content: dict[str, Any] = {
+            "verb": verb,
+            "status": "running",
+            "started": now(),
+            "finished": None,
+            "settings": hide_secrets(settings),
+            "configuration": hide_secrets(configuration),
+            "seeds": {name: configuration.get(name) for name in ("seed", "data_seed")},
+            "data": dict(data),
+            "machine": {"system": platform.platform(), **machine},
+            "versions": versions(),
+            "commit": code_commit(),
+        }
+
+    def write(self, **changes: Any) -> None:
+        """Write the record, with `changes`."""
+        self.content.update(changes)
+        write_json(self.folder / RECORD, self.content)
+
+    def finish(self, status: str, **changes: Any) -> None:
+        """Write the record of a run that ended."""
+        self.write(status=status, finished=now(), **changes)
+
+
+def changed_settings(record: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[str]:
+    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`."""
+    earlier = record.get("configuration", {})
+    current = json.loads(json.dumps(hide_secrets(configuration), default=str))
+    free = ("resume", "overwrite")
+    return [
+        f"{name}: {earlier[name]} -> {value}"
+        for name, value in current.items()
+        if name in earlier and earlier[name] != value and name not in free
+    ]
