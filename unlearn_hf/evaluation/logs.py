@@ -19,7 +19,7 @@ from unlearn_hf.evaluation.result_files import read_result
 from unlearn_hf.evaluation.statistics import harmonic_mean, privleak_open_unlearning
 from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol, check_same_rows, split_rows
 from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
-from unlearn_hf.evaluation.truth_ratio import logged_definition, right_answer_column
+from unlearn_hf.evaluation.truth_ratio import available_definitions
 from unlearn_hf.evaluation.values import MetricValue, flatten, metric_value
 
 __all__ = ["EvaluationLog", "evaluate_from_log", "read_log", "read_reference", "recompute", "recompute_values"]
@@ -47,8 +47,9 @@ def recompute_values(
         corpus: `"news"` or `"books"` for MUSE.
 
     Returns:
-        Name -> value. Aggregates of a log that cannot be recomputed because their reference is unknown follow as
-        `forget_quality_logged` and `privleak_logged`; a log without values per sample gives its aggregates as logged.
+        Name -> value. Aggregates of open-unlearning that cannot be recomputed, because their reference is unknown or
+        values per sample are missing, follow as `forget_quality_logged` and so on; a log without any values per sample
+        gives its aggregates as logged.
 
     Raises:
         ValueError: for unreadable or contradictory logs, and references over other rows or of another definition.
@@ -60,7 +61,7 @@ def recompute_values(
     table = None if reference is None else reference.table("a reference")
     if protocol is None and reference is not None and log.benchmark == "tofu":
         rows, reference_rows = _forget_rows(log), _forget_rows(reference)
-        if _has_truth_ratio(rows) and _has_truth_ratio(reference_rows):
+        if available_definitions(rows) and available_definitions(reference_rows):
             check_same_rows(rows, reference_rows, "forget quality")
     chosen: Compatibility = log.compatibility if compatibility == "auto" else None
     chosen = "open_unlearning" if compatibility == "open_unlearning" else chosen
@@ -70,9 +71,10 @@ def recompute_values(
         values = aggregate_muse(log.samples, table, corpus, chosen, missing=missing, **log.record)
     else:
         values = aggregate_tofu(log.samples, table, protocol or log.protocol, chosen, missing=missing, **log.record)
-    for name in _NOT_RECOMPUTED:
-        if name in log.logged and log.kind == "open_unlearning":
-            values[f"{name}_logged"] = _logged_value(f"{name}_logged", log.logged[name], log)
+    if log.kind == "open_unlearning":
+        for name, value in log.logged.items():
+            if name in _NOT_RECOMPUTED or name not in values:
+                values[f"{name}_logged"] = _logged_value(f"{name}_logged", value, log)
     return values
 
 
@@ -110,11 +112,6 @@ def _forget_rows(log: EvaluationLog) -> pd.DataFrame:
     """The forget rows of the log's own protocol."""
     rows = split_rows(log.table("a reference"), "forget")
     return rows[rows["index"] < OFFICIAL_ROWS] if log.protocol == "official" else rows
-
-
-def _has_truth_ratio(rows: pd.DataFrame) -> bool:
-    components = right_answer_column(rows) is not None and "perturbed_mean_nll" in rows
-    return components or logged_definition(rows) is not None
 
 
 def _logged_value(name: str, value: float, log: EvaluationLog) -> MetricValue:

@@ -62,8 +62,10 @@ def _check_likelihoods(split: str, rows: pd.DataFrame, missing: Missing) -> None
         absent = rows[losses].isna().to_numpy()
         nan = np.array([not gone and np.isnan(np.asarray(value, dtype=np.float64)).any()
                         for value, gone in zip(rows[losses], absent, strict=True)])  # fmt: skip
-        if missing == "error" and tokens in rows:
-            nan |= absent & rows[tokens].notna().to_numpy()
+        if missing == "error" and not absent.all():
+            nan |= absent
+        elif missing == "error" and tokens in rows:
+            nan |= rows[tokens].notna().to_numpy()
         if nan.any():
             where = rows["index"].to_numpy()[nan]
             raise ValueError(

@@ -21,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from unlearn_hf.evaluation.composite import composite_scores
 from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak, table_auc
@@ -30,7 +29,7 @@ from unlearn_hf.evaluation.tables import Missing, Protocol, check_same_rows, col
 from unlearn_hf.evaluation.truth_ratio import (
     DEFINITIONS,
     Definition,
-    logged_definition,
+    available_definitions,
     rows_truth_ratio,
     truth_ratio_scores,
 )
@@ -162,7 +161,7 @@ class _Aggregate:
             ("the table", rows, self.table),
             ("the reference", reference_rows, reference),
         ):
-            if not _definitions(forget_rows):
+            if not available_definitions(forget_rows):
                 if table_auc(table, "min_k", self.missing) is None:
                     raise ValueError(
                         f"a reference was given, but {side} has neither truth ratios of forget rows nor Min-K scores "
@@ -171,8 +170,6 @@ class _Aggregate:
                     )
                 return
         tests = forget_quality(rows, reference_rows)
-        if list(tests) == ["prob_mean"]:  # the only statistic at hand, so it gets the plain name; the value names it
-            self.add("forget_quality", tests["prob_mean"].pvalue, len(rows), "prob_mean")
         for definition, test in tests.items():
             n = len(rows)
             self.add(self.name("forget_quality", definition), test.pvalue, n, definition)
@@ -225,7 +222,7 @@ def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Miss
         options = -np.concatenate([[answer], np.asarray(losses, dtype=np.float64)])
         if not np.isfinite(options).any():
             raise ValueError(f"all options have likelihood zero in a row of {rows['split'].iloc[0]}: diverged model?")
-        probabilities.append(np.exp(options[0] - logsumexp(options)))
+        probabilities.append(np.exp(options[0] - np.logaddexp.reduce(options)))
     return np.asarray(probabilities, dtype=np.float64)
 
 
@@ -267,20 +264,11 @@ def forget_quality(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Kol
             tests[definition] = kolmogorov_smirnov(mine, theirs)
     if not tests:
         raise ValueError(
-            f"forget quality compares truth ratios of different definitions: {_held(rows)} here, {_held(reference)} "
-            "in the reference. Take logs that hold paraphrase and perturbed losses, so that both can be recomputed by "
+            "forget quality compares truth ratios of different definitions: "
+            f"{', '.join(available_definitions(rows))} here, {', '.join(available_definitions(reference))} in the "
+            "reference. Take logs that hold paraphrase and perturbed losses, so that both can be recomputed by "
             "one definition."
         )
     if len(tests) > 1:
         tests.pop("prob_mean", None)
     return tests
-
-
-def _held(rows: pd.DataFrame) -> str:
-    return ", ".join(_definitions(rows)) or f"logged as {logged_definition(rows)}"
-
-
-def _definitions(rows: pd.DataFrame) -> list[str]:
-    """Definitions of the truth ratio that these rows can serve."""
-    held = [definition for definition in DEFINITIONS if rows_truth_ratio(rows, definition) is not None]
-    return held or ([str(logged)] if (logged := logged_definition(rows)) else [])

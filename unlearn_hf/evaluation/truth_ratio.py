@@ -22,7 +22,6 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Definition = Literal["geometric", "arithmetic", "open_unlearning", "prob_mean"]
 DEFINITIONS: tuple[str, ...] = get_args(Definition)
@@ -50,7 +49,7 @@ def truth_ratio(right_mean_nll: Array, wrong_mean_nll: list[Array], definition: 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if definition == "arithmetic":
             # In logarithms, so that answers of a collapsed model do not become 0 / 0.
-            log_wrong = np.array([logsumexp(-losses) - np.log(len(losses)) for losses in wrong_mean_nll])
+            log_wrong = np.array([np.logaddexp.reduce(-losses) - np.log(len(losses)) for losses in wrong_mean_nll])
             ratio = np.exp(log_wrong + right)
         else:
             wrong = _row_means(wrong_mean_nll)
@@ -97,12 +96,11 @@ def rows_truth_ratio(rows: pd.DataFrame, definition: str) -> Array | None:
     paraphrase) and `perturbed_mean_nll`. Rows of a log that holds only the ratio itself have `truth_ratio` and
     `truth_ratio_definition`; these serve only the definition that they were computed by.
     """
-    right = right_answer_column(rows)
-    if right is not None and "perturbed_mean_nll" in rows:
+    if has_components(rows):
+        right = right_answer_column(rows)
         complete = rows[rows[right].notna() & rows["perturbed_mean_nll"].notna()]
-        if len(complete):
-            wrong = [np.asarray(losses, dtype=np.float64) for losses in complete["perturbed_mean_nll"]]
-            return truth_ratio(complete[right].to_numpy(np.float64), wrong, definition)
+        wrong = [np.asarray(losses, dtype=np.float64) for losses in complete["perturbed_mean_nll"]]
+        return truth_ratio(complete[right].to_numpy(np.float64), wrong, definition)
     if logged_definition(rows) == definition:
         return rows["truth_ratio"].dropna().to_numpy(np.float64)
     return None
@@ -116,6 +114,24 @@ def right_answer_column(rows: pd.DataFrame) -> str | None:
     if options and "answer_mean_nll" in rows and rows["answer_mean_nll"].notna().any():
         return "answer_mean_nll"
     return None
+
+
+def has_components(rows: pd.DataFrame) -> bool:
+    """Whether the rows carry the losses that every definition can be computed from."""
+    right = right_answer_column(rows)
+    return (
+        right is not None
+        and "perturbed_mean_nll" in rows
+        and bool((rows[right].notna() & rows["perturbed_mean_nll"].notna()).any())
+    )
+
+
+def available_definitions(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Definitions that `rows_truth_ratio` can serve for these rows, or the one that they were logged with."""
+    if has_components(rows):
+        return DEFINITIONS
+    logged = logged_definition(rows)
+    return () if logged is None else (logged,)
 
 
 def logged_definition(rows: pd.DataFrame) -> str | None:
