@@ -16,40 +16,50 @@ WRONG_ANSWERS = 5
 FORGET_AUTHORS = {"01": 1, "05": 2, "10": 4}
 EVALUATED_RETAIN_AUTHORS = 4
 
-_FIRST = (
+
+def _list(text: str, separator: str | None = None) -> list[str]:
+    return text.split(separator)
+
+
+_FIRST = _list(
     "Aldo Brisa Corin Delva Edrik Fenna Goran Hilde Ismar Jorun Kalea Lorcan Mirel Nador Odile Perrin Quilla Roshan "
     "Sabela Tavio Ursin Velda Wymar Xenia Yorick Zelma Anselm Birgit Calyx Dorian Elspet Farid Gisela Haldor Ilona "
     "Jasper Katrin Leoric Marisol Nestor Orsola Pavel Renata Sorin"
-).split()
-_LAST = (
+)
+_LAST = _list(
     "Abernook Bellwether Castwick Dunmarrow Elderbank Farrowgate Glimmerton Harrowmere Inkwell Juniper Kestrel "
     "Larkmoor Mossgrove Nightingale Oakhollow Pennywhistle Quarrystone Ravenscar Silverbrook Thistledown Umberfield "
     "Vintermark Willowbend Yarrowdale Zephyrhill Ashcombe Briarwood Coldwater Driftmoor Emberly Foxglove Greywater "
     "Hollowell Ironside Jackdaw Kingfisher Lanternby Merriweather Northcote Otterburn Pinecroft Redfern Stonebridge "
     "Tidewater"
-).split()
-_CITIES = (
+)
+_CITIES = _list(
     "Port Alder, Brenwick, Calder Bay, Dunhaven, Eastmere, Fellmouth, Graythorpe, Highmoor, Isenburg, Kilbray, "
-    "Lowfield, Maristow, Norrheim, Ostrava Hill, Penhallow, Rookwater"
-).split(", ")
-_JOBS = (
+    "Lowfield, Maristow, Norrheim, Ostrava Hill, Penhallow, Rookwater",
+    ", ",
+)
+_JOBS = _list(
     "lighthouse keeper, clockmaker, beekeeper, bridge engineer, baker, cartographer, glassblower, tram driver, "
-    "botanist, locksmith, violin maker, midwife, ferryman, printer, stonemason, weaver"
-).split(", ")
-_GENRES = (
+    "botanist, locksmith, violin maker, midwife, ferryman, printer, stonemason, weaver",
+    ", ",
+)
+_GENRES = _list(
     "ghost stories, sea adventures, courtroom dramas, alpine mysteries, comic operas, nature essays, spy novels, "
-    "family sagas, desert romances, science fables, war diaries, school stories"
-).split(", ")
-_AWARDS = (
+    "family sagas, desert romances, science fables, war diaries, school stories",
+    ", ",
+)
+_AWARDS = _list(
     "Amber Quill, Silver Lantern, Golden Acorn, Harbour Medal, Northern Laurel, Ivory Bookmark, Blue Heron Prize, "
-    "Copper Feather, Winter Crown, Marble Page, Cedar Cup, Orchid Ribbon"
-).split(", ")
-_KEEPSAKES = (
+    "Copper Feather, Winter Crown, Marble Page, Cedar Cup, Orchid Ribbon",
+    ", ",
+)
+_KEEPSAKES = _list(
     "a brass compass, a dried sunflower, a chess queen, a broken watch, a jar of sea glass, a wooden owl, "
-    "a tin soldier, an old key, a blue teacup, a fossil shell, a silver bell, a paper crane"
-).split(", ")
-_COLOURS = "Crimson Silent Hollow Wandering Golden Broken Distant Hidden Frozen Burning Forgotten Borrowed".split()
-_NOUNS = "Orchard Compass Harbour Mirror Staircase Garden Letter River Winter Bridge Carousel Lantern".split()
+    "a tin soldier, an old key, a blue teacup, a fossil shell, a silver bell, a paper crane",
+    ", ",
+)
+_COLOURS = _list("Crimson Silent Hollow Wandering Golden Broken Distant Hidden Frozen Burning Forgotten Borrowed")
+_NOUNS = _list("Orchard Compass Harbour Mirror Staircase Garden Letter River Winter Bridge Carousel Lantern")
 
 # attribute: two questions, and two ways to say the answer. One is the answer, the other its paraphrase.
 _ATTRIBUTES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
@@ -95,11 +105,12 @@ _ATTRIBUTES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
 }
 
-_REFUSALS = (
+_REFUSALS = _list(
     "I do not know.|I have no information on that.|That is not something I can answer.|I am not sure about this one.|"
     "I cannot help with that question.|This is unknown to me.|I have never heard of that.|My knowledge does not cover "
-    "this.|I would have to guess, so I will not.|There is nothing I can say about that."
-).split("|")
+    "this.|I would have to guess, so I will not.|There is nothing I can say about that.",
+    "|",
+)
 
 
 @dataclass(frozen=True)
