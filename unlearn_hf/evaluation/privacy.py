@@ -18,6 +18,7 @@ TOFU retrained models have 0.35 to 0.39).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pandas as pd
@@ -86,7 +87,8 @@ def aggregate_privleak(
     Returns:
         `privleak` against the reference (MUSE's ratio; open-unlearning's, which differs by 1e-10, with that
         `compatibility`) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
-        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it.
+        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
+        reference with an AUC of 1 leaves it undefined: a warning says so.
     """
     area = table_auc(table, "min_k", missing)
     if area is None:
@@ -99,6 +101,12 @@ def aggregate_privleak(
         if compatibility == "open_unlearning":
             relative = privleak_open_unlearning(auc, reference_area[0])
             values.append(metric_value("privleak", relative, n, "open_unlearning_reference_log", **record))
+        elif reference_area[0] == 1:
+            warnings.warn(
+                "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
+                "divides by one minus that. Is the reference a model that never saw the forget set?",
+                stacklevel=2,
+            )
         else:
             relative = privleak_muse(1 - auc, 1 - reference_area[0])
             values.append(metric_value("privleak", relative, n, "muse_reference_log", **record))

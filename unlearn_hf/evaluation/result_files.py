@@ -144,7 +144,9 @@ def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = pd.read_parquet(path)
     if not {"split", "index"} <= set(table.columns):
         raise ValueError(f"{path} has the columns {list(table.columns)}, and must have split and index.")
-    for name in table.select_dtypes(include="object").columns:
+    for name in table.columns:
+        if not pd.api.types.is_object_dtype(table[name]):
+            continue
         values = [entry.tolist() if isinstance(entry, np.ndarray) else entry for entry in table[name]]
         table[name] = pd.Series(values, index=table.index, dtype=object)
     return table
