@@ -30,12 +30,11 @@ SUMMARY_KEYS = (
     "seconds",
 )
 
-# Chosen on seeds 1 and 2, shown on seed 0.
 UNLEARNING: dict[str, dict[str, Any]] = {
-    "graddiff": {"learning_rate": 3e-4},
-    "npo": {"learning_rate": 1e-3},
-    "ngdiff": {"learning_rate": 3e-4},
-    "eupmu": {"learning_rate": 1e-3, "constraint": "level", "epsilon": 0.1},
+    "graddiff": {"learning_rate": 1e-4},
+    "npo": {"learning_rate": 2e-4},
+    "ngdiff": {"learning_rate": 2e-4},
+    "eupmu": {"learning_rate": 3e-4, "constraint": "level", "epsilon": 0.1},
 }
 
 
@@ -56,7 +55,7 @@ class DemoSettings:
     vocabulary: int = 1500
     hidden_size: int = 192
     layers: int = 4
-    epochs: int = 40
+    epochs: int = 25
     unlearning_epochs: int = 10
     batch_size: int = 16
     seed: int = 0
@@ -104,7 +103,8 @@ class Demo:
         self.folder = output_dir
         self.settings = settings
         self.data: TofuData = load_tofu("forget10", source="mini")
-        facts = [self.data["real_authors_facts"], self.data["world_facts_facts"]]
+        # Each fact three times: they stand for what a pretrained model knows well.
+        facts = [self.data["real_authors_facts"], self.data["world_facts_facts"]] * 3
         self.corpus = {name: concatenate_datasets([self.data[name], *facts]) for name in ("full", "retain")}
         texts = [row[key] for row in self.corpus["full"] for key in ("question", "answer")]
         self.tokenizer = train_tokenizer(texts, settings.vocabulary)

@@ -1,0 +1,112 @@
+"""What evaluators of question-answer rows share: passes, results, files, resumption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_hf.evaluation.engine import Engine, SplitRequest, settings_fingerprint
+from unlearn_hf.evaluation.passes import PartialResults
+from unlearn_hf.evaluation.result_files import write_results
+from unlearn_hf.evaluation.values import MetricValue, flatten
+from unlearn_hf.reference import model_fingerprint
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        values: aggregates by name.
+        samples: values per sample, one row per (split, index).
+        seconds: of each pass.
+    """
+
+    values: Mapping[str, MetricValue]
+    samples: pd.DataFrame
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class TableEvaluator:
+    """Runs an `Engine` over split requests and aggregates the table; a subclass says over what, and how.
+
+    Args:
+        engine: how the model is run.
+        resume: keep results of each batch in the output folder until the evaluation is complete, so that an
+            interrupted one continues; costs one hash of the model. For evaluation in the training loop leave it off.
+
+    Attributes:
+        last_result: the full result of the last call.
+    """
+
+    benchmark = ""
+
+    def __init__(self, engine: Engine, resume: bool = False) -> None:
+        self.engine = engine
+        self.resume = resume
+        self.last_result: EvaluationResult | None = None
+
+    def requests(self) -> Sequence[SplitRequest]:
+        """What is needed of the model."""
+        raise NotImplementedError
+
+    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+        """Metrics from the per-sample table."""
+        raise NotImplementedError
+
+    def data_fingerprint(self) -> str:
+        """Hash of the rows that are evaluated."""
+        return settings_fingerprint([[request.split, list(map(dict, request.rows))] for request in self.requests()])
+
+    def record(self) -> dict[str, Any]:
+        """Further fields of the result file."""
+        return {}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        accelerator: Accelerator | None = None,
+        output_dir: Path | None = None,
+    ) -> dict[str, float]:
+        """Evaluate `model`.
+
+        Args:
+            model: a causal language model, wrapped or not; left as it was.
+            tokenizer: its tokenizer; left as it was.
+            accelerator: shares the work out over its processes.
+            output_dir: where `evaluation.json` and `samples.parquet` go.
+
+        Returns:
+            Numbers by flat metric name.
+        """
+        settings = self.engine.settings()
+        fingerprint = self.data_fingerprint()
+        partial = None
+        if self.resume and output_dir is not None:
+            key = settings_fingerprint(model_fingerprint(model), fingerprint, settings)
+            partial = PartialResults(Path(output_dir), key)
+        samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
+        values = self.aggregate(samples, settings)
+        self.last_result = EvaluationResult(values, samples, dict(self.engine.seconds))
+        if output_dir is not None and (accelerator is None or accelerator.is_main_process):
+            write_results(
+                output_dir,
+                values,
+                samples,
+                benchmark=self.benchmark,
+                settings=settings,
+                fingerprint=fingerprint,
+                **self.record(),
+            )
+            if partial is not None:
+                partial.remove()
+        return flatten(values)

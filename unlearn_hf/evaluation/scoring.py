@@ -1,0 +1,107 @@
+"""The likelihood pass: everything that can be read off the token probabilities of a text, in one forward pass."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn_hf.data.collator import collate
+from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
+
+MIN_K_SHARE = 0.4
+"""Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
+_SMALLEST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text to score.
+
+    Attributes:
+        key: unique name.
+        input_ids: the tokens.
+        labels: what is scored, -100 elsewhere.
+        answer: the scored text, for the zlib attack.
+        details: also compute token-level statistics (extraction, memorisation, membership scores).
+    """
+
+    key: str
+    input_ids: list[int]
+    labels: list[int]
+    answer: str = ""
+    details: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.input_ids)
+
+
+def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int, device: torch.device) -> list[Any]:
+    """Score texts with one forward pass.
+
+    Returns:
+        For each text `nll` (sum, nats), `tokens`, and with `details` the values of `token_statistics`.
+    """
+    rows = [{"input_ids": text.input_ids, "labels": text.labels} for text in texts]
+    batch = {name: value.to(device) for name, value in collate(rows, pad_token_id).items()}
+    details = any(text.details for text in texts)
+    likelihood = answer_likelihood(model, batch, keep_logits=details)
+    nll, tokens = likelihood.nll.double().cpu().tolist(), likelihood.tokens.cpu().tolist()
+    results: list[dict[str, Any]] = [{"nll": n, "tokens": t} for n, t in zip(nll, tokens, strict=True)]
+    if details:
+        statistics = _token_statistics(likelihood)
+        for index, text in enumerate(texts):
+            if text.details:
+                mine = (likelihood.sequence_index == index).cpu()
+                per_token = {name: value[mine] for name, value in statistics.items()}
+                results[index] |= token_statistics(per_token, nll[index], text.answer)
+    return results
+
+
+def _token_statistics(likelihood: AnswerLikelihood) -> dict[str, Tensor]:
+    """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
+    assert likelihood.logits is not None
+    log_probabilities = torch.log_softmax(likelihood.logits, dim=-1)
+    probabilities = log_probabilities.exp()
+    mean = (probabilities * log_probabilities).sum(-1)
+    variance = (probabilities * log_probabilities.square()).sum(-1) - mean.square()
+    chosen = -likelihood.token_nll
+    standardised = (chosen - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
+    matches = likelihood.logits.argmax(-1) == likelihood.targets
+    return {"log": chosen.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
+
+
+def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> dict[str, float]:
+    """Scores of one text from its labelled tokens, the last of which is the end of sequence.
+
+    Extraction strength, exact memorisation, Min-K and Min-K++ leave the end of sequence out; it is the only token of
+    an empty answer, which has none of these four.
+
+    Returns:
+        * `extraction_strength`: `1 - k/n`, k the first index from which on every token is the most likely one; 0 when
+          not even the last is (Carlini et al. 2021; open-unlearning gives 1/n there).
+        * `exact_memorization`: share of tokens that are the most likely one.
+        * `min_k`, `min_k_plus_plus`: minus the mean of the lowest 40 % (at least one) of log-probabilities, plain or
+          standardised over the vocabulary (Shi et al., arXiv 2310.16789; Zhang et al., arXiv 2404.02936).
+        * `loss`: mean NLL with the end of sequence; `zlib`: NLL over the compressed length of the text in bytes.
+    """
+    count = len(per_token["log"])
+    scores = {"loss": nll / count, "zlib": nll / len(zlib.compress(answer.encode()))}
+    if count < 2:
+        return scores
+    log, standardised, match = (per_token[name][:-1] for name in ("log", "standardised", "match"))
+    misses = (~match).nonzero()
+    start = int(misses[-1]) + 1 if len(misses) else 0
+    lowest = max(1, int(MIN_K_SHARE * (count - 1)))
+    return scores | {
+        "extraction_strength": 1 - start / (count - 1),
+        "exact_memorization": match.double().mean().item(),
+        "min_k": -log.double().sort().values[:lowest].mean().item(),
+        "min_k_plus_plus": -standardised.double().sort().values[:lowest].mean().item(),
+    }
