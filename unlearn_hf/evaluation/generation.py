@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> list[int
 
 
 def generate_batch(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[GeneratedText],
     settings: GenerationSettings,
@@ -82,7 +83,7 @@ def generate_batch(
     if own is not None:
         model.generation_config = config  # generate() fills gaps from the model's own settings, sampling included
     try:
-        output = model.generate(  # type: ignore[operator]
+        output = model.generate(
             input_ids=batch["input_ids"].to(device),
             attention_mask=batch["attention_mask"].to(device),
             generation_config=config,
@@ -93,5 +94,5 @@ def generate_batch(
     texts = []
     for row in output[:, longest:].tolist():
         stop = next((index for index, token in enumerate(row) if token in ends), len(row))
-        texts.append(tokenizer.decode(row[:stop], skip_special_tokens=True))
+        texts.append(str(tokenizer.decode(row[:stop], skip_special_tokens=True)))
     return texts

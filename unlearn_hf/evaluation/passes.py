@@ -58,7 +58,7 @@ class PartialResults:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}-{rank}.jsonl"
-        torn = path.exists() and not path.read_bytes()[-1:] in (b"\n", b"")
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"\n", b"")
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" if torn else "")
             file.writelines(json.dumps(result) + "\n" for result in results)

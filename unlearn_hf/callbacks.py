@@ -1,0 +1,49 @@
+"""Callbacks for any Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unlearn_hf.finetuning import Evaluator
+
+
+class EvaluatorCallback(TrainerCallback):
+    """Runs evaluators whenever a Trainer evaluates, also one that knows nothing of unlearning (TRL's, say).
+
+    Metrics are added, as `eval_<name>`, to the metrics that the Trainer is evaluating, so that early stopping, and the
+    choice of the best checkpoint, see them, and to the Trainer's log history. Trackers whose callbacks ran before get
+    them through `on_log`. Our own trainers take evaluators as an argument instead.
+
+    Args:
+        evaluators: what to run.
+        tokenizer: the model's tokenizer; by default the Trainer's `processing_class`.
+
+    Raises:
+        ValueError: at the first evaluation, when neither a tokenizer is given nor the Trainer has one.
+    """
+
+    def __init__(self, evaluators: Sequence[Evaluator], tokenizer: Any | None = None) -> None:
+        self.evaluators = list(evaluators)
+        self.tokenizer = tokenizer
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Run the evaluators and publish what they found."""
+        tokenizer = self.tokenizer if self.tokenizer is not None else kwargs.get("processing_class")
+        if tokenizer is None:
+            raise ValueError("tokenizer: the Trainer has no processing_class; pass a tokenizer to EvaluatorCallback.")
+        found: dict[str, float] = {}
+        for index, evaluator in enumerate(self.evaluators):
+            folder = Path(str(args.output_dir)) / "evaluations" / f"step-{state.global_step}"
+            if len(self.evaluators) > 1:
+                folder /= str(index)
+            values = evaluator(kwargs["model"], tokenizer, accelerator=Accelerator(), output_dir=folder)
+            found |= {f"eval_{name}": value for name, value in values.items()}
+        kwargs["metrics"].update(found)
+        state.log_history.append({**found, "epoch": state.epoch, "step": state.global_step})
