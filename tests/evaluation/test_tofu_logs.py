@@ -89,6 +89,15 @@ def test_file_name_does_not_tell_the_set(tmp_path: Path) -> None:
     )
 
 
+def test_references_and_names_of_data_leave_the_set_to_the_file_name(tmp_path: Path) -> None:
+    log = official_log()
+    whole = save(tmp_path / "eval_log_aggregated.json", log)
+    # A reference is of use for its forget set alone.
+    assert recompute(whole, save(tmp_path / "baseline.json", log["eval_log_forget.json"]))["forget_quality"] == 1
+    named = save(tmp_path / "eval_log_forget.json", log["eval_log_forget.json"])
+    assert "forget_prob" in recompute(named, split="forget10")
+
+
 def test_optional_keys_may_be_missing(tmp_path: Path) -> None:
     log = official_log()
     for content in log.values():

@@ -87,7 +87,7 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
     Args:
         path: the file, or a folder with one.
         split: set of a log that holds a single one, where its file name does not tell (`"forget"`, `"retain"`,
-            `"real_authors"`, `"world_facts"`).
+            `"real_authors"`, `"world_facts"`); other names, such as `"forget10"`, leave it to the file name.
 
     Raises:
         ValueError: if there is no such file, its kind is unknown (it names what was found), or its content is
@@ -106,13 +106,14 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
     if tofu_logs.is_tofu_log(content):
         return _tofu(path, tofu_logs.read_tofu_log(content))
     if tofu_logs.is_tofu_set(content):
-        split = split or tofu_logs.guess_split(path.name)
-        if split is None or split not in tofu_logs.FILES.values():
+        chosen = split if split in tofu_logs.FILES.values() else tofu_logs.guess_split(path.name)
+        if chosen is None:
             raise ValueError(
-                f"{path} is the TOFU log of one set, but {split or 'its name'} does not tell which. Name it as the "
-                f"official evaluation does ({', '.join(tofu_logs.FILES)}), or pass split=."
+                f"{path} is the TOFU log of one set, but its name does not tell which. Name it as the official "
+                f"evaluation does ({', '.join(tofu_logs.FILES)}), or pass split= as one of "
+                f"{', '.join(tofu_logs.FILES.values())}."
             )
-        return _tofu(path, tofu_logs.read_tofu_set(content, split, path.name))
+        return _tofu(path, tofu_logs.read_tofu_set(content, chosen, path.name))
     if _is_flat(content):
         values = {key: number(value, key) for key, value in content.items()}
         return EvaluationLog(path, "flat", "tofu", None, values)
@@ -178,4 +179,13 @@ def read_reference(path: PathLike) -> pd.DataFrame:
     Raises:
         ValueError: if it is no log, or one without values per sample.
     """
-    return read_log(path).table("a reference")
+    return read_reference_log(path).table("a reference")
+
+
+def read_reference_log(path: PathLike) -> EvaluationLog:
+    """A retain model's log; one of a single set under a name that says nothing is taken for that of the forget set.
+
+    Raises:
+        ValueError: see `read_log`.
+    """
+    return read_log(path, None if tofu_logs.guess_split(Path(path).name) else "forget")

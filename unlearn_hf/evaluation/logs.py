@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from unlearn_hf.evaluation.log_reading import EvaluationLog, PathLike, read_log, read_reference
+from unlearn_hf.evaluation.log_reading import EvaluationLog, PathLike, read_log, read_reference, read_reference_log
 from unlearn_hf.evaluation.muse_metrics import Corpus, aggregate_muse
 from unlearn_hf.evaluation.result_files import read_result
 from unlearn_hf.evaluation.statistics import harmonic_mean, privleak_open_unlearning
@@ -55,7 +55,7 @@ def recompute_values(
         ValueError: for unreadable or contradictory logs, and references over other rows or of another definition.
     """
     log = read_log(log_file, split)
-    reference = None if reference_file is None else read_log(reference_file, split)
+    reference = None if reference_file is None else read_reference_log(reference_file)
     if log.samples is None:
         return _logged_values(log, reference)
     table = None if reference is None else reference.table("a reference")
