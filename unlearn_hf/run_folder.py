@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf import __version__
-from unlearn_hf.parsing import Settings, word_of
+from unlearn_hf.arguments import DataArguments, ModelArguments
 
 RECORD = "run.json"
 _PACKAGES = (
@@ -32,17 +32,16 @@ _PACKAGES = (
 _SECRETS = ("token", "password", "secret")
 
 
-def default_folder(settings: Settings, last: str) -> str:
-    """`runs/DATA_MODEL_LAST` from what was given."""
-    source = word_of(settings, "source")
-    data = [word_of(settings, "benchmark") or "own"]
-    if source == "mini":
-        data = ["mini"]
-    if word_of(settings, "benchmark"):
-        data.append(word_of(settings, "split") or "forget10")
-    model = Path(word_of(settings, "model_name_or_path") or "model").name
-    adapter = ["lora"] if (word_of(settings, "use_lora") or "false").lower() not in ("false", "no", "0") else []
-    return str(Path("runs") / "_".join([*data, model, last, *adapter]))
+def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
+    """`runs/DATA_MODEL_LAST`."""
+    if data.benchmark is not None:
+        # The target of all splits is the same model.
+        parts = [data.benchmark if data.source != "mini" else "mini", *([data.split] if last != "full" else [])]
+    else:
+        file = getattr(data, "train_file", None) or data.forget_file or "own"
+        parts = [Path(file).name.partition(".")[0]]
+    parts += [Path(str(model.model_name_or_path)).name, last, *(["lora"] if adapter else [])]
+    return str(Path("runs") / "_".join(str(part) for part in parts))
 
 
 def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:

@@ -12,7 +12,6 @@ from unlearn_hf.arguments import DataArguments, EvaluationArguments, FinetuningD
 from unlearn_hf.data.benchmark import content_fingerprint
 from unlearn_hf.data.pairs import load_pairs, load_rows
 from unlearn_hf.data.tofu import load_tofu
-from unlearn_hf.evaluation.tofu import TofuEvaluator
 from unlearn_hf.finetuning import Evaluator
 
 
@@ -88,6 +87,8 @@ def make_evaluators(
     """The evaluators that belong to the data."""
     if data.benchmark is None:
         return []
+    from unlearn_hf.evaluation.tofu import TofuEvaluator
+
     return [
         TofuEvaluator(
             data.benchmark,

@@ -12,7 +12,7 @@ from unlearn_hf.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.parsing import Setting, build, collect_settings, word_of
+from unlearn_hf.parsing import build, collect_settings
 from unlearn_hf.run_folder import default_folder
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     from unlearn_hf.config import FinetuningConfig
 
     settings, problems = collect_settings(argv, all_fields())
-    subset = "finetuned" if word_of(settings, "train_file") else word_of(settings, "subset") or "full"
-    settings.setdefault("output_dir", Setting(default_folder(settings, subset), "default"))
     model, data, lora, evaluation, run, training = build([*ARGUMENTS, FinetuningConfig], settings, problems)
+    if "output_dir" not in settings:
+        last = "finetuned" if data.train_file is not None else data.subset
+        training.output_dir = default_folder(data, model, last, lora.use_lora)
     return TrainingRun("finetune", settings, model, data, evaluation, lora, run, training)
 
 

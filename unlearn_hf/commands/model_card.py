@@ -122,6 +122,11 @@ def _metrics(folder: Path, metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _processes(machine: Mapping[str, Any]) -> str:
+    count = machine["processes"]
+    return f"{count} process{'es' if count > 1 else ''} on {machine['device']}"
+
+
 def _training(record: Mapping[str, Any], trainer: type[FinetuningTrainer] | None) -> str:
     configuration = record["configuration"]
     names = [*_TRAINING]
@@ -134,7 +139,7 @@ def _training(record: Mapping[str, Any], trainer: type[FinetuningTrainer] | None
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "peft", "python"))
     lines = [
         "\n".join(["| option | value |", "| --- | --- |", *rows]),
-        f"{record['started'][:10]}, {machine['processes']} process(es) on {machine['device']}, {used}"
+        f"{record['started'][:10]}, {_processes(machine)}, {used}"
         + (f", commit {record['commit']}." if record.get("commit") else "."),
         "`run.json` holds every option, seed and version.",
     ]

@@ -149,7 +149,7 @@ def train_and_judge(
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()
-        metrics = trainer.evaluate()
+        metrics = _without_counters(trainer.evaluate())
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
     divergence = getattr(trainer, "divergence", None)
@@ -184,9 +184,13 @@ def _bring_results_up(folder: Path, step: int) -> None:
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
-    """Print metrics, one a line; the counters of the loop are left out."""
-    skipped = ("_runtime", "_per_second", "epoch")
-    shown = {name: value for name, value in metrics.items() if not name.endswith(skipped)}
-    width = max((len(name) for name in shown), default=0)
-    for name, value in shown.items():
+    """Print metrics, one a line."""
+    width = max((len(name) for name in metrics), default=0)
+    for name, value in metrics.items():
         print(f"{name:<{width}}  {value:.4g}")
+
+
+def _without_counters(metrics: dict[str, float]) -> dict[str, float]:
+    """Leave out what the loop measures of itself."""
+    counters = ("_runtime", "_per_second", "epoch")
+    return {name: value for name, value in metrics.items() if not name.endswith(counters)}

@@ -13,7 +13,7 @@ from unlearn_hf.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.parsing import ArgumentsError, Setting, Settings, build, collect_settings, nearest, word_of
+from unlearn_hf.parsing import ArgumentsError, Settings, build, collect_settings, nearest, word_of
 from unlearn_hf.run_folder import default_folder
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems)
     config_class = METHODS[method].config_class if method is not None else METHODS["graddiff"].config_class
-    last = method or "method"
-    settings.setdefault("output_dir", Setting(default_folder(settings, last), "default"))
     elsewhere = {} if method is None else method_fields(besides=method)
     if method is None:
         # The fields of every method are known as long as none is chosen: one mistake, one message.
         ignored = set(method_fields())
         settings = {name: setting for name, setting in settings.items() if name not in ignored}
     _, model, data, lora, evaluation, run, training = build([*ARGUMENTS, config_class], settings, problems, elsewhere)
+    if "output_dir" not in settings:
+        training.output_dir = default_folder(data, model, str(method), lora.use_lora)
     return TrainingRun("unlearn", settings, model, data, evaluation, lora, run, training, method)
 
 
@@ -71,7 +71,9 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
         problems.append(f"method: missing; choose one of {names}.")
     else:
         origin = settings["method"].origin
-        problems.append(f"{origin}: method: {method!r} is not known{nearest(method, METHODS) or '.'} There are {names}.")
+        problems.append(
+            f"{origin}: method: {method!r} is not known{nearest(method, METHODS) or '.'} There are {names}."
+        )
     return None
 
 

@@ -1,0 +1,72 @@
+"""What a fresh clone relies on: metadata, tested versions, the two commands, and light imports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import unlearn_hf
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Large and rarely used; whoever installs them takes the newest.
+UNPINNED_EXTRAS = {"lm-eval", "liger"}
+
+
+def package_name(requirement: str) -> str:
+    return re.split(r"[\[<>=!~; ]", requirement)[0].lower()
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = {package_name(line): line for line in lines if line}
+    extras = PROJECT["optional-dependencies"]
+    needed = [*PROJECT["dependencies"]]
+    for extra, requirements in extras.items():
+        if extra not in UNPINNED_EXTRAS:
+            needed += [each for each in requirements if package_name(each) != PROJECT["name"]]
+    missing = {package_name(each) for each in needed} - set(pinned)
+    assert not missing
+    assert all("==" in line for line in pinned.values())
+
+
+def test_metadata() -> None:
+    assert PROJECT["scripts"] == {"unlearn-hf": "unlearn_hf.cli:main"}
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert (ROOT / PROJECT["readme"]).is_file()
+    assert (ROOT / "unlearn_hf" / "py.typed").is_file()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", unlearn_hf.__version__)
+    assert f"## {unlearn_hf.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_two_commands_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "test-slow", "lint", "format", "install"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o100
+    assert "make test" in script.read_text()
+
+
+@pytest.mark.parametrize("module", ["unlearn_hf", "unlearn_hf.cli"])
+def test_import_is_light(module: str) -> None:
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_can_be_loaded() -> None:
+    for name in unlearn_hf.__all__:
+        assert getattr(unlearn_hf, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = unlearn_hf.nothing
