@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, concatenate_datasets
 
 from unlearn_hf.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
 from unlearn_hf.data.benchmark import content_fingerprint
+from unlearn_hf.data.encoding import detect_columns
 from unlearn_hf.data.pairs import load_pairs, load_rows
 from unlearn_hf.data.tofu import load_tofu
+from unlearn_hf.evaluation.tables import Protocol
 from unlearn_hf.finetuning import Evaluator
 
 
@@ -82,22 +83,43 @@ def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Datas
 
 
 def make_evaluators(
-    data: LoadedData, arguments: EvaluationArguments, template: str, max_length: int
+    data: LoadedData, arguments: EvaluationArguments, template: str, max_length: int, resume: bool = False
 ) -> list[Evaluator]:
-    """The evaluators that belong to the data."""
-    if data.benchmark is None:
-        return []
-    from unlearn_hf.evaluation.tofu import TofuEvaluator
+    """The evaluators that fit the data: the benchmark's, or the general one for pairs of question and answer.
 
-    return [
-        TofuEvaluator(
-            data.benchmark,
-            reference=Path(arguments.reference) if arguments.reference else None,
-            template=template,
-            batch_size=arguments.evaluation_batch_size,
-            max_new_tokens=arguments.max_new_tokens,
-            protocol=arguments.protocol,
-            compatibility="open_unlearning" if arguments.compatibility == "open_unlearning" else None,
-            max_rows=arguments.max_evaluation_rows,
-        )
-    ]
+    Args:
+        data: what was loaded.
+        arguments: how to evaluate.
+        template: prompt template.
+        max_length: tokens per scored sequence.
+        resume: whether an interrupted evaluation is continued.
+
+    Returns:
+        One evaluator; none for rows of raw text, conversations, or a training file.
+    """
+    settings: dict[str, Any] = {
+        "template": template,
+        "batch_size": arguments.evaluation_batch_size,
+        "max_new_tokens": arguments.max_new_tokens,
+        "max_rows": arguments.max_evaluation_rows,
+        "max_length": max_length,
+        "resume": resume,
+    }
+    if data.benchmark is not None:
+        from unlearn_hf.evaluation.tofu import TofuEvaluator
+
+        return [
+            TofuEvaluator(
+                data.benchmark,
+                reference=arguments.reference,
+                protocol=cast(Protocol, arguments.protocol),
+                compatibility="open_unlearning" if arguments.compatibility == "open_unlearning" else None,
+                **settings,
+            )
+        ]
+    pairs: dict[str, Any] = {name: data.datasets[name] for name in ("forget", "retain") if name in data.datasets}
+    if len(pairs) == 2 and all(len(detect_columns(rows.column_names)) == 2 for rows in pairs.values()):
+        from unlearn_hf.evaluation.pairs import PairsEvaluator
+
+        return [PairsEvaluator(pairs, **settings)]
+    return []

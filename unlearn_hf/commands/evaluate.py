@@ -142,7 +142,11 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
 
     data = load_data(arguments.data)
     evaluate = arguments.evaluate
-    evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length)
+    evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)
+    if not evaluators:
+        raise ValueError(
+            "forget_file: rows of raw text or conversations cannot be evaluated; give question and answer."
+        )
     name = arguments.model.model_name_or_path
     assert name is not None
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name)

@@ -103,7 +103,7 @@ def lora_config(arguments: LoraArguments) -> Any | None:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha,  # type: ignore[arg-type]
+        lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=modules[0] if modules == ["all-linear"] else modules,
     )
@@ -142,26 +142,40 @@ def train_and_judge(
     if main:
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
+    try:
+        found = _train(run, trainer, checkpoint)
+    except BaseException as problem:
+        if main:
+            record.finish("failed", problem=f"{type(problem).__name__}: {problem}")
+        raise
+    if main:
+        _bring_results_up(folder, trainer.state.global_step)
+        record.finish("diverged" if found["divergence"] else "finished", **found)
+        write_model_card(folder, record.content, method)
+        print_metrics(found["metrics"])
+        print(f"run folder: {folder}")
+    return DIVERGED if found["divergence"] else 0
+
+
+def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None) -> dict[str, Any]:
+    """Train, save, evaluate; returns what the record says about it."""
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
+    divergence = getattr(trainer, "divergence", None)
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()
-        metrics = _without_counters(trainer.evaluate())
+        try:
+            metrics = _without_counters(trainer.evaluate())
+        except ValueError as problem:
+            if divergence is None:
+                raise
+            print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    divergence = getattr(trainer, "divergence", None)
-    if main:
-        _bring_results_up(folder, trainer.state.global_step)
-        record.finish(
-            "diverged" if divergence else "finished", divergence=divergence, seconds=seconds, metrics=metrics
-        )
-        write_model_card(folder, record.content, method)
-        print_metrics(metrics)
-        print(f"run folder: {folder}")
-    return DIVERGED if divergence else 0
+    return {"divergence": divergence, "seconds": seconds, "metrics": metrics}
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:

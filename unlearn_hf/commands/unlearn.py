@@ -107,13 +107,15 @@ def run(argv: Sequence[str]) -> int:
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
+    evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     trainer = METHODS[arguments.method](
         model=arguments.model.model_name_or_path,
         args=training,
         forget_dataset=trained["forget"],
         retain_dataset=trained["retain"],
-        eval_dataset=None if data.benchmark is not None else trained,
-        evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
+        # Rows that no evaluator can judge still have a loss.
+        eval_dataset=None if evaluators else trained,
+        evaluators=evaluators,
         processing_class=load_tokenizer(tokenizer) if tokenizer else None,
         peft_config=lora_config(arguments.lora),
     )
