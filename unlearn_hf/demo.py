@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from unlearn_hf.config import FinetuningConfig
+from unlearn_hf.data.templates import TEMPLATES
 from unlearn_hf.data.tofu import TofuData, load_tofu
 from unlearn_hf.evaluation.tofu import TofuEvaluator
 from unlearn_hf.finetuning import FinetuningTrainer
@@ -106,7 +107,8 @@ class Demo:
         # Each fact three times: they stand for what a pretrained model knows well.
         facts = [self.data["real_authors_facts"], self.data["world_facts_facts"]] * 3
         self.corpus = {name: concatenate_datasets([self.data[name], *facts]) for name in ("full", "retain")}
-        texts = [row[key] for row in self.corpus["full"] for key in ("question", "answer")]
+        template = TEMPLATES["question_answer"]
+        texts = ["".join(template.render(row["question"], row["answer"])) for row in self.corpus["full"]]
         self.tokenizer = train_tokenizer(texts, settings.vocabulary)
         self.reference: Path | None = None
         self.rows: list[dict[str, Any]] = []
@@ -163,7 +165,7 @@ class Demo:
         """Save the model, evaluate it, print one line."""
         folder = self.folder / method
         trainer.save_model()
-        evaluator = TofuEvaluator(self.data, reference=self.reference, batch_size=64, max_new_tokens=48)
+        evaluator = TofuEvaluator(self.data, reference=self.reference, batch_size=64, max_new_tokens=32)
         metrics = evaluator(trainer.model, self.tokenizer, output_dir=folder)
         values = {key: metrics.get(key) for key in SUMMARY_KEYS[1:-1]}
         self.rows.append({"method": method, **values, "seconds": round(seconds, 1)})

@@ -91,7 +91,9 @@ class GradientBuffers:
         Buffers are overwritten in place, so no further memory is taken. A parameter without any gradient keeps none.
         A weight of exactly zero leaves that objective out, so an infinite gradient under it does no harm.
         """
-        chosen = [(weight, self._buffers[name]) for weight, name in zip(weights, self.names, strict=True) if weight != 0]
+        chosen = [
+            (weight, self._buffers[name]) for weight, name in zip(weights, self.names, strict=True) if weight != 0
+        ]
         for index, parameter in enumerate(self.parameters):
             total: Tensor | None = None
             for weight, buffer in chosen:

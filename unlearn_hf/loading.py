@@ -101,7 +101,9 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
     """
     is_peft = hasattr(model, "peft_config") and not isinstance(model, PreTrainedModel)
     if not isinstance(model, PreTrainedModel) and not is_peft:
-        raise TypeError(f"model: {type(model).__name__} is neither a hub id, a path, a PreTrainedModel nor a PeftModel.")
+        raise TypeError(
+            f"model: {type(model).__name__} is neither a hub id, a path, a PreTrainedModel nor a PeftModel."
+        )
     if peft_config is not None:
         if is_peft:
             raise ValueError("peft_config: the model already carries an adapter; pass one or the other.")
@@ -136,7 +138,9 @@ def select_trainable(model: nn.Module, patterns: list[str]) -> None:
         try:
             matches = {name for name in names if re.search(pattern, name)}
         except re.error as problem:
-            raise ValueError(f"trainable_parameters: {pattern!r} is not a regular expression ({problem}).") from problem
+            raise ValueError(
+                f"trainable_parameters: {pattern!r} is not a regular expression ({problem})."
+            ) from problem
         if not matches:
             raise ValueError(
                 f"trainable_parameters: {pattern!r} matches none of the {len(names)} parameters, such as {names[0]!r}."
@@ -154,7 +158,9 @@ def rounded_away(model: nn.Module, update: float) -> float:
     lost, total = 0, 0
     for parameter in model.parameters():
         if parameter.requires_grad:
-            unit = torch.finfo(parameter.dtype).eps * torch.exp2(torch.floor(torch.log2(parameter.detach().float().abs())))
+            unit = torch.finfo(parameter.dtype).eps * torch.exp2(
+                torch.floor(torch.log2(parameter.detach().float().abs()))
+            )
             lost += int((unit / 2 > update).sum())
             total += parameter.numel()
     return lost / max(total, 1)

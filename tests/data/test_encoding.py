@@ -131,7 +131,7 @@ def test_truncation_drops_the_end(tokenizer):
 
 def test_an_empty_answer_is_its_end(tokenizer, chat_tokenizer):
     row = encode_pair(tokenizer, TEMPLATES["question_answer"], "Who?", "")
-    assert [label for label in row["labels"] if label != -100] == [tokenizer.eos_token_id]
+    assert tokenizer.decode([label for label in row["labels"] if label != -100]) == " </s>"
     row = encode_pair(chat_tokenizer, resolve_template(chat_tokenizer), "Who?", "")
     assert [label for label in row["labels"] if label != -100] == [chat_tokenizer.eos_token_id]
 
@@ -228,3 +228,12 @@ def test_encoding_is_cached_on_disk(tokenizer, tmp_path):
     assert first.cache_files == again.cache_files != []
     assert first.cache_files != other.cache_files
     assert first[0] == again[0] != other[0]
+
+
+def test_generation_starts_where_the_labels_start(tokenizer):
+    """Whether or not the template's trailing space merges with the answer."""
+    template = TEMPLATES["question_answer"]
+    for answer in ("The author", "zz", '"Quoted"', "1931"):
+        row = encode_pair(tokenizer, template, "Who?", answer)
+        prompt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+        assert prompt == encode_prompt(tokenizer, template, "Who?")

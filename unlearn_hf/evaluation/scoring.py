@@ -89,10 +89,10 @@ def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> d
         * `exact_memorization`: share of tokens that are the most likely one.
         * `min_k`, `min_k_plus_plus`: minus the mean of the lowest 40 % (at least one) of log-probabilities, plain or
           standardised over the vocabulary (Shi et al., arXiv 2310.16789; Zhang et al., arXiv 2404.02936).
-        * `loss`: mean NLL with the end of sequence; `zlib`: NLL over the compressed length of the text in bytes.
+        * `loss`: mean NLL with the end of sequence; `zlib`: that over the compressed length of the text in bytes.
     """
     count = len(per_token["log"])
-    scores = {"loss": nll / count, "zlib": nll / len(zlib.compress(answer.encode()))}
+    scores = {"loss": nll / count, "zlib": nll / count / len(zlib.compress(answer.encode()))}
     if count < 2:
         return scores
     log, standardised, match = (per_token[name][:-1] for name in ("log", "standardised", "match"))

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# A real model on real TOFU: SmolLM2-135M-Instruct memorises forget01 and a slice of the retain set (the target), and the
+# slice alone (the retain-only model); four methods unlearn forget01 from the target, as a whole and with an adapter;
+# every model is judged on the real evaluation files; a table ends it.
+#
+#   scripts/tofu_smollm2.sh                                         # from the Hub
+#   MODEL=models/SmolLM2-135M-Instruct TOFU=data/tofu scripts/tofu_smollm2.sh      # from folders, without a network
+#   RETAIN_ROWS=3960 EVALUATION_ROWS=400 SINGLE=configs/accelerate/single.yaml scripts/tofu_smollm2.sh   # all of it: a GPU
+#
+# Finished runs are kept: what was interrupted goes on where it stopped when the script is started again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
+TOFU="${TOFU:-hub}"                        # hub, or a folder of the official files
+RUNS="${RUNS:-runs/tofu_smollm2}"
+RETAIN_ROWS="${RETAIN_ROWS:-80}"           # of 3960 rows to keep
+EVALUATION_ROWS="${EVALUATION_ROWS:-40}"   # of each evaluation set; forget01 has 40
+EPOCHS="${EPOCHS:-6}"
+UNLEARNING_EPOCHS="${UNLEARNING_EPOCHS:-5}"
+SINGLE="${SINGLE:-configs/accelerate/single.yaml}"
+
+run() { # run NAME VERB ARGUMENTS...
+  local name="$1" verb="$2"
+  shift 2
+  if [ -f "$RUNS/$name/evaluation.json" ]; then
+    echo "$name: finished before"
+    return
+  fi
+  rm -rf "${RUNS:?}/$name"
+  echo "== $name"
+  accelerate launch --config_file "$SINGLE" -m unlearn_hf "$verb" --output_dir "$RUNS/$name" \
+    --benchmark tofu --split forget01 --source "$TOFU" --max_retain_rows "$RETAIN_ROWS" \
+    --max_evaluation_rows "$EVALUATION_ROWS" --max_new_tokens 60 --evaluation_batch_size 40 \
+    --per_device_train_batch_size 8 --lr_scheduler_type constant_with_warmup --warmup_steps 5 \
+    --save_strategy no --seed 42 "$@"
+}
+
+run target finetune --model_name_or_path "$MODEL" --subset full --num_train_epochs "$EPOCHS" --learning_rate 1e-4
+run retain_only finetune --model_name_or_path "$MODEL" --subset retain --num_train_epochs "$EPOCHS" --learning_rate 1e-4
+
+unlearn() { # unlearn METHOD RATE RATE_WITH_ADAPTER ARGUMENTS...
+  local method="$1" rate="$2" adapter_rate="$3"
+  shift 3
+  for variant in full lora; do
+    local options=(--learning_rate "$rate")
+    [ "$variant" = full ] || options=(--use_lora true --lora_r 16 --learning_rate "$adapter_rate")
+    run "${method}_$variant" unlearn --method "$method" --model_name_or_path "$RUNS/target" \
+      --reference "$RUNS/retain_only/evaluation.json" --reference_cache "$RUNS/reference" \
+      --num_train_epochs "$UNLEARNING_EPOCHS" "${options[@]}" "$@"
+  done
+}
+unlearn graddiff 2e-5 2e-4
+unlearn npo 5e-5 5e-4
+unlearn ngdiff 2e-5 2e-4
+unlearn eupmu 5e-5 5e-4
+
+python scripts/summarize_runs.py --reference "$RUNS/retain_only" --output_file "$RUNS/table.md" \
+  "$RUNS"/{target,retain_only,graddiff_full,graddiff_lora,npo_full,npo_lora,ngdiff_full,ngdiff_lora,eupmu_full,eupmu_lora}
