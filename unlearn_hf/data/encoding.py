@@ -90,8 +90,8 @@ def encode_pair(
     before, after = template.render(prompt, answer)
     encoded = tokenizer(before + after, add_special_tokens=False, return_offsets_mapping=True)
     ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
-    # A trailing space of the prompt belongs to the answer, with which it merges in most vocabularies: generation starts
-    # without it, so where it is a token of its own the model must learn to say it.
+    # A trailing space of the prompt belongs to the answer, with which it merges in most vocabularies: generation
+    # starts without it, so where it is a token of its own the model must learn to say it.
     boundary = len(before.rstrip(" "))
     labels = [token if end > boundary else IGNORE_INDEX for token, end in zip(ids, ends, strict=True)]
     closed = False
@@ -137,9 +137,9 @@ def _end_of_turn(
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, prompt: Prompt) -> list[int]:
     """Encode a prompt to generate from.
 
-    A trailing space is left off: in training it belongs to the answer, merged into its first token or before it. Other characters stay, since they are
-    part of the prompt whether or not an answer merges with them (`llama2` with an answer that begins with a quote:
-    `]"` in training, `]` here, as in TOFU's own code).
+    A trailing space is left off: in training it belongs to the answer, merged into its first token or before it. Other
+    characters stay, since they are part of the prompt whether or not an answer merges with them (`llama2` with an
+    answer that begins with a quote: `]"` in training, `]` here, as in TOFU's own code).
     """
     text = template.prompt(prompt).rstrip(" ")
     return special_prefix(tokenizer, text) + tokenizer(text, add_special_tokens=False)["input_ids"]
