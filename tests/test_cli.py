@@ -235,3 +235,17 @@ def test_a_run_that_diverges_says_so(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "diverged"
     assert "**The run diverged**" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_fine_tuning_rows_hold_no_evaluation_rows(tmp_path):
+    """TOFU's `world_facts` are evaluated, never trained on; only mini's own facts are."""
+    from datasets import Dataset
+
+    from unlearn_hf.arguments import FinetuningDataArguments
+    from unlearn_hf.commands.data import LoadedData, training_rows
+
+    rows = {
+        name: Dataset.from_list([{"question": name, "answer": "a"}]) for name in ("retain", "forget", "world_facts")
+    }
+    chosen = training_rows(LoadedData(rows), FinetuningDataArguments(benchmark="tofu", source="hub"))
+    assert set(chosen["question"]) == {"retain", "forget"}

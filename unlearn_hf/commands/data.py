@@ -76,7 +76,7 @@ def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Datas
         return data.datasets["train"]
     names = ["retain"] if arguments.subset == "retain" else ["retain", "forget"]
     # The mini data come with the facts that their other sets ask for, because no model has learnt them before.
-    names += [name for name in data.datasets if name.endswith("_facts")]
+    names += [name for name in ("real_authors_facts", "world_facts_facts") if name in data.datasets]
     parts = [data.datasets[name] for name in names]
     columns = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
     return concatenate_datasets([part.select_columns(columns) for part in parts])
