@@ -237,7 +237,7 @@ def test_a_run_that_diverges_says_so(
     assert "**The run diverged**" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_fine_tuning_rows_hold_no_evaluation_rows(tmp_path):
+def test_fine_tuning_rows_hold_no_evaluation_rows() -> None:
     """TOFU's `world_facts` are evaluated, never trained on; only mini's own facts are."""
     from datasets import Dataset
 

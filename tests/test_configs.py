@@ -78,6 +78,15 @@ def test_every_method_with_every_model_and_split(method: str, model: str, split:
     assert run.folder.name.endswith(method)
 
 
+def test_mini_files_do_what_the_demonstration_does() -> None:
+    from unlearn_hf.demo import UNLEARNING, DemoSettings
+
+    for method, options in UNLEARNING.items():
+        training = unlearn.parse(["--config", str(CONFIGS / "mini" / f"{method}.yaml")]).training
+        assert {name: getattr(training, name) for name in options} == options
+        assert training.num_train_epochs == DemoSettings().unlearning_epochs
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("subset", ["full", "retain"])
 def test_target_and_retain_model_of_every_model(subset: str, model: str) -> None:

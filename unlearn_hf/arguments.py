@@ -159,9 +159,7 @@ class LoraArguments:
 
     use_lora: bool = field(default=False, metadata={"help": "Train an adapter instead of the model."})
     lora_r: int = field(default=16, metadata={"help": "Rank."})
-    lora_alpha: float = field(
-        default=32.0, metadata={"help": "Scale; the update is multiplied by lora_alpha / lora_r."}
-    )
+    lora_alpha: int = field(default=32, metadata={"help": "Scale; the update is multiplied by lora_alpha / lora_r."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter, from 0 to below 1."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "Names of the layers that get an adapter."}

@@ -72,6 +72,9 @@ def _inherit(settings: Settings, folder: Path) -> None:
     for name in names:
         if name not in settings and configuration.get(name) is not None:
             settings[name] = Setting(configuration[name], str(home / RECORD))
+    reference = configuration.get("reference")
+    if "benchmark" in names and "reference" not in settings and reference and Path(reference).exists():
+        settings["reference"] = Setting(reference, str(home / RECORD))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -82,7 +85,9 @@ def run(argv: Sequence[str]) -> int:
     else:
         _check(arguments)
         metrics = _from_model(arguments)
-    _print(metrics)
+    from unlearn_hf.commands.metrics import print_metrics
+
+    print_metrics(metrics)
     return 0
 
 
@@ -162,9 +167,3 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}
-
-
-def _print(metrics: dict[str, float]) -> None:
-    from unlearn_hf.commands.training import print_metrics
-
-    print_metrics(metrics)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from unlearn_hf.commands.metrics import is_variant
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 
@@ -118,7 +119,9 @@ def _metrics(folder: Path, metrics: Mapping[str, float]) -> str:
         f"| {metric['name']} | {metric['value']:.4g} | {directions[metric['higher_is_better']]} | {metric['n']} "
         f"| {metric['definition']} |"
         for metric in json.loads(result.read_text(encoding="utf-8"))["metrics"]
+        if not is_variant(metric["name"])
     ]
+    lines.append("\n`evaluation.json` holds these and the same under other definitions, `samples.parquet` every row.")
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from unlearn_hf.arguments import (
     RunArguments,
 )
 from unlearn_hf.commands.data import LoadedData, describe_data
+from unlearn_hf.commands.metrics import print_metrics
 from unlearn_hf.commands.model_card import write_model_card
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
@@ -168,7 +169,7 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
     if run.run.final_evaluation:
         start = time.perf_counter()
         try:
-            metrics = _without_counters(trainer.evaluate())
+            metrics = _final_metrics(trainer.evaluate())
         except ValueError as problem:
             if divergence is None:
                 raise
@@ -197,14 +198,7 @@ def _bring_results_up(folder: Path, step: int) -> None:
             shutil.copy2(results / file, folder / file)
 
 
-def print_metrics(metrics: dict[str, float]) -> None:
-    """Print metrics, one a line."""
-    width = max((len(name) for name in metrics), default=0)
-    for name, value in metrics.items():
-        print(f"{name:<{width}}  {value:.4g}")
-
-
-def _without_counters(metrics: dict[str, float]) -> dict[str, float]:
-    """Leave out what the loop measures of itself."""
+def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics by their own names, without the trainer's prefix and what the loop measures of itself."""
     counters = ("_runtime", "_per_second", "epoch")
-    return {name: value for name, value in metrics.items() if not name.endswith(counters)}
+    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(counters)}
