@@ -13,10 +13,10 @@ cd "$(dirname "$0")/.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 TOFU="${TOFU:-hub}"                        # hub, or a folder of the official files
 RUNS="${RUNS:-runs/tofu_smollm2}"
-RETAIN_ROWS="${RETAIN_ROWS:-80}"           # of 3960 rows to keep
-EVALUATION_ROWS="${EVALUATION_ROWS:-40}"   # of each evaluation set; forget01 has 40
+RETAIN_ROWS="${RETAIN_ROWS:-40}"           # of 3960 rows to keep
+EVALUATION_ROWS="${EVALUATION_ROWS:-20}"   # of each evaluation set; forget01 has 40
 EPOCHS="${EPOCHS:-6}"
-UNLEARNING_EPOCHS="${UNLEARNING_EPOCHS:-5}"
+UNLEARNING_EPOCHS="${UNLEARNING_EPOCHS:-2}"
 SINGLE="${SINGLE:-configs/accelerate/single.yaml}"
 
 run() { # run NAME VERB ARGUMENTS...
@@ -30,8 +30,8 @@ run() { # run NAME VERB ARGUMENTS...
   echo "== $name"
   accelerate launch --config_file "$SINGLE" -m unlearn_hf "$verb" --output_dir "$RUNS/$name" \
     --benchmark tofu --split forget01 --source "$TOFU" --max_retain_rows "$RETAIN_ROWS" \
-    --max_evaluation_rows "$EVALUATION_ROWS" --max_new_tokens 60 --evaluation_batch_size 40 \
-    --per_device_train_batch_size 8 --lr_scheduler_type constant_with_warmup --warmup_steps 5 \
+    --max_evaluation_rows "$EVALUATION_ROWS" --max_new_tokens 40 --evaluation_batch_size 40 \
+    --per_device_train_batch_size 4 --lr_scheduler_type constant_with_warmup --warmup_steps 5 \
     --save_strategy no --seed 42 "$@"
 }
 
