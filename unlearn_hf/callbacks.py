@@ -15,9 +15,11 @@ from unlearn_hf.finetuning import Evaluator
 class EvaluatorCallback(TrainerCallback):
     """Runs evaluators whenever a Trainer evaluates, also one that knows nothing of unlearning (TRL's, say).
 
-    Metrics are added, as `eval_<name>`, to the metrics that the Trainer is evaluating, so that early stopping, and the
-    choice of the best checkpoint, see them, and to the Trainer's log history. Trackers whose callbacks ran before get
-    them through `on_log`. Our own trainers take evaluators as an argument instead.
+    Metrics are added, as `eval_<name>`, to the metrics that the Trainer is evaluating, and to its log history. So the
+    choice of the best checkpoint sees them, and so does an `EarlyStoppingCallback` that is added after this callback
+    (one added before does not). Trackers (TensorBoard, Weights & Biases) do not get them, because a Trainer reports to
+    them before it calls `on_evaluate`; they are in `trainer_state.json` and in `evaluations/step-N` of the output
+    folder. Our own trainers take evaluators as an argument instead, and report to trackers too.
 
     Args:
         evaluators: what to run.

@@ -58,10 +58,9 @@ class PartialResults:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}-{rank}.jsonl"
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"\n", b"")
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n" if torn else "")
-            file.writelines(json.dumps(result) + "\n" for result in results)
+        with path.open("ab") as file:
+            file.truncate(_end_of_last_line(path))
+            file.write("".join(json.dumps(result) + "\n" for result in results).encode())
 
     def remove(self) -> None:
         """Delete the files once the evaluation is written as a whole."""
@@ -72,6 +71,12 @@ class PartialResults:
         self.folder.rmdir()
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Size of `path` without a last line that an interruption cut."""
+    content = path.read_bytes()
+    return content.rfind(b"\n") + 1
 
 
 @contextmanager
@@ -115,6 +120,9 @@ def run_pass(
     """
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
     done = partial.read()
+    if ranks > 1 and partial.folder is not None:
+        # All ranks must deal out the same items; one may have read the folder when another had added to it already.
+        done = dict(gather_object(list(done.items())))
     results = [(item.key, done[item.key]) for item in items if item.key in done]
     missing = sorted((item for item in items if item.key not in done), key=lambda item: (-item.length, item.key))
     batches = _batches(missing, batch_size, token_budget)

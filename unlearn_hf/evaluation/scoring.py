@@ -16,6 +16,7 @@ from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
 MIN_K_SHARE = 0.4
 """Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
 _SMALLEST_VARIANCE = 1e-6
+_SMALLEST_LOG = -1e4
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int
 def _token_statistics(likelihood: AnswerLikelihood) -> dict[str, Tensor]:
     """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
     assert likelihood.logits is not None
-    log_probabilities = torch.log_softmax(likelihood.logits, dim=-1)
+    # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
+    log_probabilities = torch.log_softmax(likelihood.logits, dim=-1).clamp(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
     mean = (probabilities * log_probabilities).sum(-1)
-    variance = (probabilities * log_probabilities.square()).sum(-1) - mean.square()
+    variance = (probabilities * (log_probabilities - mean[:, None]).square()).sum(-1)
     chosen = -likelihood.token_nll
     standardised = (chosen - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
     matches = likelihood.logits.argmax(-1) == likelihood.targets

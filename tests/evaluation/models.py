@@ -1,0 +1,19 @@
+"""Models that behave badly in a known way."""
+
+from __future__ import annotations
+
+import torch
+from transformers import LlamaForCausalLM
+
+
+class _AlwaysEnd(torch.nn.Linear):
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*hidden.shape[:-1], self.out_features)
+        logits[..., 1] = 50.0
+        return logits
+
+
+def ends_at_once(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model with a head that ends every text at once."""
+    model.set_output_embeddings(_AlwaysEnd(model.config.hidden_size, model.config.vocab_size))
+    return model.eval()
