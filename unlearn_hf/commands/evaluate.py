@@ -143,8 +143,10 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     from accelerate import Accelerator
 
     from unlearn_hf.commands.data import load_data, make_evaluators
+    from unlearn_hf.commands.processes import join_processes
     from unlearn_hf.loading import load_model, load_tokenizer
 
+    join_processes()
     data = load_data(arguments.data)
     evaluate = arguments.evaluate
     evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)

@@ -55,10 +55,12 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
     from unlearn_hf.commands.data import load_data, make_evaluators, training_rows
+    from unlearn_hf.commands.processes import join_processes
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.finetuning import FinetuningTrainer
     from unlearn_hf.loading import load_tokenizer
 
+    join_processes()
     arguments = parse(argv)
     check_before_loading(arguments)
     data = load_data(arguments.data)

@@ -93,11 +93,13 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.commands.data import load_data, make_evaluators
+    from unlearn_hf.commands.processes import join_processes
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.config import UnlearningConfig
     from unlearn_hf.loading import load_tokenizer
     from unlearn_hf.methods import METHODS
 
+    join_processes()
     arguments = parse(argv)
     check_before_loading(arguments)
     data = load_data(arguments.data)
