@@ -16,7 +16,10 @@
 
 # %%
 import tempfile
+import warnings
 from pathlib import Path
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars as plain text are fine
 
 import matplotlib.pyplot as plt
 from datasets import concatenate_datasets

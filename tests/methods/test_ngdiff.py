@@ -1,0 +1,129 @@
+"""NGDiff and its automatic learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training import build_trainer, largest_difference, parameters
+from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate, newton_ratio
+
+
+def test_newton_ratio_finds_the_minimum_of_a_parabola() -> None:
+    """Along one axis, L(x) = a (x - m)^2 from 0 with a step s: the best step is m, so the ratio is m / s."""
+    for minimum, step in ((1.2, 1.0), (0.7, 1.0), (3.0, 2.0)):
+        loss = lambda x, minimum=minimum: 2.5 * (x - minimum) ** 2 + 1  # noqa: E731
+        assert newton_ratio(loss(0), loss(step), loss(-step)) == pytest.approx(minimum / step)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1.0, 0.0, 9.0), 4.5 / 7),
+        ((1.0, -5.0, 8.0), 2.0),  # clipped above: 6.5 / 1
+        ((1.0, 3.0, 4.0), 0.5),  # clipped below
+        ((1.0, 1.5, 1.2), None),  # uphill
+        ((1.0, 0.5, 1.2), None),  # curved downwards
+        ((1.0, float("nan"), 2.0), None),
+        ((float("inf"), 1.0, 2.0), None),
+    ],
+)
+def test_newton_ratio_is_clipped_and_refuses_what_is_no_valley(
+    values: tuple[float, float, float], expected: float | None
+) -> None:
+    assert newton_ratio(*values) == (pytest.approx(expected) if expected is not None else None)
+
+
+def test_scheduler_smooths_clamps_and_resumes() -> None:
+    def build() -> tuple[torch.optim.Optimizer, AutomaticLearningRate]:
+        groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in (1.0, 0.1)]
+        optimizer = torch.optim.SGD(groups)
+        return optimizer, AutomaticLearningRate(optimizer, minimum=0.5, maximum=1.05)
+
+    optimizer, scheduler = build()
+    scheduler.probed(None)
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [1.0, 0.1]
+    scheduler.probed(0.5)
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.95, 0.095])
+    other_optimizer, other = build()
+    other.load_state_dict(scheduler.state_dict())
+    other_optimizer.step()
+    other.step()
+    assert other.get_last_lr() == scheduler.get_last_lr()
+    for _ in range(40):
+        scheduler.probed(2.0)
+    assert scheduler.factor == 1.05
+    for _ in range(400):
+        scheduler.probed(0.5)
+    assert scheduler.factor == 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
+def test_a_probe_changes_nothing_but_the_next_rate(optimizer: str, tmp_path: Path) -> None:
+    """The optimizer steps once: with the rate held fixed, probing leaves the run bit for bit the same."""
+    options: dict[str, Any] = {"optim": optimizer, "learning_rate": 1e-3, "max_steps": 4}
+    plain = build_trainer("ngdiff", tmp_path, **options)
+    plain.train()
+    held = {"autolr_min": 1e-3, "autolr_max": 1e-3, "autolr_interval": 1, "autolr": True}
+    probing = build_trainer("ngdiff", tmp_path, **options, **held)
+    probing.train()
+    assert largest_difference(parameters(plain.model), parameters(probing.model)) == 0.0
+
+
+def test_probes_see_the_losses_on_both_sides(tmp_path: Path) -> None:
+    trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=1, max_steps=1, optim="sgd")
+    before = parameters(trainer.model)
+    seen: list[dict[str, torch.Tensor]] = []
+    original = trainer.retain_loss_again
+
+    def watch() -> float:
+        seen.append(parameters(trainer.model))
+        return original()
+
+    trainer.retain_loss_again = watch  # type: ignore[method-assign]
+    trainer.train()
+    after = parameters(trainer.model)
+    ahead, behind = seen
+    assert largest_difference(ahead, after) == 0.0
+    mirrored = {name: 2 * before[name] - after[name] for name in before}
+    assert largest_difference(behind, mirrored) < 1e-7
+    assert trainer.lr_scheduler.factor != 1.0
+
+
+def test_rate_is_logged_and_moves(tmp_path: Path) -> None:
+    trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=2, max_steps=8, optim="sgd")
+    trainer.train()
+    rates = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
+    assert len(set(rates)) > 1
+
+
+def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
+    """Against gradients computed apart, in one SGD step."""
+    trainer = build_trainer("ngdiff", tmp_path, max_steps=1, learning_rate=0.1)
+    before = parameters(trainer.model)
+    gradients: dict[str, list[torch.Tensor]] = {}
+    original = trainer._finish_window
+
+    def record(model: Any) -> None:
+        batch = trainer._prepare_inputs(trainer.window.batches[0])  # type: ignore[union-attr]
+        for name in ("forget", "retain"):
+            loss = trainer._objective_loss(model, name, batch[name])
+            gradients[name] = list(torch.autograd.grad(loss, list(model.parameters())))
+        original(model)
+
+    trainer._finish_window = record  # type: ignore[method-assign]
+    trainer.train()
+    units = []
+    for values in gradients.values():
+        norm = torch.sqrt(sum((value.double() ** 2).sum() for value in values))  # type: ignore[arg-type]
+        units.append([value / norm for value in values])
+    for (name, old), forget, retain in zip(before.items(), *units, strict=True):
+        expected = old - 0.1 * (forget + retain)
+        torch.testing.assert_close(parameters(trainer.model)[name], expected.float(), rtol=1e-5, atol=1e-7)
