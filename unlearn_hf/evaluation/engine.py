@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.data.encoding import encode_pair, encode_prompt
 from unlearn_hf.data.templates import ChatTemplate, PromptTemplate, resolve_template
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
+from unlearn_hf.evaluation.packing import can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
-from unlearn_hf.evaluation.scoring import ScoredText, score_batch
+from unlearn_hf.evaluation.scoring import ScoredText
 from unlearn_hf.evaluation.text import rouge_scores
 from unlearn_hf.loading import pad_token_id
 
@@ -55,6 +56,8 @@ class Engine:
         token_budget: most padded tokens per forward pass.
         max_length: tokens per scored sequence.
         generation: how to generate.
+        packed: whether the answers to one question are scored in one row that computes the question once, where the
+            model can do that.
         seconds: of each pass of the last run.
     """
 
@@ -63,6 +66,7 @@ class Engine:
     token_budget: int = 8192
     max_length: int = 512
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    packed: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
@@ -107,13 +111,18 @@ class Engine:
         }
         with evaluating(model):
             start = time.perf_counter()
-            scores = run_pass(
+            groups = group_texts(texts, self.packed)
+            pending = {group.key for group in groups} - partial.read().keys()
+            if self.packed and pending and not can_pack(model, groups, pad, device):
+                groups = group_texts(texts, packed=False)
+            found = run_pass(
                 "likelihood",
-                texts,
-                lambda batch: score_batch(model, batch, pad, device),
+                groups,
+                lambda batch: score_groups(model, batch, pad, device),
                 description="Likelihoods",
                 **common,
             )
+            scores = {key: score for group in found.values() for key, score in group.items()}
             middle = time.perf_counter()
             generations = run_pass(
                 "generation",

@@ -51,32 +51,46 @@ def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int
     """
     rows = [{"input_ids": text.input_ids, "labels": text.labels} for text in texts]
     batch = {name: value.to(device) for name, value in collate(rows, pad_token_id).items()}
-    details = any(text.details for text in texts)
-    likelihood = answer_likelihood(model, batch, keep_logits=details)
-    nll, tokens = likelihood.nll.double().cpu().tolist(), likelihood.tokens.cpu().tolist()
+    likelihood = answer_likelihood(model, batch, keep_logits=any(text.details for text in texts))
+    return text_scores(likelihood, texts, likelihood.sequence_index)
+
+
+def text_scores(likelihood: AnswerLikelihood, texts: Sequence[ScoredText], index: Tensor) -> list[dict[str, Any]]:
+    """Scores of texts from the labelled tokens of a batch.
+
+    Args:
+        likelihood: of the batch, with logits when a text wants details.
+        texts: the texts.
+        index: the text that each labelled token belongs to, shape `[N]`.
+
+    Returns:
+        See `score_batch`.
+    """
+    token_nll, index = likelihood.token_nll.double().cpu(), index.cpu()
+    nll = torch.zeros(len(texts), dtype=torch.float64).index_add(0, index, token_nll).tolist()
+    tokens = index.bincount(minlength=len(texts)).tolist()
     results: list[dict[str, Any]] = [{"nll": n, "tokens": t} for n, t in zip(nll, tokens, strict=True)]
-    if details:
-        statistics = _token_statistics(likelihood)
-        for index, text in enumerate(texts):
-            if text.details:
-                mine = (likelihood.sequence_index == index).cpu()
-                per_token = {name: value[mine] for name, value in statistics.items()}
-                results[index] |= token_statistics(per_token, nll[index], text.answer)
+    for number, text in enumerate(texts):
+        if text.details:
+            statistics = _token_statistics(likelihood, (index == number).nonzero().squeeze(-1))
+            results[number] |= token_statistics(statistics, nll[number], text.answer)
     return results
 
 
-def _token_statistics(likelihood: AnswerLikelihood) -> dict[str, Tensor]:
-    """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
+def _token_statistics(likelihood: AnswerLikelihood, chosen: Tensor) -> dict[str, Tensor]:
+    """Of the `chosen` labelled tokens: log-probability, whether it is the most likely one, standardised."""
     assert likelihood.logits is not None
+    chosen = chosen.to(likelihood.logits.device)
+    logits = likelihood.logits[chosen]
     # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
-    log_probabilities = torch.log_softmax(likelihood.logits, dim=-1).clamp(min=_SMALLEST_LOG)
+    log_probabilities = torch.log_softmax(logits, dim=-1).clamp(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
     mean = (probabilities * log_probabilities).sum(-1)
     variance = (probabilities * (log_probabilities - mean[:, None]).square()).sum(-1)
-    chosen = -likelihood.token_nll
-    standardised = (chosen - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
-    matches = likelihood.logits.argmax(-1) == likelihood.targets
-    return {"log": chosen.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
+    log = -likelihood.token_nll[chosen]
+    standardised = (log - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
+    matches = logits.argmax(-1) == likelihood.targets[chosen]
+    return {"log": log.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
 
 
 def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> dict[str, float]:
