@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Quickstart: make a small model forget four authors
 #
-# Everything here is bundled and runs offline on a CPU in under two minutes: invented authors to learn, a small Llama to
-# learn them, and EUPMU to make it forget a tenth of them.
+# Everything here is bundled and runs offline on a CPU in under two minutes: invented authors to learn, a small Llama
+# to learn them, and EUPMU to make it forget a tenth of them.
 
 # %%
 import tempfile

@@ -14,6 +14,8 @@ from transformers import EarlyStoppingCallback
 
 from tests.conftest import build_model, build_tokenizer
 from tests.training import build_trainer, largest_difference, parameters, rows
+from unlearn_hf.backends import check_two_gradients
+from unlearn_hf.checkpoints import newest_complete_checkpoint
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 from unlearn_hf.likelihood import answer_likelihood
@@ -27,7 +29,6 @@ from unlearn_hf.methods import (
     NPOConfig,
 )
 from unlearn_hf.reference import ReferenceModel, reference_nll
-from unlearn_hf.trainer import newest_complete_checkpoint
 from unlearn_hf.window import has_dropout
 
 
@@ -101,7 +102,7 @@ class TestBadInput:
         trainer = build_trainer("ngdiff", tmp_path)
         trainer.args.deepspeed = {"zero_optimization": {"stage": 2}}
         with pytest.raises(ValueError, match=r"deepspeed: NGDiffTrainer .* DDP or FSDP2"):
-            trainer._check_backend(trainer.args)
+            check_two_gradients(trainer.args, "NGDiffTrainer")
 
 
 class TestDivergence:

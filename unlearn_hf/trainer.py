@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unlearn_hf.backends import check_two_gradients
+from unlearn_hf.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
 from unlearn_hf.config import UnlearningConfig
 from unlearn_hf.data.pairing import PairedDataset
 from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
@@ -26,7 +26,6 @@ from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference import ReferenceModel, reference_nll
 from unlearn_hf.window import Losses, has_dropout, random_state, replay
 
-METHOD_STATE_FILE = "method_state.pt"
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
 _OVERFLOW_PATIENCE = 20
 
@@ -83,7 +82,8 @@ class UnlearningTrainer(FinetuningTrainer):
         self.divergence: str | None = None
         self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
         self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
-        self._check_backend(args)
+        if self.gradient_level:
+            check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
             if rows is None or len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
@@ -355,26 +355,26 @@ class UnlearningTrainer(FinetuningTrainer):
 
     def _measure_references(self) -> None:
         """Cache what the model says before unlearning, for the rows and objectives that need it."""
-        pairs = self.train_dataset
-        assert isinstance(pairs, PairedDataset)
-        forget_rows = list(range(len(pairs.forget))) if self.forget_objective.reference == "nll" else []
-        retain_rows = pairs.retain_rows(math.ceil(self.args.num_train_epochs)) if self.needs_retain_reference else []
-        if self.needs_retain_reference and self.args.max_steps > 0:
-            retain_rows = list(range(len(pairs.retain)))
-        cache = Path(self.args.reference_cache or Path(str(self.args.output_dir)) / "reference")
-        for name, rows in (("forget", forget_rows), ("retain", retain_rows)):
+        pairs, args = self.train_dataset, self.args
+        wanted: dict[str, list[int]] = {}
+        if self.forget_objective.reference == "nll":
+            wanted["forget"] = list(range(len(pairs.forget)))
+        if self.needs_retain_reference:
+            epochs = math.ceil(args.num_train_epochs)
+            wanted["retain"] = list(range(len(pairs.retain))) if args.max_steps > 0 else pairs.retain_rows(epochs)
+        for name, rows in wanted.items():
             dataset = getattr(pairs, name)
-            if not rows or "reference_nll" in dataset.column_names:
+            if "reference_nll" in dataset.column_names:
                 continue
-            self.model.to(self.args.device)
+            self.model.to(args.device)
             nll = reference_nll(
                 self.model,
                 dataset,
                 rows,
                 self.data_collator,
-                batch_size=self.args.per_device_eval_batch_size,
+                batch_size=args.per_device_eval_batch_size,
                 accelerator=self.accelerator,
-                cache=cache,
+                cache=Path(args.reference_cache or Path(str(args.output_dir)) / "reference"),
                 description=f"Reference likelihoods ({name} set)",
             )
             setattr(pairs, name, dataset.add_column("reference_nll", nll.tolist()))
@@ -385,47 +385,6 @@ class UnlearningTrainer(FinetuningTrainer):
         # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
         if _internal_call and output_dir is not None and self.args.should_save:
             torch.save(self.method_state(), Path(output_dir) / METHOD_STATE_FILE)
-
-    def _check_backend(self, args: UnlearningConfig) -> None:
-        if not self.gradient_level:
-            return
-        if args.deepspeed or args.distributed_state.distributed_type == DistributedType.DEEPSPEED:
-            raise ValueError(
-                f"deepspeed: {type(self).__name__} needs the two gradients apart, and DeepSpeed steps inside "
-                "backward; launch it with DDP or FSDP2 (configs/accelerate/ddp.yaml, fsdp2.yaml)."
-            )
-        if args.fsdp_plugin_args and int(args.fsdp_plugin_args.get("fsdp_version", 1)) == 1:
-            raise ValueError(
-                f"fsdp: {type(self).__name__} needs the two gradients apart, and FSDP1 keeps them in flat buffers; "
-                "use fsdp_version 2."
-            )
-        # Unsharded accumulators of FSDP2 live inside its own state and would mix the two objectives.
-        options: Any = args.accelerator_config
-        options.gradient_accumulation_kwargs = {
-            **(options.gradient_accumulation_kwargs or {}),
-            "sync_each_batch": True,
-        }
-
-
-def newest_complete_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint in `folder` whose trainer state, written last, can be read.
-
-    Raises:
-        ValueError: when there is none.
-    """
-
-    def step(path: Path) -> int:
-        return int(path.name.rsplit("-", 1)[1])
-
-    candidates = [path for path in folder.glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
-    for path in sorted(candidates, key=step, reverse=True):
-        state = path / "trainer_state.json"
-        try:
-            json.loads(state.read_text())
-        except (OSError, json.JSONDecodeError):
-            continue
-        return path
-    raise ValueError(f"resume: {str(folder)!r} holds no complete checkpoint; set save_strategy, or start afresh.")
 
 
 class _UnlearningCallback(TrainerCallback):

@@ -17,6 +17,7 @@ from unlearn_hf.arguments import (
     ModelArguments,
     RunArguments,
 )
+from unlearn_hf.checkpoints import newest_complete_checkpoint
 from unlearn_hf.commands.data import LoadedData, describe_data
 from unlearn_hf.commands.metrics import print_metrics
 from unlearn_hf.commands.model_card import write_model_card
@@ -25,7 +26,6 @@ from unlearn_hf.finetuning import FinetuningTrainer
 from unlearn_hf.loading import check_model_path
 from unlearn_hf.parsing import COMMAND_LINE, ArgumentsError, Settings
 from unlearn_hf.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
-from unlearn_hf.trainer import newest_complete_checkpoint
 
 DIVERGED = 1
 
