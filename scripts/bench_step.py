@@ -37,9 +37,10 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "npo": ("npo", {}),
     "npo+kl": ("npo", {"retain_loss": "kl"}),
     "ngdiff": ("ngdiff", {}),
-    "eupmu": ("eupmu", {"initial_dual": 1.0}),
-    "eupmu fast": ("eupmu", {"initial_dual": 1.0, "reevaluate": False}),
-    "eupmu level fast": ("eupmu", {"initial_dual": 1.0, "constraint": "level", "reevaluate": False}),
+    "eupmu": ("eupmu", {}),
+    "eupmu fast": ("eupmu", {"reevaluate": False}),
+    "eupmu step": ("eupmu", {"constraint": "step"}),
+    "eupmu step fast": ("eupmu", {"constraint": "step", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
 }
 

@@ -32,10 +32,10 @@ SUMMARY_KEYS = (
 )
 
 UNLEARNING: dict[str, dict[str, Any]] = {
-    "graddiff": {"learning_rate": 1e-4},
+    "graddiff": {"learning_rate": 1.5e-4},
     "npo": {"learning_rate": 2e-4},
-    "ngdiff": {"learning_rate": 2e-4},
-    "eupmu": {"learning_rate": 3e-4, "constraint": "level", "epsilon": 0.1},
+    "ngdiff": {"learning_rate": 1.5e-4},
+    "eupmu": {"learning_rate": 3e-4, "epsilon": 0.1},
 }
 
 

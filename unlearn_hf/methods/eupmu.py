@@ -33,7 +33,7 @@ class EUPMUConfig(UnlearningConfig):
         },
     )
     constraint: str = field(
-        default="step",
+        default="level",
         metadata={
             "help": "step: bound the change of the retain loss in each step (the paper). level: bound its change "
             "since before unlearning, measured on the same rows.",
@@ -63,7 +63,8 @@ class EUPMUConfig(UnlearningConfig):
         default=False, metadata={"help": "Divide the change of the retain loss by the learning rate, as in Eq. 8."}
     )
     initial_dual: float = field(
-        default=0.0, metadata={"help": "Dual variable in the first step; 0 makes that step pure forgetting."}
+        default=1.0,
+        metadata={"help": "Dual variable in the first step; 0 (the paper) makes the first steps pure forgetting."},
     )
     reevaluate: bool = field(
         default=True,
