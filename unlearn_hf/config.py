@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
@@ -82,6 +83,8 @@ class FinetuningConfig(TrainingArguments):
             ValueError: for a field out of range, naming it.
         """
         super().__post_init__()
+        if self.use_cpu or not torch.cuda.is_available():
+            self.dataloader_pin_memory = False  # without a GPU it does nothing but warn
         check_positive("max_length", self.max_length)
         check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
         check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
