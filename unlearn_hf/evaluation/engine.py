@@ -25,6 +25,7 @@ from unlearn_hf.evaluation.text import rouge_scores
 from unlearn_hf.loading import pad_token_id
 
 _FIELDS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}
+_TOKENS, _CPU_TOKENS = 8192, 512
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Engine:
     Attributes:
         template: prompt template, by name.
         batch_size: most sequences per forward pass.
-        token_budget: most padded tokens per forward pass.
+        token_budget: most padded tokens per forward pass of scoring; by default 8192, and 512 on a CPU, where more
+            at once takes longer and more memory.
         max_length: tokens per scored sequence.
         generation: how to generate.
         packed: whether the answers to one question are scored in one row that computes the question once, where the
@@ -63,7 +65,7 @@ class Engine:
 
     template: str = "auto"
     batch_size: int = 32
-    token_budget: int = 8192
+    token_budget: int | None = None
     max_length: int = 512
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     packed: bool = True
@@ -105,7 +107,6 @@ class Engine:
         pad = pad_token_id(tokenizer)
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
-            "token_budget": self.token_budget,
             "accelerator": accelerator,
             "partial": partial,
         }
@@ -119,6 +120,7 @@ class Engine:
                 "likelihood",
                 groups,
                 lambda batch: score_groups(model, batch, pad, device),
+                token_budget=self.token_budget or (_CPU_TOKENS if device.type == "cpu" else _TOKENS),
                 description="Likelihoods",
                 **common,
             )
@@ -128,6 +130,7 @@ class Engine:
                 "generation",
                 prompts,
                 lambda batch: generate_batch(model, tokenizer, batch, self.generation, device),
+                token_budget=self.token_budget or _TOKENS,
                 description="Generations",
                 **common,
             )

@@ -1,0 +1,195 @@
+"""Likelihood metrics and generations of TOFU: the engine against the straightforward way.
+
+The straightforward way is that of common frameworks: every metric is a pass of its own over its rows, in file order, in
+right-padded batches, one sequence per answer, with logits at every position. The forget rows are so scored ten times
+(probability, loss, zlib, Min-K, Min-K++, reference, extraction strength, exact memorisation, and probability again for
+two metrics that are derived from it). Both ways take turns in one process on the same model and rows; medians and peak
+memory above what was held before are printed, and written as JSON with `--output_file`.
+
+    python scripts/bench_evaluation.py --model_name_or_path DIR --tofu_folder DIR --rows 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from bench_step import memory, reset_peak
+
+from unlearn_hf.data.collator import collate
+from unlearn_hf.data.encoding import encode_pair, encode_prompt
+from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.data.tofu import load_tofu
+from unlearn_hf.evaluation.engine import Engine, SplitRequest
+from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.tofu import TofuEvaluator
+from unlearn_hf.loading import load_model, load_tokenizer, pad_token_id
+
+FORGET_PASSES = 10
+_COLUMNS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}
+
+
+class Straightforward:
+    """One pass per metric."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.template = resolve_template(tokenizer)
+        self.device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def score(self, pairs: list[tuple[str, str]]) -> list[float]:
+        """Mean NLL of each answer."""
+        found: list[float] = []
+        for start in range(0, len(pairs), self.batch_size):
+            rows = [
+                encode_pair(self.tokenizer, self.template, *pair) for pair in pairs[start : start + self.batch_size]
+            ]
+            batch = collate(rows, pad_token_id(self.tokenizer))
+            batch = {name: value.to(self.device) for name, value in batch.items()}
+            labels = batch.pop("labels")[:, 1:]
+            logits = self.model(**batch).logits[:, :-1].float()
+            losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=-100)
+            found += (losses.view_as(labels).sum(-1) / (labels != -100).sum(-1)).tolist()
+        return found
+
+    def likelihoods(self, requests: list[SplitRequest]) -> dict[str, list[float]]:
+        """Mean NLLs by split and field; one pass per field, ten over the answers of the forget set."""
+        found = {}
+        for request in requests:
+            for name in request.scored:
+                pairs = [
+                    (row["question"], answer)
+                    for row in request.rows
+                    for answer in ([row[_COLUMNS[name]]] if name != "perturbed" else row[_COLUMNS[name]])
+                ]
+                for _ in range(FORGET_PASSES if request.split == "forget" and name == "answer" else 1):
+                    found[f"{request.split}/{name}"] = self.score(pairs)
+        return found
+
+    @torch.no_grad()
+    def generations(self, requests: list[SplitRequest], max_new_tokens: int) -> int:
+        """Greedy answers in file order, left-padded; returns how many."""
+        questions = [row["question"] for request in requests for row in request.rows]
+        for start in range(0, len(questions), self.batch_size):
+            chosen = questions[start : start + self.batch_size]
+            rows = [{"input_ids": encode_prompt(self.tokenizer, self.template, question)} for question in chosen]
+            batch = collate(rows, pad_token_id(self.tokenizer), padding_side="left")
+            self.model.generate(
+                input_ids=batch["input_ids"].to(self.device),
+                attention_mask=batch["attention_mask"].to(self.device),
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad_token_id(self.tokenizer),
+            )
+        return len(questions)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds (see `now`), MiB above what was held before, and the result."""
+    reset_peak()
+    held = memory("VmRSS")
+    start = now()
+    result = work()
+    return now() - start, memory("VmHWM") - held, result
+
+
+def now() -> float:
+    """Wall-clock seconds with a GPU, seconds of all threads of this process without."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def largest_difference(table: Any, expected: dict[str, list[float]]) -> float:
+    """Between mean NLLs of both ways."""
+    largest = 0.0
+    for name, values in expected.items():
+        split, column = name.split("/")
+        mine = table.loc[table["split"] == split, f"{column}_mean_nll"].explode().astype(float)
+        largest = max(largest, max(abs(one - other) for one, other in zip(mine, values, strict=True)))
+    return largest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--tofu_folder", default="mini", help="folder of the official files, or mini")
+    parser.add_argument("--split", default="forget01")
+    parser.add_argument("--rows", type=int, default=20, help="rows of each set")
+    parser.add_argument("--sets", nargs="+", default=["forget", "retain", "real_authors", "world_facts"])
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--token_budget", type=int, help="of the engine; by default its own")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max_new_tokens", type=int, default=0, help="also time generation, with so many tokens")
+    parser.add_argument("--output_file")
+    arguments = parser.parse_args()
+
+    model = load_model(arguments.model_name_or_path).eval()
+    if torch.cuda.is_available():
+        model = model.cuda()
+    tokenizer = load_tokenizer(arguments.model_name_or_path)
+    tofu = load_tofu(arguments.split, source=arguments.tofu_folder)
+    requests = [
+        SplitRequest(request.split, request.rows, request.scored, request.details, generated=False)
+        for request in TofuEvaluator(tofu, max_rows=arguments.rows).requests()
+        if request.split in arguments.sets
+    ]
+    prompts = [SplitRequest(request.split, request.rows, scored=()) for request in requests]
+    plain = Straightforward(model, tokenizer, arguments.batch_size)
+
+    def engine(packed: bool) -> Engine:
+        settings = GenerationSettings(max(1, arguments.max_new_tokens))
+        return Engine(
+            batch_size=arguments.batch_size, token_budget=arguments.token_budget, generation=settings, packed=packed
+        )
+
+    ways: dict[str, Callable[[], Any]] = {
+        "straightforward": lambda: plain.likelihoods(requests),
+        "engine": lambda: engine(True).run(model, tokenizer, requests),
+        "engine, one row per answer": lambda: engine(False).run(model, tokenizer, requests),
+    }
+    if arguments.max_new_tokens:
+        ways["straightforward generation"] = lambda: plain.generations(prompts, arguments.max_new_tokens)
+        ways["engine generation"] = lambda: engine(True).run(model, tokenizer, prompts)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    peaks: dict[str, list[float]] = {name: [] for name in ways}
+    results: dict[str, Any] = {}
+    for _ in range(arguments.rounds):
+        for name, work in ways.items():
+            took, peak, results[name] = timed(work)
+            seconds[name].append(took)
+            peaks[name].append(peak)
+    record: dict[str, Any] = {
+        "arguments": vars(arguments),
+        "threads": torch.get_num_threads(),
+        "rows": {request.split: len(request.rows) for request in requests},
+        "largest_difference_of_mean_nll": largest_difference(results["engine"], results["straightforward"]),
+        "ways": {},
+    }
+    for name in ways:
+        median = statistics.median(seconds[name])
+        base = "straightforward generation" if "generation" in name else "straightforward"
+        times = [before / after for before, after in zip(seconds[base], seconds[name], strict=True)]
+        record["ways"][name] = {
+            "seconds": median,
+            "times_faster": statistics.median(times),
+            "peak_mib": statistics.median(peaks[name]),
+        }
+        line = record["ways"][name]
+        print(f"{name:28} {median:8.2f} s {line['times_faster']:6.2f} x {line['peak_mib']:8.0f} MiB")
+    print(f"largest difference of a mean NLL: {record['largest_difference_of_mean_nll']:.2e}")
+    if arguments.output_file:
+        Path(arguments.output_file).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
