@@ -224,6 +224,16 @@ def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None
     assert record["data"]["trained_on"]["train"]["rows"] == 8
 
 
+def test_muse_is_trained_in_windows(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    options = {"forget_file": None, "retain_file": None, "benchmark": "muse", "source": "mini"}
+    assert unlearn("--max_length", "64", "--max_steps", "1", "--max_retain_rows", "9", **options) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["trained_on"]["retain"]["rows"] == 9
+    assert record["configuration"]["split"] == "news"
+    assert record["metrics"]["forget_loss"] > 0
+    assert unlearn("--split", "books", "--output_dir", str(tmp_path / "other"), **options) == BAD_INPUT
+
+
 def test_a_run_that_diverges_says_so(
     unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
 from unlearn_hf.data.benchmark import content_fingerprint
 from unlearn_hf.data.encoding import detect_columns
+from unlearn_hf.data.muse import Corpus, MuseData, load_muse
 from unlearn_hf.data.pairs import load_pairs, load_rows
-from unlearn_hf.data.tofu import load_tofu
+from unlearn_hf.data.tofu import TofuData, load_tofu
+from unlearn_hf.data.windows import text_windows
 from unlearn_hf.evaluation.tables import Protocol
 from unlearn_hf.finetuning import Evaluator
 
@@ -30,6 +33,19 @@ class LoadedData:
     benchmark: Any = None
     record: dict[str, Any] = field(default_factory=dict)
 
+    def part(self, name: str) -> Dataset:
+        """A dataset by name.
+
+        Raises:
+            ValueError: when the benchmark's source does not have it, saying which file that would be.
+        """
+        return self.datasets[name] if name in self.datasets else self.benchmark[name]
+
+    @property
+    def is_muse(self) -> bool:
+        """Whether these are MUSE's raw texts."""
+        return isinstance(self.benchmark, MuseData)
+
 
 def load_data(arguments: DataArguments) -> LoadedData:
     """Load what the arguments name.
@@ -38,6 +54,7 @@ def load_data(arguments: DataArguments) -> LoadedData:
         ValueError: when they name nothing, or something that is not there.
     """
     train_file = getattr(arguments, "train_file", None)
+    record: dict[str, Any]
     if arguments.benchmark is None and arguments.split is not None:
         raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu.")
     if train_file is not None:
@@ -48,7 +65,9 @@ def load_data(arguments: DataArguments) -> LoadedData:
         record = {"benchmark": "tofu", "split": arguments.split, "source": arguments.source}
         found = LoadedData(dict(tofu), tofu, record | {"fingerprint": tofu.fingerprint})
     elif arguments.benchmark == "muse":
-        raise ValueError("benchmark: 'muse' is not supported by this verb yet; use 'tofu' or files of your own.")
+        muse = load_muse(cast(Corpus, arguments.split), source=arguments.source, revision=arguments.revision)
+        record = {"benchmark": "muse", "split": arguments.split, "source": arguments.source}
+        found = LoadedData(dict(muse), muse, record | {"fingerprint": muse.fingerprint})
     elif arguments.forget_file is None and arguments.retain_file is None:
         raise ValueError("benchmark: no data are given; use --benchmark tofu, or --forget_file and --retain_file.")
     elif arguments.forget_file is None or arguments.retain_file is None:
@@ -64,6 +83,11 @@ def load_data(arguments: DataArguments) -> LoadedData:
     return found
 
 
+def as_windows(data: LoadedData, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Rows as the benchmark trains on them: MUSE's texts in windows of `max_length` tokens, BOS among them."""
+    return text_windows(rows["text"], tokenizer, max_length - 1) if data.is_muse else rows
+
+
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
     """What the record says: source, and rows and fingerprint of what is trained on."""
     rows = {name: {"rows": len(each), "sha256": content_fingerprint(each)} for name, each in trained.items()}
@@ -74,10 +98,13 @@ def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Datas
     """The rows to fine-tune on: a file, the retain set, or retain and forget set."""
     if "train" in data.datasets:
         return data.datasets["train"]
+    if data.is_muse:
+        names = ["train_retain1", "train_retain2", *(["train_forget"] if arguments.subset == "full" else [])]
+        return concatenate_datasets([data.part(name) for name in names])
     names = ["retain"] if arguments.subset == "retain" else ["retain", "forget"]
     # The mini data come with the facts that their other sets ask for, because no model has learnt them before.
     names += [name for name in ("real_authors_facts", "world_facts_facts") if name in data.datasets]
-    parts = [data.datasets[name] for name in names]
+    parts = [data.part(name) for name in names]
     columns = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
     return concatenate_datasets([part.select_columns(columns) for part in parts])
 
@@ -105,7 +132,7 @@ def make_evaluators(
         "max_length": max_length,
         "resume": resume,
     }
-    if data.benchmark is not None:
+    if isinstance(data.benchmark, TofuData):
         from unlearn_hf.evaluation.tofu import TofuEvaluator
 
         return [

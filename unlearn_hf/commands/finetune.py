@@ -54,7 +54,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
-    from unlearn_hf.commands.data import load_data, make_evaluators, training_rows
+    from unlearn_hf.commands.data import as_windows, load_data, make_evaluators, training_rows
     from unlearn_hf.commands.processes import join_processes
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.finetuning import FinetuningTrainer
@@ -67,14 +67,14 @@ def run(argv: Sequence[str]) -> int:
     assert isinstance(arguments.data, FinetuningDataArguments)
     rows = training_rows(data, arguments.data)
     training = arguments.training
-    tokenizer = arguments.model.tokenizer_name_or_path
     assert arguments.model.model_name_or_path is not None
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
     trainer = FinetuningTrainer(
         model=arguments.model.model_name_or_path,
         args=training,
-        train_dataset=rows,
+        train_dataset=as_windows(data, rows, tokenizer, training.max_length),
         evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
-        processing_class=load_tokenizer(tokenizer) if tokenizer else None,
+        processing_class=tokenizer,
         peft_config=lora_config(arguments.lora),
     )
     return train_and_judge(arguments, trainer, data, {"train": rows})

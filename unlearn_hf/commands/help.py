@@ -25,7 +25,8 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
     """
     everything = bool({"--help_all", "--help-all"} & set(argv))
     rest = [word for word in argv if word not in ("-h", "--help", "--help_all", "--help-all")]
-    parts = [f"usage: unlearn-hf {name} [--config FILE ...] [--name value ...]", verb.SUMMARY]
+    takes = "[--config FILE ...] [--name value ...]" if verb.ARGUMENTS else "[KIND ...]"
+    parts = [f"usage: unlearn-hf {name} {takes}", verb.SUMMARY]
     if verb.EXAMPLES:
         parts.append("\n".join(["examples:", *(f"  {example}" for example in verb.EXAMPLES)]))
     parts += [
@@ -39,7 +40,7 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
         if everything:
             others = [item for item in dataclasses.fields(config_class) if item.name not in own]
             parts.append(_section("Training, from transformers", config_class, [item.name for item in others]))
-    if not everything:
+    if verb.ARGUMENTS and not everything:
         parts.append(_closing(verb, config_class is not None))
     return "\n\n".join(parts)
 

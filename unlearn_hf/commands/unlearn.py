@@ -92,7 +92,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.commands.data import load_data, make_evaluators
+    from unlearn_hf.commands.data import as_windows, load_data, make_evaluators
     from unlearn_hf.commands.processes import join_processes
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.config import UnlearningConfig
@@ -103,22 +103,23 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     check_before_loading(arguments)
     data = load_data(arguments.data)
-    trained = {name: data.datasets[name] for name in ("forget", "retain")}
+    trained = {name: data.part(name) for name in ("forget", "retain")}
     training = arguments.training
-    tokenizer = arguments.model.tokenizer_name_or_path
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    rows = {name: as_windows(data, each, tokenizer, training.max_length) for name, each in trained.items()}
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     trainer = METHODS[arguments.method](
         model=arguments.model.model_name_or_path,
         args=training,
-        forget_dataset=trained["forget"],
-        retain_dataset=trained["retain"],
+        forget_dataset=rows["forget"],
+        retain_dataset=rows["retain"],
         # Rows that no evaluator can judge still have a loss.
-        eval_dataset=None if evaluators else trained,
+        eval_dataset=None if evaluators else rows,
         evaluators=evaluators,
-        processing_class=load_tokenizer(tokenizer) if tokenizer else None,
+        processing_class=tokenizer,
         peft_config=lora_config(arguments.lora),
     )
     return train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
