@@ -7,7 +7,7 @@
 #   MODEL=models/SmolLM2-135M-Instruct TOFU=data/tofu scripts/tofu_smollm2.sh      # from folders, without a network
 #   RETAIN_ROWS=3960 EVALUATION_ROWS=400 SINGLE=configs/accelerate/single.yaml scripts/tofu_smollm2.sh   # all of it: a GPU
 #
-# Finished runs are kept: what was interrupted goes on where it stopped when the script is started again.
+# Finished runs are kept: when the script is started again, it goes on with what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
@@ -18,6 +18,7 @@ EVALUATION_ROWS="${EVALUATION_ROWS:-20}"   # of each evaluation set; forget01 ha
 EPOCHS="${EPOCHS:-6}"
 UNLEARNING_EPOCHS="${UNLEARNING_EPOCHS:-2}"
 SINGLE="${SINGLE:-configs/accelerate/single.yaml}"
+VARIANTS="${VARIANTS:-full lora}"           # the whole model, an adapter
 
 run() { # run NAME VERB ARGUMENTS...
   local name="$1" verb="$2"
@@ -41,7 +42,7 @@ run retain_only finetune --model_name_or_path "$MODEL" --subset retain --num_tra
 unlearn() { # unlearn METHOD RATE RATE_WITH_ADAPTER ARGUMENTS...
   local method="$1" rate="$2" adapter_rate="$3"
   shift 3
-  for variant in full lora; do
+  for variant in $VARIANTS; do
     local options=(--learning_rate "$rate")
     [ "$variant" = full ] || options=(--use_lora true --lora_r 16 --learning_rate "$adapter_rate")
     run "${method}_$variant" unlearn --method "$method" --model_name_or_path "$RUNS/target" \
@@ -54,5 +55,8 @@ unlearn npo 5e-5 5e-4
 unlearn ngdiff 2e-5 2e-4
 unlearn eupmu 5e-5 5e-4
 
-python scripts/summarize_runs.py --reference "$RUNS/retain_only" --output_file "$RUNS/table.md" \
-  "$RUNS"/{target,retain_only,graddiff_full,graddiff_lora,npo_full,npo_lora,ngdiff_full,ngdiff_lora,eupmu_full,eupmu_lora}
+finished=()
+for name in target retain_only {graddiff,npo,ngdiff,eupmu}_{full,lora}; do
+  [ ! -f "$RUNS/$name/evaluation.json" ] || finished+=("$RUNS/$name")
+done
+python scripts/summarize_runs.py --reference "$RUNS/retain_only" --output_file "$RUNS/table.md" "${finished[@]}"
