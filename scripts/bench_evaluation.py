@@ -1,10 +1,10 @@
 """Likelihood metrics and generations of TOFU: the engine against the straightforward way.
 
-The straightforward way is that of common frameworks: every metric is a pass of its own over its rows, in file order, in
-right-padded batches, one sequence per answer, with logits at every position. The forget rows are so scored ten times
-(probability, loss, zlib, Min-K, Min-K++, reference, extraction strength, exact memorisation, and probability again for
-two metrics that are derived from it). Both ways take turns in one process on the same model and rows; medians and peak
-memory above what was held before are printed, and written as JSON with `--output_file`.
+The straightforward way is that of common frameworks: every metric is a pass of its own over its rows, in file order,
+in right-padded batches, one sequence per answer, with logits at every position. The forget rows are so scored ten
+times (probability, loss, zlib, Min-K, Min-K++, reference, extraction strength, exact memorisation, and probability
+again for two metrics that are derived from it). Both ways take turns in one process on the same model and rows.
+Medians, and peak memory above what was held before, are printed, and written as JSON with `--output_file`.
 
     python scripts/bench_evaluation.py --model_name_or_path DIR --tofu_folder DIR --rows 20
 """

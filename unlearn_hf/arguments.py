@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from unlearn_hf.extras import require
+
 BENCHMARKS = ("tofu", "muse")
 SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
@@ -143,14 +145,21 @@ class EvaluationArguments:
         },
     )
     max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
+    lm_eval_tasks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
             ValueError: for a count that is not positive.
+            ImportError: for tasks without lm-evaluation-harness.
         """
         check_positive(self, "evaluation_batch_size", "max_new_tokens", "max_evaluation_rows")
+        if self.lm_eval_tasks:
+            require("lm_eval", "lm-eval", "lm_eval_tasks")
 
 
 @dataclass

@@ -122,8 +122,21 @@ def make_evaluators(
         resume: whether an interrupted evaluation is continued.
 
     Returns:
-        One evaluator; none for rows of raw text, conversations, or a training file.
+        One evaluator, none for rows of raw text, conversations, or a training file; and one for the tasks of
+        lm-evaluation-harness, where some are asked for.
     """
+    evaluators = _data_evaluators(data, arguments, template, max_length, resume)
+    if arguments.lm_eval_tasks:
+        from unlearn_hf.evaluation.lm_eval import LmEvalEvaluator
+
+        tasks, limit = arguments.lm_eval_tasks, arguments.max_evaluation_rows
+        evaluators.append(LmEvalEvaluator(tasks, limit, arguments.evaluation_batch_size))
+    return evaluators
+
+
+def _data_evaluators(
+    data: LoadedData, arguments: EvaluationArguments, template: str, max_length: int, resume: bool
+) -> list[Evaluator]:
     settings: dict[str, Any] = {
         "template": template,
         "batch_size": arguments.evaluation_batch_size,

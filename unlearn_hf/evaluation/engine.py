@@ -102,7 +102,7 @@ class Engine:
         template = resolve_template(tokenizer, self.template)
         partial = partial or PartialResults(None, "")
         device = accelerator.device if accelerator is not None else next(model.parameters()).device
-        texts = [text for request in requests for text in self._texts(request, tokenizer, template)]
+        texts = [text for request in requests for text in self.texts(request, tokenizer)]
         prompts = [prompt for request in requests for prompt in self._prompts(request, tokenizer, template)]
         pad = pad_token_id(tokenizer)
         common: dict[str, Any] = {
@@ -143,9 +143,9 @@ class Engine:
         ]
         return pd.DataFrame(table)
 
-    def _texts(
-        self, request: SplitRequest, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate | ChatTemplate
-    ) -> list[ScoredText]:
+    def texts(self, request: SplitRequest, tokenizer: PreTrainedTokenizerBase) -> list[ScoredText]:
+        """What is scored for a request, in the order of its rows; keys are split/row/field/choice."""
+        template = resolve_template(tokenizer, self.template)
         texts = []
         for index, row in enumerate(request.rows):
             for name in request.scored:

@@ -65,6 +65,17 @@ class TableEvaluator:
         """Hash of the rows that are evaluated."""
         return settings_fingerprint([[request.split, list(map(dict, request.rows))] for request in self.requests()])
 
+    def extend(
+        self,
+        samples: pd.DataFrame,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator | None,
+        partial: PartialResults | None,
+    ) -> pd.DataFrame:
+        """Add columns that need passes of their own; by default none."""
+        return samples
+
     def record(self) -> dict[str, Any]:
         """Further fields of the result file."""
         return {}
@@ -95,6 +106,7 @@ class TableEvaluator:
             key = settings_fingerprint(model_fingerprint(model), fingerprint, settings)
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
+        samples = self.extend(samples, model, tokenizer, accelerator, partial)
         values = self.aggregate(samples, settings)
         self.last_result = EvaluationResult(values, samples, dict(self.engine.seconds))
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):

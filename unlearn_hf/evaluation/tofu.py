@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.tofu import TofuData
+from unlearn_hf.evaluation.attacks import SLOW_ATTACKS, gradient_norms, reference_losses
 from unlearn_hf.evaluation.engine import Engine, SplitRequest
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.logs import read_reference
+from unlearn_hf.evaluation.passes import PartialResults
 from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Protocol
 from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
@@ -43,9 +49,13 @@ class TofuEvaluator(TableEvaluator):
         max_rows: evaluate only the first rows of each set (a quick look; not comparable with anything else).
         max_length: tokens per scored sequence.
         resume: see `TableEvaluator`.
+        attacks: membership attacks that need passes of their own: `gradient_norm`, forward and backward over each
+            forget and holdout answer. The others are always made.
+        reference_model: a model that shares tokenizer and template, or its path, for the attack `reference`; it is run
+            once per evaluator.
 
     Raises:
-        ValueError: for a reference that cannot be read.
+        ValueError: for a reference that cannot be read, or an unknown attack.
     """
 
     benchmark = "tofu"
@@ -62,13 +72,20 @@ class TofuEvaluator(TableEvaluator):
         max_rows: int | None = None,
         max_length: int = 512,
         resume: bool = False,
+        attacks: Sequence[str] = (),
+        reference_model: nn.Module | str | None = None,
     ) -> None:
+        if unknown := [attack for attack in attacks if attack not in SLOW_ATTACKS]:
+            raise ValueError(f"attacks: {unknown} is not among {list(SLOW_ATTACKS)}; the others are always made.")
         generation = GenerationSettings(max_new_tokens, 200 if protocol == "official" else None)
         super().__init__(Engine(template, batch_size, max_length=max_length, generation=generation), resume)
         self.tofu = tofu
         self.protocol: Protocol = protocol
         self.compatibility: Compatibility = compatibility
         self.max_rows = max_rows
+        self.attacks = tuple(attacks)
+        self.reference_model = reference_model
+        self._reference_losses: Mapping[tuple[str, int], float] | None = None
         self.reference = reference if isinstance(reference, pd.DataFrame) or reference is None else _read(reference)
 
     def requests(self) -> list[SplitRequest]:
@@ -99,6 +116,32 @@ class TofuEvaluator(TableEvaluator):
             settings={**settings, "max_rows": self.max_rows},
             fingerprint=self.data_fingerprint(),
         )
+
+    def extend(
+        self,
+        samples: pd.DataFrame,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator | None,
+        partial: PartialResults | None,
+    ) -> pd.DataFrame:
+        """Scores of the attacks by gradient norm and against a reference model."""
+        attacked = [
+            replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details
+        ]
+        rows = list(zip(samples["split"], samples["index"], strict=True))
+        if "gradient_norm" in self.attacks:
+            texts = [text for request in attacked for text in self.engine.texts(request, tokenizer)]
+            norms = gradient_norms(model, texts, accelerator=accelerator, partial=partial)
+            samples["gradient_norm"] = [norms.get(f"{split}/{index}/answer/0", float("nan")) for split, index in rows]
+        if self.reference_model is not None:
+            if self._reference_losses is None:
+                self._reference_losses = reference_losses(
+                    self.reference_model, self.engine, tokenizer, attacked, accelerator
+                )
+            theirs = [self._reference_losses.get(row, float("nan")) for row in rows]
+            samples["reference"] = samples["answer_mean_nll"] - theirs
+        return samples
 
     def record(self) -> dict[str, Any]:
         """Protocol and compatibility."""

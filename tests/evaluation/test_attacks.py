@@ -1,0 +1,88 @@
+"""Attacks by gradient norm and against a reference model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from tests.conftest import build_model, build_tokenizer
+from tests.evaluation.rows import requests, tiny_tofu
+from unlearn_hf.evaluation.attacks import gradient_norm, gradient_norms
+from unlearn_hf.evaluation.engine import Engine
+from unlearn_hf.evaluation.scoring import ScoredText
+from unlearn_hf.evaluation.tofu import TofuEvaluator
+
+TEXT = ScoredText("forget/0/answer/0", [0, 9, 8, 7, 1], [-100, -100, 8, 7, 1])
+
+
+def by_backward(model: LlamaForCausalLM, text: ScoredText) -> float:
+    model.zero_grad()
+    model(torch.tensor([text.input_ids]), labels=torch.tensor([text.labels])).loss.backward()
+    norms = [parameter.grad.norm().item() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    return sum(norms) / len(norms)
+
+
+def test_equals_backward_and_leaves_no_trace() -> None:
+    model = build_model(dropout=0.5)
+    model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+    model.model.norm.weight.requires_grad_(False)
+    gradients = [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()]
+    frozen = [parameter.requires_grad for parameter in model.parameters()]
+    found = gradient_norms(model, [TEXT])
+    assert [parameter.requires_grad for parameter in model.parameters()] == frozen
+    for parameter, before in zip(model.parameters(), gradients, strict=True):
+        assert parameter.grad is before is None or torch.equal(parameter.grad, before)
+    assert model.training
+    model.model.norm.weight.requires_grad_(True)
+    assert found == {TEXT.key: pytest.approx(by_backward(model.eval(), TEXT), rel=1e-5)}
+
+
+def test_frozen_models_have_gradient_norms_too() -> None:
+    model = build_model().eval()
+    expected = gradient_norm(model, TEXT, torch.device("cpu"))
+    model.requires_grad_(False)
+    assert gradient_norm(model, TEXT, torch.device("cpu")) == pytest.approx(expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_tofu_with_both_attacks(tmp_path: Path) -> None:
+    build_model(seed=1).save_pretrained(tmp_path / "reference")
+    evaluator = TofuEvaluator(
+        tiny_tofu(), max_new_tokens=2, attacks=["gradient_norm"], reference_model=str(tmp_path / "reference")
+    )
+    found = evaluator(build_model(), build_tokenizer(), output_dir=tmp_path / "result")
+    assert {"mia_gradient_norm_auc", "mia_reference_auc"} <= found.keys()
+    assert evaluator.last_result is not None
+    samples = evaluator.last_result.samples
+    attacked = samples["split"].isin(["forget", "holdout"])
+    assert samples.loc[attacked, "gradient_norm"].notna().all()
+    assert samples.loc[~attacked, ["gradient_norm", "reference"]].isna().all(axis=None)
+    theirs = Engine().run(build_model(seed=1), build_tokenizer(), evaluator.requests()[:1])
+    forget = samples[samples["split"] == "forget"]
+    difference = forget["answer_mean_nll"] - theirs["answer_mean_nll"] - forget["reference"]
+    assert difference.abs().max() < 1e-5
+
+
+def test_a_model_against_itself_tells_nothing_apart() -> None:
+    evaluator = TofuEvaluator(tiny_tofu(), max_new_tokens=2, reference_model=build_model())
+    evaluator(build_model(), build_tokenizer())
+    assert evaluator.last_result is not None
+    assert evaluator.last_result.samples["reference"].dropna().abs().max() < 1e-5
+
+
+def test_interrupted_gradient_norms_resume(tmp_path: Path) -> None:
+    from unlearn_hf.evaluation.passes import PartialResults
+
+    texts = Engine().texts(requests(3)[1], build_tokenizer())
+    first = gradient_norms(build_model(), texts, partial=PartialResults(tmp_path, "key"))
+    second = gradient_norms(torch.nn.Linear(1, 1), texts, partial=PartialResults(tmp_path, "key"))
+    assert first == second
+
+
+def test_unknown_attack() -> None:
+    with pytest.raises(ValueError, match=r"\['loudness'\] is not among \['gradient_norm'\]"):
+        TofuEvaluator(tiny_tofu(), attacks=["loudness"])
