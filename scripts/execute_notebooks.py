@@ -1,6 +1,6 @@
 """Make every notebook in `notebooks/` anew from its script, with fresh outputs.
 
-    python scripts/execute_notebooks.py [NAME ...]
+python scripts/execute_notebooks.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> None:
             continue
         print(f"executing {script.name}", flush=True)
         notebook = jupytext.read(script)
-        NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(
+            notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": folder}}
+        ).execute()
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # time stamps would change the file in every run
         nbformat.write(notebook, script.with_suffix(".ipynb"))

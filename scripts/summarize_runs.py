@@ -1,6 +1,6 @@
 """One table of several run folders: what was forgotten, what was kept, how long it took.
 
-    python scripts/summarize_runs.py --reference runs/retain_only runs/target runs/npo
+python scripts/summarize_runs.py --reference runs/retain_only runs/target runs/npo
 """
 
 from __future__ import annotations

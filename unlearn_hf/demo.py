@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from datasets import concatenate_datasets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, ProgressCallback, set_seed
 
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.templates import TEMPLATES
@@ -32,7 +33,7 @@ SUMMARY_KEYS = (
 )
 
 UNLEARNING: dict[str, dict[str, Any]] = {
-    "graddiff": {"learning_rate": 1.5e-4},
+    "graddiff": {"learning_rate": 1e-4},
     "npo": {"learning_rate": 2e-4},
     "ngdiff": {"learning_rate": 1.5e-4},
     "eupmu": {"learning_rate": 3e-4, "epsilon": 0.1},
@@ -97,6 +98,13 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: DemoSettings) -> Lla
     )
 
 
+class _Bar(ProgressCallback):
+    """The progress bar without the log lines, which would tear the table apart."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Print nothing."""
+
+
 class Demo:
     """Runs the demonstration step by step and keeps what was measured."""
 
@@ -134,7 +142,7 @@ class Demo:
             self.corpus[corpus],
             processing_class=self.tokenizer,
         )
-        trainer.train()
+        _train(trainer)
         self.judge(method, trainer, time.perf_counter() - start)
         return folder
 
@@ -158,7 +166,7 @@ class Demo:
             forget_dataset=self.data["forget"],
             retain_dataset=self.data["retain"],
         )
-        trainer.train()
+        _train(trainer)
         self.judge(method, trainer, time.perf_counter() - start)
 
     def judge(self, method: str, trainer: FinetuningTrainer, seconds: float) -> None:
@@ -189,6 +197,12 @@ class Demo:
             print(f"\nQ: {row['question']}\n{'gold':>13}: {row['answer']}")
             for method, texts in self.generations.items():
                 print(f"{method:>13}: {texts[index]}")
+
+
+def _train(trainer: FinetuningTrainer) -> None:
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Bar())
+    trainer.train()
 
 
 _QUIET: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "use_cpu": True}
@@ -253,6 +267,7 @@ def run_demo(output_dir: str | Path = "runs/demo", settings: DemoSettings | None
     """
     settings = settings or DemoSettings()
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
