@@ -35,7 +35,7 @@ SUMMARY_KEYS = (
 UNLEARNING: dict[str, dict[str, Any]] = {
     "graddiff": {"learning_rate": 1e-4},
     "npo": {"learning_rate": 2e-4},
-    "ngdiff": {"learning_rate": 1.5e-4},
+    "ngdiff": {"learning_rate": 2e-4},
     "eupmu": {"learning_rate": 3e-4, "epsilon": 0.1},
 }
 
@@ -174,9 +174,11 @@ class Demo:
         folder = self.folder / method
         trainer.save_model()
         evaluator = TofuEvaluator(self.data, reference=self.reference, batch_size=64, max_new_tokens=32)
+        assert trainer.model is not None
         metrics = evaluator(trainer.model, self.tokenizer, output_dir=folder)
         values = {key: metrics.get(key) for key in SUMMARY_KEYS[1:-1]}
         self.rows.append({"method": method, **values, "seconds": round(seconds, 1)})
+        assert evaluator.last_result is not None
         samples = evaluator.last_result.samples
         forget = samples[samples["split"] == "forget"]
         self.generations[method] = [str(text) for text in forget["generation"][:3]]
