@@ -92,6 +92,7 @@ trainer = EUPMUTrainer(
         per_device_train_batch_size=8,
         learning_rate=3e-4,
         lr_scheduler_type="constant",
+        constraint="level",
         epsilon=0.1,
         logging_steps=1,
         **quiet,

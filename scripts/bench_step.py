@@ -39,8 +39,8 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "ngdiff": ("ngdiff", {}),
     "eupmu": ("eupmu", {}),
     "eupmu fast": ("eupmu", {"reevaluate": False}),
-    "eupmu step": ("eupmu", {"constraint": "step"}),
-    "eupmu step fast": ("eupmu", {"constraint": "step", "reevaluate": False}),
+    "eupmu level": ("eupmu", {"constraint": "level"}),
+    "eupmu level fast": ("eupmu", {"constraint": "level", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
 }
 

@@ -22,9 +22,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simnpo": ("npo", {"forget_loss": "simnpo"}),
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
-    "eupmu": ("eupmu", {"epsilon": 0.02}),
-    "eupmu-step": ("eupmu", {"constraint": "step", "initial_dual": 0.0}),
-    "eupmu-level-fast": ("eupmu", {"reevaluate": False, "initial_dual": 0.5}),
+    "eupmu": ("eupmu", {"initial_dual": 0.0}),
+    "eupmu-level": ("eupmu", {"constraint": "level", "epsilon": 0.02}),
+    "eupmu-level-fast": ("eupmu", {"constraint": "level", "reevaluate": False, "initial_dual": 0.5}),
     "eupmu-step-fast": ("eupmu", {"constraint": "step", "reevaluate": False}),
     "eupmu-log": ("eupmu", {"constraint": "step", "scalarization": "log", "initial_dual": 0.5}),
     "eupmu-normalized-sgd": (

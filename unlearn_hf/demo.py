@@ -36,7 +36,7 @@ UNLEARNING: dict[str, dict[str, Any]] = {
     "graddiff": {"learning_rate": 1e-4},
     "npo": {"learning_rate": 2e-4},
     "ngdiff": {"learning_rate": 2e-4},
-    "eupmu": {"learning_rate": 3e-4, "epsilon": 0.1},
+    "eupmu": {"learning_rate": 2e-4},
 }
 
 

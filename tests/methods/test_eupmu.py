@@ -79,7 +79,7 @@ def test_dual_follows_the_sign_of_the_first_order_damage(tmp_path: Path) -> None
     seen = []
     for seed in range(6):
         trainer = build_trainer(
-            "eupmu-step",
+            "eupmu",
             tmp_path,
             max_steps=1,
             learning_rate=1e-3,

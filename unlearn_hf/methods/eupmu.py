@@ -33,7 +33,7 @@ class EUPMUConfig(UnlearningConfig):
         },
     )
     constraint: str = field(
-        default="level",
+        default="step",
         metadata={
             "help": "step: bound the change of the retain loss in each step (the paper). level: bound its change "
             "since before unlearning, measured on the same rows.",
