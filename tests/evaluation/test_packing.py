@@ -32,28 +32,39 @@ def texts() -> list[ScoredText]:
 
 
 def test_rows_by_hand() -> None:
-    first, second = text("a/0/answer/0", [21, 1]), text("a/0/paraphrase/0", [22, 23, 1])
+    first, second = text("a/0/answer/0", [21, 22, 1]), text("a/0/paraphrase/0", [21, 23, 24, 1])
     [group] = group_texts([first, second])
-    assert (group.shared, group.length, group.key) == (3, 3 + 3 + 4, "a/0/answer/0+1")
-    batch = pack([group], 1)
-    assert batch["input_ids"].tolist() == [[0, 11, 12, 13, 21, 1, 13, 22, 23, 1]]
-    assert batch["labels"].tolist() == [[-100, -100, -100, -100, 21, 1, -100, 22, 23, 1]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 3, 4, 5, 6]]
+    assert (group.length, group.key) == (8, "a/0/answer/0+1")
+    assert group.tree.paths == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 6, 7]]
+    batch = pack([group, TextGroup((text("a/1/answer/0", [1]),))], 1)
+    # The question and the first word are there once; the ends predict nothing and are not there.
+    assert batch["input_ids"].tolist() == [[0, 11, 12, 13, 21, 22, 23, 24], [0, 11, 12, 13, 1, 1, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 5, 6], [0, 1, 2, 3, 0, 0, 0, 0]]
     seen = batch["attention_mask"][0, 0]
     assert seen[5].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
-    assert seen[8].nonzero().flatten().tolist() == [0, 1, 2, 6, 7, 8]
-    assert seen.any(-1).all()
+    assert seen[7].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 6, 7]
+    assert batch["attention_mask"].any(-1).all()
 
 
-def test_groups_follow_rows_and_shared_tokens() -> None:
-    groups = group_texts(texts())
-    assert [len(group.texts) for group in groups] == [3, 2, 1]
-    assert [group.shared for group in groups] == [3, 5, 0]
+def test_groups_follow_rows_and_beginnings() -> None:
+    assert [len(group.texts) for group in group_texts(texts())] == [3, 2, 1]
     assert [len(group.texts) for group in group_texts(texts(), packed=False)] == [1] * 6
-    different = [text("a/0/answer/0", [5, 1], [0, 7, 8, 9]), text("a/0/perturbed/0", [5, 1], [0, 7, 3, 9])]
-    assert group_texts(different)[0].shared == 2
     nothing_shared = [text("a/0/answer/0", [5, 1], [7]), text("a/0/perturbed/0", [5, 1], [8])]
     assert len(group_texts(nothing_shared)) == 2
+    long = [text(f"a/0/perturbed/{number}", [number + 5, *range(100, 600), 1]) for number in range(3)]
+    assert [len(group.texts) for group in group_texts(long)] == [2, 1]
+
+
+def test_equal_texts_and_beginnings_of_one_another() -> None:
+    model = build_model().eval()
+    same = [text("a/0/answer/0", [5, 6, 1], details=True), text("a/0/paraphrase/0", [5, 6, 1], details=True)]
+    shorter = text("a/0/perturbed/0", [5, 6], details=True)
+    [group] = group_texts([*same, shorter])
+    assert group.length == 6
+    with torch.no_grad():
+        [found] = score_groups(model, [group], 1, CPU)
+        for one in group.texts:
+            assert found[one.key] == pytest.approx(score_batch(model, [one], 1, CPU)[0], rel=1e-5, abs=1e-5)
 
 
 def models() -> dict[str, Any]:

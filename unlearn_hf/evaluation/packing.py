@@ -1,8 +1,9 @@
-"""Answers to one question in one packed row, so that the question is computed once.
+"""Answers to one question in one packed row, so that what they have in common is computed once.
 
-A row is `[question | answer 1 | answer 2 | ...]`. An answer sees the question and itself, and its positions continue
-those of the question, so that its likelihoods are those of a row of its own. Each answer part begins with a copy of
-the last shared token, from which its first token is predicted.
+The texts of a group (a question with its right, paraphrased and wrong answers) form a tree, whose branches part where
+the texts do: at the latest after the question, often later, since wrong answers repeat most of the right one. A packed
+row holds each node of the tree once. A node sees its ancestors and itself, and its position is its depth, so that the
+logits there are those of a row of its own.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unlearn_hf.data.collator import collate
 from unlearn_hf.evaluation.scoring import ScoredText, score_batch, text_scores
-from unlearn_hf.likelihood import IGNORE_INDEX, answer_likelihood
+from unlearn_hf.likelihood import IGNORE_INDEX, logits_at
 
 LONGEST_ROW = 1024
 """Most tokens of a packed row: attention is computed between all of them, masked or not."""
@@ -26,16 +27,27 @@ _CLOSE_IN_HALF_PRECISION = 0.05
 
 
 @dataclass(frozen=True)
-class TextGroup:
-    """Texts that begin with the same tokens.
+class Tree:
+    """Tokens that predict something, each prefix once, ancestors before descendants.
 
     Attributes:
-        texts: the texts.
-        shared: how many tokens are computed once; 0 for a single text.
+        tokens: of the nodes.
+        parents: index of the parent of each node, -1 for a first token.
+        depths: position of each node in its texts.
+        paths: for each text its nodes; the last token of a text predicts nothing and is none.
     """
 
+    tokens: list[int]
+    parents: list[int]
+    depths: list[int]
+    paths: list[list[int]]
+
+
+@dataclass(frozen=True)
+class TextGroup:
+    """Texts that are scored in one row."""
+
     texts: tuple[ScoredText, ...]
-    shared: int = 0
 
     @property
     def key(self) -> str:
@@ -44,38 +56,44 @@ class TextGroup:
 
     @property
     def length(self) -> int:
-        """Tokens of the packed row."""
-        return self.shared + sum(text.length - self.shared for text in self.texts)
+        """Tokens of the row."""
+        return self.texts[0].length if len(self.texts) == 1 else len(self.tree.tokens)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """What the texts share."""
+        nodes: dict[tuple[int, int], int] = {}
+        tree = Tree([], [], [], [])
+        for text in self.texts:
+            parent, path = -1, []
+            for depth, token in enumerate(text.input_ids[:-1]):
+                node = nodes.setdefault((parent, token), len(nodes))
+                if node == len(tree.tokens):
+                    tree.tokens.append(token)
+                    tree.parents.append(parent)
+                    tree.depths.append(depth)
+                path.append(node)
+                parent = node
+            tree.paths.append(path)
+        return tree
 
 
 def group_texts(texts: Sequence[ScoredText], packed: bool = True) -> list[TextGroup]:
-    """Group texts of the same row of the same split, in order, by what they share before their answers."""
+    """Group texts of the same row of the same split, in order, where they begin alike and fit into a row."""
     groups: list[TextGroup] = []
     for text in texts:
-        if packed and groups and _row_of(groups[-1].texts[0]) == _row_of(text):
-            last = groups[-1]
-            shared = min(_shared(last.texts[0], text), last.shared or text.length)
-            joined = TextGroup((*last.texts, text), shared)
-            if shared > 0 and joined.length <= LONGEST_ROW:
+        if packed and groups:
+            first = groups[-1].texts[0]
+            joined = TextGroup((*groups[-1].texts, text))
+            if (
+                first.key.split("/")[:2] == text.key.split("/")[:2]
+                and first.input_ids[0] == text.input_ids[0]
+                and joined.length <= LONGEST_ROW
+            ):
                 groups[-1] = joined
                 continue
         groups.append(TextGroup((text,)))
     return groups
-
-
-def _row_of(text: ScoredText) -> list[str]:
-    return text.key.split("/")[:2]
-
-
-def _shared(first: ScoredText, second: ScoredText) -> int:
-    """Tokens both begin with, the last one that predicts a label left out."""
-    limit = min(_first_label(first), _first_label(second)) - 1
-    pairs = zip(first.input_ids[: max(0, limit)], second.input_ids, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), max(0, limit))
-
-
-def _first_label(text: ScoredText) -> int:
-    return next(at for at, label in enumerate(text.labels) if label != IGNORE_INDEX)
 
 
 def score_groups(
@@ -86,50 +104,61 @@ def score_groups(
     if all(len(group.texts) == 1 for group in groups):
         scores = score_batch(model, texts, pad_token_id, device)
     else:
-        batch = pack(groups, pad_token_id)
-        batch["attention_mask"] = _mask_for(model, batch["attention_mask"])
-        likelihood = answer_likelihood(
-            model,
-            {name: value.to(device) for name, value in batch.items()},
-            keep_logits=any(text.details for text in texts),
-        )
-        # Labelled tokens come in the order of the texts.
-        counts = torch.tensor([sum(label != IGNORE_INDEX for label in text.labels[1:]) for text in texts])
-        index = torch.arange(len(texts)).repeat_interleave(counts).to(device)
-        scores = text_scores(likelihood, texts, index)
+        scores = _score_packed(model, groups, texts, pad_token_id, device)
     found = iter(scores)
     return [{text.key: next(found) for text in group.texts} for group in groups]
+
+
+def _score_packed(
+    model: nn.Module,
+    groups: Sequence[TextGroup],
+    texts: Sequence[ScoredText],
+    pad_token_id: int,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    batch = pack(groups, pad_token_id)
+    longest = batch["input_ids"].shape[1]
+    index: list[int] = []
+    nodes: list[int] = []
+    labels: list[int] = []
+    paths = [(row, path) for row, group in enumerate(groups) for path in group.tree.paths]
+    for number, (text, (row, path)) in enumerate(zip(texts, paths, strict=True)):
+        for node, label in zip(path, text.labels[1:], strict=True):
+            if label != IGNORE_INDEX:
+                index.append(number)
+                nodes.append(row * longest + node)
+                labels.append(label)
+    positions, which = torch.tensor(nodes, device=device).unique(return_inverse=True)
+    targets = torch.tensor(labels, device=device)
+    batch["attention_mask"] = _mask_for(model, batch["attention_mask"])
+    with logits_at(model, positions):
+        output = model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False)
+    logits = output.logits.squeeze(0).float()
+    token_nll = logits.logsumexp(-1)[which] - logits[which, targets]
+    return text_scores(
+        texts, torch.tensor(index, device=device), token_nll, targets, lambda chosen: logits[which[chosen]]
+    )
 
 
 def pack(groups: Sequence[TextGroup], pad_token_id: int) -> dict[str, Tensor]:
     """Packed rows as a batch.
 
     Returns:
-        `input_ids`, `labels`, `position_ids`, each `[B, T]`, and `attention_mask`, `[B, 1, T, T]`, true where the
-        token of the row (third dimension) sees that of the column.
+        `input_ids`, `position_ids`, each `[B, T]`, and `attention_mask`, `[B, 1, T, T]`, true where the token of the
+        row (third dimension) sees that of the column.
     """
-    rows, parts, positions = [], [], []
-    for group in groups:
-        first = group.texts[0]
-        ids, labels = list(first.input_ids[: group.shared]), list(first.labels[: group.shared])
-        part, position = [0] * group.shared, list(range(group.shared))
-        for number, text in enumerate(group.texts, start=1):
-            ids += text.input_ids[group.shared :]
-            labels += text.labels[group.shared :]
-            part += [number] * (text.length - group.shared)
-            position += range(group.shared, text.length)
-        rows.append({"input_ids": ids, "labels": labels})
-        parts.append(part)
-        positions.append(position)
-    batch = collate(rows, pad_token_id)
-    longest = batch["input_ids"].shape[1]
-    batch["position_ids"] = torch.tensor([row + [0] * (longest - len(row)) for row in positions])
-    part_ids = torch.tensor([row + [-1] * (longest - len(row)) for row in parts])
-    same = (part_ids[:, :, None] == part_ids[:, None, :]) | (part_ids == 0)[:, None, :]
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    # Padding sees padding, so that no row of the mask is empty (its softmax would be NaN).
-    batch["attention_mask"] = (same & causal)[:, None]
-    return batch
+    trees = [group.tree for group in groups]
+    shape = (len(trees), max(len(tree.tokens) for tree in trees))
+    ids, positions = torch.full(shape, pad_token_id), torch.zeros(shape, dtype=torch.long)
+    # Everything sees itself, padding too: the softmax over an empty row of the mask would be NaN.
+    seen = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
+    for row, tree in enumerate(trees):
+        ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
+        positions[row, : len(tree.tokens)] = torch.tensor(tree.depths)
+        for path in tree.paths:
+            nodes = torch.tensor(path)
+            seen[row, nodes[:, None], nodes[None, :]] |= torch.ones(len(path), len(path), dtype=torch.bool).tril()
+    return {"input_ids": ids, "position_ids": positions, "attention_mask": seen[:, None]}
 
 
 def _mask_for(model: nn.Module, visible: Tensor) -> Tensor:

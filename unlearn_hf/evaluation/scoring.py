@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_hf.data.collator import collate
-from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
+from unlearn_hf.likelihood import answer_likelihood
 
 MIN_K_SHARE = 0.4
 """Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
@@ -51,46 +51,55 @@ def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int
     """
     rows = [{"input_ids": text.input_ids, "labels": text.labels} for text in texts]
     batch = {name: value.to(device) for name, value in collate(rows, pad_token_id).items()}
-    likelihood = answer_likelihood(model, batch, keep_logits=any(text.details for text in texts))
-    return text_scores(likelihood, texts, likelihood.sequence_index)
+    found = answer_likelihood(model, batch, keep_logits=any(text.details for text in texts))
+
+    def logits_of(chosen: Tensor) -> Tensor:
+        assert found.logits is not None
+        return found.logits[chosen]
+
+    return text_scores(texts, found.sequence_index, found.token_nll, found.targets, logits_of)
 
 
-def text_scores(likelihood: AnswerLikelihood, texts: Sequence[ScoredText], index: Tensor) -> list[dict[str, Any]]:
-    """Scores of texts from the labelled tokens of a batch.
+def text_scores(
+    texts: Sequence[ScoredText],
+    index: Tensor,
+    token_nll: Tensor,
+    targets: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+) -> list[dict[str, Any]]:
+    """Scores of texts from their `N` labelled tokens.
 
     Args:
-        likelihood: of the batch, with logits when a text wants details.
         texts: the texts.
-        index: the text that each labelled token belongs to, shape `[N]`.
+        index: the text that each token belongs to, shape `[N]`, in order.
+        token_nll: NLL of each token, shape `[N]`.
+        targets: the tokens, shape `[N]`.
+        logits_of: gives the logits `[n, V]` that predict chosen tokens `[n]`; called for texts with details.
 
     Returns:
         See `score_batch`.
     """
-    token_nll, index = likelihood.token_nll.double().cpu(), index.cpu()
-    nll = torch.zeros(len(texts), dtype=torch.float64).index_add(0, index, token_nll).tolist()
-    tokens = index.bincount(minlength=len(texts)).tolist()
+    per_text = torch.zeros(len(texts), dtype=torch.float64).index_add(0, index.cpu(), token_nll.double().cpu())
+    nll, tokens = per_text.tolist(), index.cpu().bincount(minlength=len(texts)).tolist()
     results: list[dict[str, Any]] = [{"nll": n, "tokens": t} for n, t in zip(nll, tokens, strict=True)]
     for number, text in enumerate(texts):
         if text.details:
-            statistics = _token_statistics(likelihood, (index == number).nonzero().squeeze(-1))
+            chosen = (index == number).nonzero().squeeze(-1)
+            statistics = _token_statistics(logits_of(chosen), token_nll[chosen], targets[chosen])
             results[number] |= token_statistics(statistics, nll[number], text.answer)
     return results
 
 
-def _token_statistics(likelihood: AnswerLikelihood, chosen: Tensor) -> dict[str, Tensor]:
-    """Of the `chosen` labelled tokens: log-probability, whether it is the most likely one, standardised."""
-    assert likelihood.logits is not None
-    chosen = chosen.to(likelihood.logits.device)
-    logits = likelihood.logits[chosen]
+def _token_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
     # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
     log_probabilities = torch.log_softmax(logits, dim=-1).clamp(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
     mean = (probabilities * log_probabilities).sum(-1)
     variance = (probabilities * (log_probabilities - mean[:, None]).square()).sum(-1)
-    log = -likelihood.token_nll[chosen]
-    standardised = (log - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
-    matches = logits.argmax(-1) == likelihood.targets[chosen]
-    return {"log": log.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
+    standardised = (-token_nll - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
+    matches = logits.argmax(-1) == targets
+    return {"log": -token_nll.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
 
 
 def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> dict[str, float]:
