@@ -52,7 +52,7 @@ unlearn() { # unlearn METHOD RATE RATE_WITH_ADAPTER ARGUMENTS...
 }
 unlearn graddiff 2e-5 2e-4
 unlearn npo 5e-5 5e-4
-unlearn ngdiff 2e-5 2e-4
+unlearn ngdiff 5e-5 5e-4
 unlearn eupmu 5e-5 5e-4
 
 finished=()
