@@ -55,6 +55,10 @@ class FinetuningTrainer(Trainer):
     """
 
     config_class: type[FinetuningConfig] = FinetuningConfig
+    # The base class is vaguer about these; here they are always set.
+    args: FinetuningConfig
+    model: Any
+    processing_class: Any
     # Losses are divided by the totals of the whole step, so the Trainer must not divide them again.
     loss_is_scaled_for_ga = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,5 +110,6 @@ class GradientBuffers:
 def _inner_product(first: Tensor, second: Tensor) -> Tensor:
     """Inner product of two gradients in float32; of the whole tensor when it is sharded over ranks."""
     if isinstance(first, DTensor):
-        return (first.float() * second.float()).sum().full_tensor()
+        product: Any = (first.float() * second.float()).sum()
+        return product.full_tensor()
     return torch.dot(first.reshape(-1).float(), second.reshape(-1).float())

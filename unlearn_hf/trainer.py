@@ -61,8 +61,6 @@ class UnlearningTrainer(FinetuningTrainer):
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     args: UnlearningConfig
-    # The base class allows None for these; here they are always set.
-    model: Any
     train_dataset: Any
 
     def __init__(
