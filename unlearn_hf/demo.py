@@ -207,7 +207,13 @@ def _train(trainer: FinetuningTrainer) -> None:
     trainer.train()
 
 
-_QUIET: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "use_cpu": True}
+_QUIET: dict[str, Any] = {
+    "disable_tqdm": False,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+    "use_cpu": True,
+}
 _HEADER = f"{'method':<12}{'forget':>8}{'forget':>8}{'truth':>8}{'forget':>11}{'model':>9}{'seconds':>9}\n" + (
     f"{'':<12}{'Prob':>8}{'ROUGE':>8}{'ratio':>8}{'quality':>11}{'utility':>9}"
 )
@@ -247,7 +253,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     axes.annotate("p = 0.05", (0.01, 0.05), xycoords=("axes fraction", "data"), va="bottom", color="grey")
     axes.set_yscale("log")
     axes.set_ylim(top=3)
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set_xlabel("model utility (higher is better)")
     axes.set_ylabel("forget quality: KS p-value against retain_only (higher is better)")
     axes.set_title("unlearn-hf demo: 10 % of the mini authors forgotten")
