@@ -14,6 +14,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.callbacks": ("EvaluatorCallback",),
     "unlearn_hf.config": ("FinetuningConfig", "UnlearningConfig"),
     "unlearn_hf.data": ("load_muse", "load_pairs", "load_tofu"),
+    "unlearn_hf.evaluation.muse": ("MuseEvaluator",),
     "unlearn_hf.evaluation.pairs": ("PairsEvaluator",),
     "unlearn_hf.evaluation.tofu": ("TofuEvaluator",),
     "unlearn_hf.finetuning": ("Evaluator", "FinetuningTrainer"),
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from unlearn_hf.data import load_muse as load_muse
     from unlearn_hf.data import load_pairs as load_pairs
     from unlearn_hf.data import load_tofu as load_tofu
+    from unlearn_hf.evaluation.muse import MuseEvaluator as MuseEvaluator
     from unlearn_hf.evaluation.pairs import PairsEvaluator as PairsEvaluator
     from unlearn_hf.evaluation.tofu import TofuEvaluator as TofuEvaluator
     from unlearn_hf.finetuning import Evaluator as Evaluator

@@ -82,8 +82,9 @@ def check_before_loading(run: TrainingRun) -> None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     else:
         collect(check_model_path, run.model.model_name_or_path)
-    if run.model.tokenizer_name_or_path is not None:
-        collect(check_model_path, run.model.tokenizer_name_or_path)
+    for path in (run.model.tokenizer_name_or_path, run.evaluation.reference_model):
+        if path is not None:
+            collect(check_model_path, path)
     if run.evaluation.reference is not None and not Path(run.evaluation.reference).exists():
         problems.append(f"reference: {run.evaluation.reference!r} is not there; check the path.")
     if run.training.process_index == 0:

@@ -17,6 +17,7 @@ MIN_K_SHARE = 0.4
 """Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
 _SMALLEST_VARIANCE = 1e-6
 _SMALLEST_LOG = -1e4
+_PIECE = 256
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ScoredText:
         labels: what is scored, -100 elsewhere.
         answer: the scored text, for the zlib attack.
         details: also compute token-level statistics (extraction, memorisation, membership scores).
+        ends: whether the last token is an end-of-sequence token, which most of these statistics leave out.
     """
 
     key: str
@@ -36,6 +38,7 @@ class ScoredText:
     labels: list[int]
     answer: str = ""
     details: bool = False
+    ends: bool = True
 
     @property
     def length(self) -> int:
@@ -85,13 +88,23 @@ def text_scores(
     for number, text in enumerate(texts):
         if text.details:
             chosen = (index == number).nonzero().squeeze(-1)
-            statistics = _token_statistics(logits_of(chosen), token_nll[chosen], targets[chosen])
-            results[number] |= token_statistics(statistics, nll[number], text.answer)
+            statistics = _token_statistics(logits_of, chosen, token_nll, targets)
+            results[number] |= token_statistics(statistics, nll[number], text.answer, text.ends)
     return results
 
 
-def _token_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
+def _token_statistics(
+    logits_of: Callable[[Tensor], Tensor], chosen: Tensor, token_nll: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
+    """Per chosen token: log-probability, whether it is the most likely one, standardised log-probability.
+
+    In pieces, so that what is computed over the vocabulary stays small for long texts.
+    """
+    pieces = [_piece_statistics(logits_of(piece), token_nll[piece], targets[piece]) for piece in chosen.split(_PIECE)]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _piece_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dict[str, Tensor]:
     # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
     log_probabilities = torch.log_softmax(logits, dim=-1).clamp(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
@@ -102,8 +115,8 @@ def _token_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dic
     return {"log": -token_nll.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
 
 
-def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> dict[str, float]:
-    """Scores of one text from its labelled tokens, the last of which is the end of sequence.
+def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str, ends: bool = True) -> dict[str, float]:
+    """Scores of one text from its labelled tokens, the last of which is the end of sequence if it `ends`.
 
     Extraction strength, exact memorisation, Min-K and Min-K++ leave the end of sequence out; it is the only token of
     an empty answer, which has none of these four.
@@ -118,14 +131,15 @@ def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> d
     """
     count = len(per_token["log"])
     scores = {"loss": nll / count, "zlib": nll / count / len(zlib.compress(answer.encode()))}
-    if count < 2:
+    count -= ends
+    if count == 0:
         return scores
-    log, standardised, match = (per_token[name][:-1] for name in ("log", "standardised", "match"))
+    log, standardised, match = (per_token[name][:count] for name in ("log", "standardised", "match"))
     misses = (~match).nonzero()
     start = int(misses[-1]) + 1 if len(misses) else 0
-    lowest = max(1, int(MIN_K_SHARE * (count - 1)))
+    lowest = max(1, int(MIN_K_SHARE * count))
     return scores | {
-        "extraction_strength": 1 - start / (count - 1),
+        "extraction_strength": 1 - start / count,
         "exact_memorization": match.double().mean().item(),
         "min_k": -log.double().sort().values[:lowest].mean().item(),
         "min_k_plus_plus": -standardised.double().sort().values[:lowest].mean().item(),
