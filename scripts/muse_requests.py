@@ -29,7 +29,7 @@ METRICS = {
 }
 MINI = ["--benchmark", "muse", "--source", "mini", "--max_length", "256", "--lr_scheduler_type", "constant",
         "--weight_decay", "0", "--save_strategy", "no", "--report_to", "none"]  # fmt: skip
-MINI_TARGET = ["--num_train_epochs", "60", "--per_device_train_batch_size", "8", "--learning_rate", "2e-3",
+MINI_TARGET = ["--num_train_epochs", "25", "--per_device_train_batch_size", "8", "--learning_rate", "2e-3",
                "--lr_scheduler_type", "cosine", "--warmup_steps", "0.1"]  # fmt: skip
 MINI_UNLEARNING = ["--method", "npo", "--num_train_epochs", "8", "--per_device_train_batch_size", "4",
                    "--learning_rate", "2e-4"]  # fmt: skip

@@ -224,7 +224,7 @@ def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None
     assert record["data"]["trained_on"]["train"]["rows"] == 8
 
 
-def test_muse_is_trained_in_windows(unlearn: Callable[..., int], tmp_path: Path) -> None:
+def test_muse(unlearn: Callable[..., int], tmp_path: Path) -> None:
     options = {"forget_file": None, "retain_file": None, "benchmark": "muse", "source": "mini"}
     words = ("--max_length", "64", "--max_steps", "1", "--max_retain_rows", "9", "--max_evaluation_rows", "1")
     assert unlearn(*words, "--forget_part", "sust_forget_2", **options) == 0
@@ -234,6 +234,17 @@ def test_muse_is_trained_in_windows(unlearn: Callable[..., int], tmp_path: Path)
     assert record["configuration"]["split"] == "news"
     assert {"verbmem_forget", "knowmem_forget", "knowmem_retain", "mia_min_k_auc"} <= set(record["metrics"])
     assert unlearn("--split", "books", "--output_dir", str(tmp_path / "other"), **options) == BAD_INPUT
+
+
+def test_texts_of_muse_are_trained_in_windows() -> None:
+    from unlearn_hf.commands.data import LoadedData, as_windows
+    from unlearn_hf.data.muse import load_muse
+
+    muse, tokenizer = load_muse("news", "mini"), build_tokenizer()
+    assert as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64) is muse["forget"]
+    muse.source = "folder"
+    windows = as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64)
+    assert {len(ids) for ids in windows["input_ids"]} == {63}
 
 
 def test_a_run_that_diverges_says_so(

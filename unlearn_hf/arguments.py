@@ -171,6 +171,9 @@ class EvaluationArguments:
         default_factory=list,
         metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
     )
+    lm_eval_task_folder: str | None = field(
+        default=None, metadata={"help": "Folder with lm-evaluation-harness task files of your own."}
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.

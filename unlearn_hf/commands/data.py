@@ -87,8 +87,13 @@ def load_data(arguments: DataArguments) -> LoadedData:
 
 
 def as_windows(data: LoadedData, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Rows as the benchmark trains on them: MUSE's texts in windows of `max_length` tokens, BOS among them."""
-    return text_windows(rows["text"], tokenizer, max_length - 1) if data.is_muse else rows
+    """Rows as the benchmark trains on them: MUSE's texts in windows of `max_length` tokens, BOS among them.
+
+    The texts of the mini corpus are short, and each is a row of its own.
+    """
+    if not data.is_muse or data.benchmark.source == "mini":
+        return rows
+    return text_windows(rows["text"], tokenizer, max_length - 1)
 
 
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
@@ -135,7 +140,9 @@ def make_evaluators(
         from unlearn_hf.evaluation.lm_eval import LmEvalEvaluator
 
         tasks, limit = arguments.lm_eval_tasks, arguments.max_evaluation_rows
-        evaluators.append(LmEvalEvaluator(tasks, limit, arguments.evaluation_batch_size))
+        evaluators.append(
+            LmEvalEvaluator(tasks, limit, arguments.evaluation_batch_size, task_folder=arguments.lm_eval_task_folder)
+        )
     return evaluators
 
 

@@ -42,6 +42,8 @@ class MuseEvaluator(TableEvaluator):
         compatibility: `open_unlearning`: that framework's stemming, Min-K without each text's last token, untruncated
             references, and formula of PrivLeak.
         resume: see `TableEvaluator`.
+        trailing_space: whether KnowMem's prompts end with the space before the answer, as MUSE's do. By default they
+            do, except on the mini corpus: a small byte-level vocabulary has that space only as part of a word.
 
     Raises:
         ValueError: for a reference that cannot be read, or data without any of the parts.
@@ -61,10 +63,12 @@ class MuseEvaluator(TableEvaluator):
         max_length: int = 2048,
         compatibility: Literal["open_unlearning"] | None = None,
         resume: bool = False,
+        trailing_space: bool | None = None,
     ) -> None:
         super().__init__(Engine("plain", batch_size, max_length=max_length), resume)
         self.muse = muse
         self.max_rows = max_rows
+        self.trailing_space = muse.source != "mini" if trailing_space is None else trailing_space
         self.compatibility: Literal["open_unlearning"] | None = compatibility
         self.reference = read_reference(reference)
         if not self.requests():
@@ -91,7 +95,7 @@ class MuseEvaluator(TableEvaluator):
         for name in ("forget", "retain"):
             questions, shots = f"knowmem_{name}_qa", f"knowmem_{name}_qa_icl"
             if questions in self.muse and shots in self.muse:
-                rows = knowmem_rows(self._rows(questions), self.muse[shots].to_list())
+                rows = knowmem_rows(self._rows(questions), self.muse[shots].to_list(), self.trailing_space)
                 settings = GenerationSettings(KNOWMEM_TOKENS)
                 requests.append(
                     ContinuationRequest(f"knowmem_{name}", rows, settings, cuts=KNOWMEM_CUTS, use_stemmer=stemmed)
@@ -132,9 +136,13 @@ class MuseEvaluator(TableEvaluator):
         return {"compatibility": self.compatibility}
 
 
-def knowmem_rows(questions: Sequence[Mapping[str, Any]], shots: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Prompts with all shots before each question; each ends with `Answer: `, trailing space included."""
+def knowmem_rows(
+    questions: Sequence[Mapping[str, Any]], shots: Sequence[Mapping[str, Any]], trailing_space: bool = True
+) -> list[dict[str, Any]]:
+    """Prompts with all shots before each question; each ends with `Answer:`, by default followed by a space."""
     before = "".join(f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n" for shot in shots)
+    end = " " if trailing_space else ""
     return [
-        {"prompt": f"{before}Question: {row['question']}\nAnswer: ", "reference": row["answer"]} for row in questions
+        {"prompt": f"{before}Question: {row['question']}\nAnswer:{end}", "reference": row["answer"]}
+        for row in questions
     ]
