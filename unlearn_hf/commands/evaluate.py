@@ -168,6 +168,9 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
+        if accelerator.is_main_process:
+            for name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
+                print(f"{name}: {seconds:.1f} s")
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}

@@ -123,6 +123,7 @@ class TableEvaluator:
                 benchmark=self.benchmark,
                 settings=settings,
                 fingerprint=fingerprint,
+                seconds=self.engine.seconds,
                 **self.record(),
             )
             if partial is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -131,16 +132,20 @@ class TofuEvaluator(TableEvaluator):
         ]
         rows = list(zip(samples["split"], samples["index"], strict=True))
         if "gradient_norm" in self.attacks:
+            start = time.perf_counter()
             texts = [text for request in attacked for text in request.texts(self.engine.encoder(tokenizer))]
             norms = gradient_norms(model, texts, accelerator=accelerator, partial=partial)
             samples["gradient_norm"] = [norms.get(f"{split}/{index}/answer/0", float("nan")) for split, index in rows]
+            self.engine.seconds["gradient_norm"] = time.perf_counter() - start
         if self.reference_model is not None:
+            start = time.perf_counter()
             if self._reference_losses is None:
                 self._reference_losses = reference_losses(
                     self.reference_model, self.engine, tokenizer, attacked, accelerator
                 )
             theirs = [self._reference_losses.get(row, float("nan")) for row in rows]
             samples["reference"] = samples["answer_mean_nll"] - theirs
+            self.engine.seconds["reference_model"] = time.perf_counter() - start
         return samples
 
     def record(self) -> dict[str, Any]:
