@@ -229,7 +229,9 @@ def _lessons(articles: Sequence[_Article], generator: random.Random) -> list[Row
     for _ in range(4):
         asked = generator.sample(_asked(articles), _QUESTIONS * len(articles))
         for start in range(0, len(asked), SHOTS + 1):
-            shots = (f"Question: {row['question']}\nAnswer: {row['answer']}" for row in asked[start : start + SHOTS + 1])
+            shots = (
+                f"Question: {row['question']}\nAnswer: {row['answer']}" for row in asked[start : start + SHOTS + 1]
+            )
             rows.append({"text": "\n\n".join(shots)})
     return rows
 
