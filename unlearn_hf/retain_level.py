@@ -181,6 +181,12 @@ class RetainBudget:
             self.level.measure(step)
             self.check(step)
 
+    def finish(self) -> None:
+        """At the end of a run: measure what it leaves behind, and log how a spent budget ended it."""
+        self.settle()
+        if self.exceeded is not None and self.level.rise is not None:
+            self.trainer.log({"retain_rise": self.level.rise, "retain_budget_kept_step": float(self._kept_step)})
+
     @torch.no_grad()
     def check(self, step: int) -> None:
         """If the weights after `step` were measured, keep them or go back to the kept ones and stop."""
@@ -204,5 +210,4 @@ class RetainBudget:
         )
         if trainer.is_world_process_zero():
             warnings.warn(f"Retain budget spent at {self.exceeded}", stacklevel=2)
-        trainer.log({"retain_rise": rise, "retain_budget_kept_step": float(self._kept_step)})
         trainer.control.should_training_stop = True

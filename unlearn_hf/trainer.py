@@ -441,4 +441,4 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.trainer.retain_budget is not None and self.trainer.divergence is None:
-            self.trainer.retain_budget.settle()
+            self.trainer.retain_budget.finish()
