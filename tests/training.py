@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "eupmu",
         {"constraint": "level", "epsilon": 0.02, "level_probe_rows": 7, "level_probe_interval": 2},
     ),
-    "eupmu-level-ema": ("eupmu", {"constraint": "level", "level_estimate": "ema", "dual_optimizer": "adam"}),
+    "eupmu-level-ema": ("eupmu", {"constraint": "level", "level_estimate": "ema", "dual_optimizer": "sgd"}),
     "eupmu-level-fast": (
         "eupmu",
         {"constraint": "level", "level_estimate": "batch", "reevaluate": False, "initial_dual": 0.5},

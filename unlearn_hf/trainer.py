@@ -136,7 +136,7 @@ class UnlearningTrainer(FinetuningTrainer):
     @property
     def remeasures_retain_loss(self) -> bool:
         """Whether `after_step` gets the retain loss of the same batch after the step."""
-        return self.args.retain_budget is not None and self.args.level_estimate != "probe"
+        return self.args.retain_budget is not None and self.follows_batches
 
     @property
     def follows_retain_level(self) -> bool:
@@ -146,8 +146,12 @@ class UnlearningTrainer(FinetuningTrainer):
     @property
     def needs_retain_reference(self) -> bool:
         """Whether retain batches carry the NLL of the model before unlearning: what their loss is compared with."""
-        follows_batches = self.follows_retain_level and self.args.level_estimate != "probe"
-        return follows_batches and self.retain_objective.name == "nll"
+        return self.follows_batches and self.retain_objective.name == "nll"
+
+    @property
+    def follows_batches(self) -> bool:
+        """Whether that rise is read from the retain loss of the steps, whatever its weight."""
+        return self.follows_retain_level and self.args.level_estimate != "probe"
 
     def loss_weights(self) -> tuple[float, float]:
         """Weights of forget and retain loss in this step (methods with one gradient)."""
@@ -221,7 +225,8 @@ class UnlearningTrainer(FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
+                wanted = self.remeasures_retain_loss or self.follows_batches or self.gradient_level
+                if name == "forget" or wanted:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                 continue

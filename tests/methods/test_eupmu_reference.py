@@ -33,12 +33,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "weight-decay": {**SGD, "dual_weight_decay": 0.5},
     "proportional": {**SGD, "dual_proportional": 20.0, "maximum_dual": 1.1},
     "level-probe": {**LEVEL, "epsilon": 0.001},
-    "level-probe-demand": {**LEVEL, "epsilon": -0.05, "dual_optimizer": "adam", "scalarization": "normalized"},
+    "level-probe-demand": {**LEVEL, **SGD, "epsilon": -0.05, "scalarization": "normalized"},
     "level-probe-raw": {**LEVEL, "dual_signal": "raw", "scalarization": "log", "initial_dual": 0.2},
     "level-batch": {**LEVEL, "level_estimate": "batch", "dual_proportional": 0.0, "maximum_dual": 1.02},
     "level-batch-fast": {**LEVEL, "level_estimate": "batch", "reevaluate": False, "epsilon": 0.01},
     "level-ema": {**LEVEL, "level_estimate": "ema", "level_ema_decay": 0.5, "dual_signal": "raw"},
-    "level-ema-log": {**LEVEL, "level_estimate": "ema", "scalarization": "log", "epsilon": 0.02},
+    "level-ema-log": {**LEVEL, "level_estimate": "ema", "scalarization": "log", "epsilon": -0.03},
 }
 
 
@@ -65,9 +65,9 @@ class Dual:
 
     def __init__(self, options: dict[str, Any]) -> None:
         level = options.get("constraint") == "level"
-        self.optimizer = options.get("dual_optimizer", "sgd" if level else "adam")
+        self.optimizer = options.get("dual_optimizer", "adam")
         self.rate, self.decay = options.get("dual_learning_rate", 0.3), options.get("dual_weight_decay", 0.01)
-        self.gain, self.bound = options.get("dual_proportional", 10.0 if level else 0.0), options.get("maximum_dual")
+        self.gain, self.bound = options.get("dual_proportional", 30.0 if level else 0.0), options.get("maximum_dual")
         self.w = options.get("initial_dual", 1.0)
         self.m = self.v = self.slack = 0.0
         self.t = 0

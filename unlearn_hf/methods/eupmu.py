@@ -54,13 +54,8 @@ class EUPMUConfig(UnlearningConfig):
             "choices": list(SCALARIZATIONS),
         },
     )
-    dual_optimizer: str | None = field(
-        default=None,
-        metadata={
-            "help": "What moves the dual variable. Default: adam with constraint step (released code), sgd with level "
-            "(Adam takes no unit, so there it winds up slowly and stays high when the loss has long fallen).",
-            "choices": list(DUAL_OPTIMIZERS),
-        },
+    dual_optimizer: str = field(
+        default="adam", metadata={"help": "What moves the dual variable.", "choices": list(DUAL_OPTIMIZERS)}
     )
     dual_learning_rate: float = field(
         default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."}
@@ -70,7 +65,7 @@ class EUPMUConfig(UnlearningConfig):
         default=None,
         metadata={
             "help": "Part of the dual variable that is proportional to the violation measured last, beside the part "
-            "that sums violations up. Default: 0 with constraint step, 10 with level."
+            "that sums violations up. Default: 0 with constraint step, 30 with level."
         },
     )
     maximum_dual: float | None = field(
@@ -102,10 +97,8 @@ class EUPMUConfig(UnlearningConfig):
         check_choice("dual_signal", self.dual_signal, SIGNALS)
         check_choice("scalarization", self.scalarization, SCALARIZATIONS)
         level = self.constraint == "level"
-        if self.dual_optimizer is None:
-            self.dual_optimizer = "sgd" if level else "adam"
         if self.dual_proportional is None:
-            self.dual_proportional = 10.0 if level else 0.0
+            self.dual_proportional = 30.0 if level else 0.0
         check_choice("dual_optimizer", self.dual_optimizer, DUAL_OPTIMIZERS)
         for name in ("dual_learning_rate", "maximum_dual"):
             check_positive(name, getattr(self, name))
@@ -170,7 +163,7 @@ class EUPMUTrainer(UnlearningTrainer):
         super().__init__(*positional, **named)
         self.dual = DualVariable(
             self.args.initial_dual,
-            self.args.dual_optimizer or "adam",
+            self.args.dual_optimizer,
             self.args.dual_learning_rate,
             self.args.dual_weight_decay,
             self.args.dual_proportional or 0.0,
