@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from unlearn_hf.likelihood import answer_likelihood, label_counts
 
@@ -137,6 +138,11 @@ class RetainLevel:
         self._averages = list(state["averages"])
 
 
+def _local(parameter: nn.Parameter) -> Tensor:
+    """The values of a parameter that lie on this rank; writing to them writes to the parameter."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
+
+
 class RetainBudget:
     """Ends a run whose retain loss has risen by more than `retain_budget`, and goes back to weights within it.
 
@@ -154,7 +160,7 @@ class RetainBudget:
         self.level = level
         self.budget = budget
         self.exceeded: str | None = None
-        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor]] = []
         self._kept_step = 0
         self._kept_rise: float | None = None
 
@@ -169,10 +175,10 @@ class RetainBudget:
         if self.trainer.is_deepspeed_enabled:
             return
         if not self._kept:
-            trained = [parameter for parameter in self.trainer.model.parameters() if parameter.requires_grad]
-            self._kept = [(parameter, torch.empty_like(parameter, device="cpu")) for parameter in trained]
-        for parameter, copy in self._kept:
-            copy.copy_(parameter)
+            trained = [_local(parameter) for parameter in self.trainer.model.parameters() if parameter.requires_grad]
+            self._kept = [(values, torch.empty_like(values, device="cpu")) for values in trained]
+        for values, copy in self._kept:
+            copy.copy_(values)
 
     def settle(self) -> None:
         """Before weights leave the run: measure them, unless the last step did."""
@@ -201,8 +207,8 @@ class RetainBudget:
             outcome += f" ({100 * self._kept_rise:+.4g} %)"
         if self.trainer.is_deepspeed_enabled:
             outcome = "the weights after this step are kept (DeepSpeed holds them; lower learning_rate)"
-        for parameter, copy in self._kept:
-            parameter.copy_(copy)
+        for values, copy in self._kept:
+            values.copy_(copy)
         trainer = self.trainer
         self.exceeded = (
             f"step {step}: the retain loss is {100 * rise:.4g} % above its value before unlearning, beyond "

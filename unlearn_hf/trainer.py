@@ -445,5 +445,5 @@ class _UnlearningCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.trainer.retain_budget is not None and self.trainer.divergence is None:
+        if self.trainer.retain_budget is not None:
             self.trainer.retain_budget.finish()
