@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate import debug_launcher
+from accelerate import PartialState, debug_launcher
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from tests.conftest import build_model
 from tests.training import build_trainer, largest_difference, parameters
 from unlearn_hf.config import UnlearningConfig
-from unlearn_hf.retain_level import RetainProbe
+from unlearn_hf.retain_level import RetainBudget, RetainProbe
 from unlearn_hf.trainer import UnlearningTrainer
 
 # Gradient ascent on the very rows that are to be kept: their loss rises by 18 % in 9 steps.
@@ -144,6 +148,37 @@ def test_one_rank_or_two(tmp_path: Path) -> None:
         assert trainer.retain_level is not None
         assert found.pop("rise") == pytest.approx(trainer.retain_level.rise, abs=1e-5)
         assert largest_difference(parameters(trainer.model), found) < 2e-6
+
+
+def _sharded() -> None:
+    PartialState(cpu=True)
+    model = build_model()
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    level = SimpleNamespace(rise=0.0, step=0)
+    control = SimpleNamespace(should_training_stop=False)
+    trainer: Any = SimpleNamespace(
+        model=model,
+        is_deepspeed_enabled=False,
+        state=SimpleNamespace(global_step=0),
+        control=control,
+        is_world_process_zero=lambda: False,
+    )
+    budget = RetainBudget(trainer, level, 0.1)  # type: ignore[arg-type]
+    budget.begin()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    level.rise, level.step = 0.2, 1
+    budget.check(1)
+    assert control.should_training_stop
+    original = dict(build_model().named_parameters())
+    for name, parameter in model.named_parameters():
+        assert isinstance(parameter, DTensor)
+        assert torch.equal(parameter.full_tensor(), original[name])
+
+
+def test_every_rank_puts_back_its_shards() -> None:
+    debug_launcher(_sharded, num_processes=2)
 
 
 def test_a_budget_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
