@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
 import time
 from fnmatch import fnmatch
@@ -125,8 +124,8 @@ def unlearn(cell: dict[str, Any], study: Demo, epochs: int, folder: Path) -> dic
     trainer.train()
     outcome = {"steps": trainer.state.global_step, "tokens": budget.spent, "seconds": time.perf_counter() - start}
     evaluator = TofuEvaluator(study.data, reference=study.reference, batch_size=64, max_new_tokens=32)
-    found = evaluator(trainer.model, study.tokenizer, output_dir=folder)
-    row = cell | {name: found[name] for name in METRICS if name in found} | outcome
+    found = evaluator(trainer.model, study.tokenizer, output_dir=folder) | outcome
+    row = cell | {name: found[name] for name in (*METRICS, "steps", "tokens")}
     result.write_text(json.dumps(row, indent=2) + "\n")
     return row
 
@@ -135,32 +134,28 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| setting | learning rate | seeds | steps | " + " | ".join(METRICS) + " |", "|" + " --- |" * 9]
     for (setting, rate), cell in pd.DataFrame(rows).groupby(["setting", "learning_rate"], sort=False):
         texts = [f"{cell[name].mean():.3g} ({cell[name].min():.3g} - {cell[name].max():.3g})" for name in METRICS]
-        first = [setting, f"{rate:g}", str(len(cell)), f"{cell['steps'].mean():.0f}"]
-        lines.append("| " + " | ".join(first + texts) + " |")
+        steps = cell["steps"].mean()
+        lines.append(f"| {setting} | {rate:g} | {len(cell)} | {steps:.0f} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Each option against forgetting and utility (mean, min to max), and the methods against each other."""
     figure, frame = Figure(figsize=(15, 6), layout="constrained"), pd.DataFrame(rows)
-    for metric, across, line in zip(
-        METRICS[::2], ("forget_quality", "forget_prob"), figure.subplots(2, 4), strict=False
-    ):
-        for axes, option in zip(line, SWEEPS, strict=False):
+    for metric, line in zip(("forget_prob", "model_utility"), figure.subplots(2, 4), strict=True):
+        for axes, option in zip(line[:3], SWEEPS, strict=False):
             names = {name_of(option, value): str(value) for value in SWEEPS[option]}
             for rate, part in frame[frame["setting"].isin(names)].groupby("learning_rate"):
                 spread = part.groupby("setting")[metric].agg(["mean", "min", "max"]).reindex(list(names)).dropna()
                 errors = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
-                axes.errorbar(
-                    spread.index.map(names), spread["mean"], errors, marker="o", capsize=3, label=f"{rate:g}"
-                )
+                axes.errorbar(spread.index.map(names), spread["mean"], errors, marker="o", label=f"{rate:g}")
                 axes.legend(title="learning rate")
             axes.set(xlabel=f"EUPMU {option}", ylabel=metric)
         for name in METHOD_NAMES:
             part = frame[frame["setting"] == name]
-            line[-1].scatter(part[across], part["model_utility"], label=name)
-        line[-1].set(xlabel=across, ylabel="model_utility", title="equal compute")
-        line[-1].legend()
+            line[3].scatter(part["forget_quality"], part[metric], label=name)
+        line[3].set(xlabel="forget_quality", ylabel=metric, title="equal compute")
+        line[3].legend()
     figure.savefig(path, dpi=110)
 
 
@@ -176,7 +171,6 @@ def main() -> None:
     parser.add_argument("--retain_rows", type=int, default=160, help="TOFU: retain rows to train on")
     parser.add_argument("--evaluation_rows", type=int, default=100, help="TOFU: rows of each evaluation set")
     arguments = parser.parse_args()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     chosen = [name for name in SETTINGS if any(fnmatch(name, pattern) for pattern in arguments.settings)]
     if not chosen:
