@@ -260,6 +260,16 @@ def test_a_run_that_diverges_says_so(
     assert "**The run diverged**" in (tmp_path / "run" / "README.md").read_text()
 
 
+def test_a_run_that_spends_its_retain_budget_says_so(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    options = ("--learning_rate", "0.01", "--retain_budget", "1e-4", "--level_probe_interval", "1")
+    with pytest.warns(UserWarning, match="Retain budget spent at step"):
+        assert unlearn(*options, "--retain_weight", "0", method="graddiff") == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert "beyond retain_budget 0.0001" in record["retain_budget_spent"]
+    assert record["retain_budget_spent"] in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_fine_tuning_rows_hold_no_evaluation_rows() -> None:
     """TOFU's `world_facts` are evaluated, never trained on; only mini's own facts are."""
     from datasets import Dataset

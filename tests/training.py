@@ -23,8 +23,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
     "eupmu": ("eupmu", {"initial_dual": 0.0}),
-    "eupmu-level": ("eupmu", {"constraint": "level", "epsilon": 0.02}),
-    "eupmu-level-fast": ("eupmu", {"constraint": "level", "reevaluate": False, "initial_dual": 0.5}),
+    "eupmu-level-probe": (
+        "eupmu",
+        {"constraint": "level", "epsilon": 0.02, "level_probe_rows": 7, "level_probe_interval": 2},
+    ),
+    "eupmu-level-ema": ("eupmu", {"constraint": "level", "level_estimate": "ema", "dual_optimizer": "sgd"}),
+    "eupmu-level-fast": (
+        "eupmu",
+        {"constraint": "level", "level_estimate": "batch", "reevaluate": False, "initial_dual": 0.5},
+    ),
+    "npo-budget": ("npo", {"retain_budget": 100.0, "level_estimate": "ema"}),
+    "ngdiff-budget": ("ngdiff", {"retain_budget": 100.0, "level_probe_rows": 5, "level_probe_interval": 2}),
     "eupmu-step-fast": ("eupmu", {"constraint": "step", "reevaluate": False}),
     "eupmu-log": ("eupmu", {"constraint": "step", "scalarization": "log", "initial_dual": 0.5}),
     "eupmu-normalized-sgd": (

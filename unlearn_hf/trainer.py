@@ -24,6 +24,7 @@ from unlearn_hf.gradients import GradientBuffers
 from unlearn_hf.likelihood import answer_likelihood
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference import ReferenceModel, reference_nll
+from unlearn_hf.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.window import Losses, has_dropout, random_state, replay
 
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
@@ -52,6 +53,8 @@ class UnlearningTrainer(FinetuningTrainer):
 
     Attributes:
         divergence: why the run was stopped, or `None`.
+        retain_level: the rise of the retain loss since before unlearning, where something follows it.
+        retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
     Raises:
         ValueError: for bad arguments, before a model is loaded.
@@ -110,6 +113,11 @@ class UnlearningTrainer(FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self._non_finite_steps = 0
         self._repeats_dropout = has_dropout(self.model)
+        self.retain_level = RetainLevel(self) if self.follows_retain_level else None
+        self.retain_budget: RetainBudget | None = None
+        if args.retain_budget is not None:
+            assert self.retain_level is not None
+            self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -128,12 +136,22 @@ class UnlearningTrainer(FinetuningTrainer):
     @property
     def remeasures_retain_loss(self) -> bool:
         """Whether `after_step` gets the retain loss of the same batch after the step."""
-        return False
+        return self.args.retain_budget is not None and self.follows_batches
+
+    @property
+    def follows_retain_level(self) -> bool:
+        """Whether the rise of the retain loss since before unlearning is measured."""
+        return self.args.retain_budget is not None
 
     @property
     def needs_retain_reference(self) -> bool:
-        """Whether retain batches carry the NLL of the model before unlearning."""
-        return False
+        """Whether retain batches carry the NLL of the model before unlearning: what their loss is compared with."""
+        return self.follows_batches and self.retain_objective.name == "nll"
+
+    @property
+    def follows_batches(self) -> bool:
+        """Whether that rise is read from the retain loss of the steps, whatever its weight."""
+        return self.follows_retain_level and self.args.level_estimate != "probe"
 
     def loss_weights(self) -> tuple[float, float]:
         """Weights of forget and retain loss in this step (methods with one gradient)."""
@@ -176,6 +194,9 @@ class UnlearningTrainer(FinetuningTrainer):
         if self.gradient_level:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
+        for follower in (self.retain_level, self.retain_budget):
+            if follower is not None:
+                follower.begin()
 
     # ---- one optimizer step ------------------------------------------------------------------------------------
 
@@ -204,7 +225,8 @@ class UnlearningTrainer(FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
+                wanted = self.remeasures_retain_loss or self.follows_batches or self.gradient_level
+                if name == "forget" or wanted:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                 continue
@@ -292,7 +314,13 @@ class UnlearningTrainer(FinetuningTrainer):
         if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
             return
         assert self._losses is not None
-        self.after_step(self._losses, self.retain_loss_again() if self.remeasures_retain_loss else None)
+        after = self.retain_loss_again() if self.remeasures_retain_loss else None
+        step = self.state.global_step + 1
+        if self.retain_level is not None:
+            self.retain_level.follow(step, self._losses.retain if after is None else after)
+        self.after_step(self._losses, after)
+        if self.retain_budget is not None:
+            self.retain_budget.check(step)
 
     @torch.no_grad()
     def retain_loss_again(self) -> float:
@@ -319,6 +347,8 @@ class UnlearningTrainer(FinetuningTrainer):
             forget_norm, retain_norm = gram.diagonal().sqrt().tolist()
             values |= {"forget_gradient_norm": forget_norm, "retain_gradient_norm": retain_norm}
             values["gradient_cosine"] = gram[0, 1].item() / max(forget_norm * retain_norm, 1e-30)
+        if self.retain_level is not None:
+            values |= self.retain_level.measurements()
         for name, value in (values | self.measurements()).items():
             self._measurements.setdefault(name, []).append(value)
 
@@ -349,6 +379,8 @@ class UnlearningTrainer(FinetuningTrainer):
         if resume_from_checkpoint:
             state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
             self.load_method_state(state)
+            if self.retain_level is not None and "retain_level" in state:
+                self.retain_level.load_state_dict(state["retain_level"])
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def _measure_references(self) -> None:
@@ -379,10 +411,13 @@ class UnlearningTrainer(FinetuningTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
+        if _internal_call and self.retain_budget is not None:
+            self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
         # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
         if _internal_call and output_dir is not None and self.args.should_save:
-            torch.save(self.method_state(), Path(output_dir) / METHOD_STATE_FILE)
+            level = {} if self.retain_level is None else {"retain_level": self.retain_level.state_dict()}
+            torch.save(self.method_state() | level, Path(output_dir) / METHOD_STATE_FILE)
 
 
 class _UnlearningCallback(TrainerCallback):
@@ -406,3 +441,9 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer._optimizer_stepped()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.retain_budget is not None:
+            self.trainer.retain_budget.finish()

@@ -166,6 +166,7 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = getattr(trainer, "divergence", None)
+    budget = getattr(trainer, "retain_budget", None)
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()
@@ -177,7 +178,8 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
             print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    return {"divergence": divergence, "seconds": seconds, "metrics": metrics}
+    spent = budget.exceeded if budget is not None else None
+    return {"divergence": divergence, "retain_budget_spent": spent, "seconds": seconds, "metrics": metrics}
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
