@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unlearn_hf.backends import check_two_gradients
+from unlearn_hf.backends import check_two_gradients, reshard
 from unlearn_hf.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
 from unlearn_hf.config import UnlearningConfig
 from unlearn_hf.data.pairing import PairedDataset
@@ -207,6 +207,7 @@ class UnlearningTrainer(FinetuningTrainer):
                 if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
+                    reshard(model)
                 continue
             if self.gradients is not None:
                 context: Any = self.gradients.collect(name)
@@ -310,6 +311,7 @@ class UnlearningTrainer(FinetuningTrainer):
             with context, self.compute_loss_context_manager():
                 retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
                 total += self._objective_loss(model, "retain", retain)
+        reshard(model)
         return float(self.accelerator.reduce(total, "mean"))
 
     def _measure(self, losses: Losses, gram: Tensor | None) -> None:
