@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 TRAINABLE_DTYPES = ("float32", "bfloat16")
@@ -127,6 +128,15 @@ class UnlearningConfig(FinetuningConfig):
             "both: `cpu` frees one or two copies of accelerator memory. Default: where the gradients are."
         },
     )
+    log_gradient_geometry: str = field(
+        default="none",
+        metadata={
+            "help": "total: log norms and cosine of the two gradients with every method (those that need them do so "
+            "anyway). layers: also write them by layer and part to gradient_geometry.jsonl in the output folder. "
+            "Both keep the two gradients apart, as gradient surgery does: one more copy of the gradients.",
+            "choices": list(GEOMETRY_VIEWS),
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
@@ -136,6 +146,7 @@ class UnlearningConfig(FinetuningConfig):
         """
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
+        check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
         check_positive("beta", self.beta)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
