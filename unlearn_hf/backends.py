@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from unlearn_hf.config import FinetuningConfig
 
@@ -31,3 +33,14 @@ def check_two_gradients(args: FinetuningConfig, name: str) -> None:
     # Unsharded accumulators of FSDP2 live inside its own state and would mix the two objectives.
     options: Any = args.accelerator_config
     options.gradient_accumulation_kwargs = {**(options.gradient_accumulation_kwargs or {}), "sync_each_batch": True}
+
+
+def reshard(model: nn.Module) -> None:
+    """Give sharded modules their sharded parameters back after a forward pass that no backward pass follows.
+
+    Until then `model.parameters()` of FSDP2 are the gathered ones: `zero_grad` and clipping would miss the gradients,
+    and another forward pass would not see an update.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

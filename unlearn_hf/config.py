@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -148,6 +149,15 @@ class UnlearningConfig(FinetuningConfig):
     level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
     level_probe_interval: int = field(default=5, metadata={"help": "Optimizer steps between two probes."})
     level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
+    log_gradient_geometry: str = field(
+        default="none",
+        metadata={
+            "help": "total: log norms and cosine of the two gradients with every method (those that need them do so "
+            "anyway). layers: also write them by layer and part to gradient_geometry.jsonl in the output folder. "
+            "Both keep the two gradients apart, as gradient surgery does: one more copy of the gradients.",
+            "choices": list(GEOMETRY_VIEWS),
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
@@ -167,6 +177,7 @@ class UnlearningConfig(FinetuningConfig):
                 f"level_estimate: {self.level_estimate!r} follows retain_loss 'kl', which is zero before unlearning, "
                 "so that no share of it can be a budget; use level_estimate 'probe', which measures the NLL."
             )
+        check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
                 raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")

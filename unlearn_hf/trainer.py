@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unlearn_hf.backends import check_two_gradients
+from unlearn_hf.backends import check_two_gradients, reshard
 from unlearn_hf.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
 from unlearn_hf.config import UnlearningConfig
 from unlearn_hf.data.pairing import PairedDataset
 from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.gradient_geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.gradients import GradientBuffers
 from unlearn_hf.likelihood import answer_likelihood
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
@@ -83,7 +84,7 @@ class UnlearningTrainer(FinetuningTrainer):
         self.divergence: str | None = None
         self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
         self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
-        if self.gradient_level:
+        if self._keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
             if rows is None or len(rows) == 0:
@@ -107,6 +108,8 @@ class UnlearningTrainer(FinetuningTrainer):
             **trainer_arguments,
         )
         self.gradients: GradientBuffers | None = None
+        self._geometry: GradientGeometryFile | None = None
+        self._grams: Tensor | None = None
         self.reference = ReferenceModel(self.model) if self.retain_objective.reference == "logits" else None
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
@@ -158,14 +161,14 @@ class UnlearningTrainer(FinetuningTrainer):
         raise NotImplementedError
 
     def gradient_weights(self, gram: Tensor | None, losses: Losses) -> tuple[float, float]:
-        """Weights of forget and retain gradient in this step (methods with two gradients).
+        """Weights of forget and retain gradient in this step (methods with two gradients; else those of the losses).
 
         Args:
             gram: inner products of the two gradients, `[2, 2]` float64 on the CPU, forget first; `None` unless
                 `needs_gram`.
             losses: the two losses of the whole step.
         """
-        raise NotImplementedError
+        return self.loss_weights()
 
     def before_step(self, losses: Losses) -> None:
         """Called when gradients are final and parameters still old; `losses` are those of the whole step."""
@@ -191,12 +194,20 @@ class UnlearningTrainer(FinetuningTrainer):
 
     def training_begins(self) -> None:
         """Called when model and optimizer are wrapped and restored, before the first step."""
-        if self.gradient_level:
+        if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         for follower in (self.retain_level, self.retain_budget):
             if follower is not None:
                 follower.begin()
+        if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
+            names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+            self._geometry = GradientGeometryFile(Path(str(self.args.output_dir)), names, self.state.global_step)
+
+    @property
+    def _keeps_gradients_apart(self) -> bool:
+        """Whether there are two gradients to choose weights from, or to look at."""
+        return self.gradient_level or self.args.log_gradient_geometry != "none"
 
     # ---- one optimizer step ------------------------------------------------------------------------------------
 
@@ -206,7 +217,7 @@ class UnlearningTrainer(FinetuningTrainer):
         assert window is not None
         window.seen += 1
         if window.seen == 1:
-            self._weights = (1.0, 1.0) if self.gradient_level else self.loss_weights()
+            self._weights = (1.0, 1.0) if self.gradients is not None else self.loss_weights()
         if self.is_deepspeed_enabled:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
@@ -229,6 +240,7 @@ class UnlearningTrainer(FinetuningTrainer):
                 if name == "forget" or wanted:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
+                    reshard(model)
                 continue
             if self.gradients is not None:
                 context: Any = self.gradients.collect(name)
@@ -274,10 +286,13 @@ class UnlearningTrainer(FinetuningTrainer):
         """All gradients are there: reduce losses, combine gradients, or stop a run that diverges."""
         assert self.window is not None
         losses = self._losses = self.window.reduced(self.accelerator)
+        scaler = getattr(self.accelerator, "scaler", None)
         gram = None
-        if self.gradients is not None and self.needs_gram:
-            scaler = getattr(self.accelerator, "scaler", None)
-            gram = self.gradients.gram(scaler.get_scale() if scaler is not None else 1.0)
+        if self.gradients is not None and (
+            self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none"
+        ):
+            self._grams = self.gradients.grams(scaler.get_scale() if scaler is not None else 1.0)
+            gram = self._grams.sum(0)
         if self._diverged(losses, gram):
             for parameter in model.parameters():
                 parameter.grad = None
@@ -285,7 +300,12 @@ class UnlearningTrainer(FinetuningTrainer):
                 self.gradients.clear()
             return
         if self.gradients is not None:
-            self._weights = self.gradient_weights(gram, losses)
+            if scaler is not None and gram is not None and not torch.isfinite(gram).all():
+                # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would
+                # hide it. The method does not choose, so its state stays as it is.
+                gram, self._grams, self._weights = None, None, (1.0, 1.0)
+            else:
+                self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
             self.gradients.combine(self._weights)
         self._measure(losses, gram)
         self.before_step(losses)
@@ -338,15 +358,14 @@ class UnlearningTrainer(FinetuningTrainer):
             with context, self.compute_loss_context_manager():
                 retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
                 total += self._objective_loss(model, "retain", retain)
+        reshard(model)
         return float(self.accelerator.reduce(total, "mean"))
 
     def _measure(self, losses: Losses, gram: Tensor | None) -> None:
         values = {"forget_loss": losses.forget, "retain_loss": losses.retain}
         values |= {"forget_weight": self._weights[0], "retain_weight": self._weights[1]}
         if gram is not None:
-            forget_norm, retain_norm = gram.diagonal().sqrt().tolist()
-            values |= {"forget_gradient_norm": forget_norm, "retain_gradient_norm": retain_norm}
-            values["gradient_cosine"] = gram[0, 1].item() / max(forget_norm * retain_norm, 1e-30)
+            values |= norms_and_cosine(gram)
         if self.retain_level is not None:
             values |= self.retain_level.measurements()
         for name, value in (values | self.measurements()).items():
@@ -357,6 +376,8 @@ class UnlearningTrainer(FinetuningTrainer):
         if "loss" in logs and self._measurements:
             logs.update({name: sum(values) / len(values) for name, values in self._measurements.items()})
             self._measurements.clear()
+            if self._geometry is not None and self._grams is not None:
+                self._geometry.write(self.state.global_step, self._grams, self._weights)
         super().log(logs, start_time)
 
     # ---- before, after and between runs ------------------------------------------------------------------------
