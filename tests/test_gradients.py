@@ -36,6 +36,20 @@ def test_collect_gram_combine(parameters: list[torch.nn.Parameter], passes: int,
     assert buffers.gram().eq(0).all()
 
 
+def test_one_gram_for_each_parameter(parameters: list[torch.nn.Parameter]) -> None:
+    buffers = GradientBuffers(parameters)
+    for name, index in (("forget", 0), ("retain", 1)):
+        with buffers.collect(name):
+            (two_losses(parameters)[index] * 8).backward()
+    a, b = (parameter.detach().double() for parameter in parameters)
+    zero = torch.zeros((), dtype=torch.float64)  # the second parameter has no forget gradient
+    first = torch.stack([torch.stack([a @ a, a @ b]), torch.stack([a @ b, b @ b])])
+    second = torch.stack([torch.stack([zero, zero]), torch.stack([zero, a @ a])])
+    found = buffers.grams(scale=8.0)
+    torch.testing.assert_close(found, torch.stack([first, second]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.sum(0), buffers.gram(scale=8.0))
+
+
 def test_gram_is_free_of_the_loss_scale(parameters: list[torch.nn.Parameter]) -> None:
     grams = []
     for scale in (1.0, 1024.0):

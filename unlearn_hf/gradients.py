@@ -63,8 +63,36 @@ class GradientBuffers:
                 buffer[index] = collected
                 parameter.grad = gradient
 
+    def grams(self, scale: float = 1.0) -> Tensor:
+        """Inner products of the collected gradients, for each trained parameter by itself.
+
+        Args:
+            scale: the factor the loss was multiplied by (a gradient scaler's); the result is divided by its square.
+
+        Returns:
+            `[P, K, K]` float64 on the CPU: `P` parameters in the order of `parameters`, `K` objectives in the order
+            of `names`. Products are taken in float32. A missing gradient counts as zero. Over sharded parameters the
+            products are those of the whole tensors, so every rank must call this.
+        """
+        size = len(self.names)
+        places: list[tuple[int, int, int]] = []
+        products: list[Tensor] = []
+        for index, gradients in enumerate(zip(*(self._buffers[name] for name in self.names), strict=True)):
+            for i in range(size):
+                for j in range(i, size):
+                    if gradients[i] is not None and gradients[j] is not None:
+                        places.append((index, i, j))
+                        products.append(_inner_product(gradients[i], gradients[j]))
+        grams = torch.zeros(len(self.parameters), size, size, dtype=torch.float64)
+        if products:
+            # one copy to the CPU for all of them
+            values = torch.stack(products).cpu().double() / scale**2
+            parameter, row, column = torch.tensor(places).unbind(1)
+            grams[parameter, row, column] = grams[parameter, column, row] = values
+        return grams
+
     def gram(self, scale: float = 1.0) -> Tensor:
-        """Inner products of the collected gradients over all trained parameters.
+        """Inner products of the collected gradients over all trained parameters: the sum of `grams` over them.
 
         Args:
             scale: the factor the loss was multiplied by (a gradient scaler's); the result is divided by its square.
@@ -73,18 +101,7 @@ class GradientBuffers:
             `[K, K]` float64 on the CPU, `K` the number of objectives in the order of `names`. Products are taken in
             float32 within a tensor and summed over tensors in float64. A missing gradient counts as zero.
         """
-        size = len(self.names)
-        entries = [(i, j) for i in range(size) for j in range(i, size)]
-        products: dict[tuple[int, int], list[Tensor]] = {entry: [] for entry in entries}
-        for gradients in zip(*(self._buffers[name] for name in self.names), strict=True):
-            for i, j in entries:
-                if gradients[i] is not None and gradients[j] is not None:
-                    products[i, j].append(_inner_product(gradients[i], gradients[j]))
-        gram = torch.zeros(size, size, dtype=torch.float64)
-        for (i, j), values in products.items():
-            if values:
-                gram[i, j] = gram[j, i] = torch.stack(values).cpu().double().sum() / scale**2
-        return gram
+        return self.grams(scale).sum(0)
 
     def combine(self, weights: Sequence[float]) -> None:
         """Set `.grad` of every parameter to the weighted sum of the buffers, and clear them.
