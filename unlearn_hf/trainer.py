@@ -126,9 +126,14 @@ class UnlearningTrainer(FinetuningTrainer):
         return self.needs_gram
 
     @property
-    def remeasures_retain_loss(self) -> bool:
-        """Whether `after_step` gets the retain loss of the same batch after the step."""
-        return False
+    def remeasured(self) -> tuple[str, ...]:
+        """Which losses (`"forget"`, `"retain"`) `after_step` gets again, of the same batch after the step."""
+        return ()
+
+    @property
+    def needs_retain_loss(self) -> bool:
+        """Whether the retain loss is wanted in a step that gives it no weight."""
+        return self.gradient_level or "retain" in self.remeasured
 
     @property
     def needs_retain_reference(self) -> bool:
@@ -149,19 +154,39 @@ class UnlearningTrainer(FinetuningTrainer):
         """
         raise NotImplementedError
 
+    def parameter_weights(self, grams: Tensor, losses: Losses, weights: tuple[float, float]) -> Tensor | None:
+        """Weights of forget and retain gradient for each parameter by itself, for methods that work tensor by tensor.
+
+        Args:
+            grams: inner products of the two gradients of each trained parameter, `[P, 2, 2]` float64 on the CPU.
+            losses: the two losses of the whole step.
+            weights: what `gradient_weights` gave.
+
+        Returns:
+            `[P, 2]`, or `None` where `weights` hold for all parameters. Called only with `needs_gram`.
+        """
+        return None
+
+    def gradients_collected(self, scale: float) -> None:
+        """Called when both gradients are final, before their inner products are taken (methods with two gradients).
+
+        Args:
+            scale: the factor a gradient scaler has multiplied both gradients by.
+        """
+
     def before_step(self, losses: Losses) -> None:
         """Called when gradients are final and parameters still old; `losses` are those of the whole step."""
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Update what the method carries. Called after every optimizer step that was not skipped.
 
         Args:
             before: losses of the step, with the parameters before it.
-            after: the retain loss on the same batch with the parameters after it, if `remeasures_retain_loss`.
+            after: losses of the same batch with the parameters after it; NaN for those that are not in `remeasured`.
         """
 
     def method_state(self) -> dict[str, Any]:
-        """What a resumed run must know beyond parameters and optimizer: numbers and tensors."""
+        """What a resumed run must know beyond parameters and optimizer: numbers and tensors; called on every rank."""
         return {}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
@@ -204,7 +229,7 @@ class UnlearningTrainer(FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
+                if name == "forget" or self.needs_retain_loss:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                 continue
@@ -227,9 +252,9 @@ class UnlearningTrainer(FinetuningTrainer):
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
-                if name == "retain" and self._repeats_dropout and self.remeasures_retain_loss:
+                if name in self.remeasured and self._repeats_dropout:
                     assert self.window is not None
-                    self.window.random_states.append(random_state(self.args.device))
+                    self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs[name])
                 assert self.window is not None
                 self.window.record(name, part)
@@ -252,10 +277,14 @@ class UnlearningTrainer(FinetuningTrainer):
         """All gradients are there: reduce losses, combine gradients, or stop a run that diverges."""
         assert self.window is not None
         losses = self._losses = self.window.reduced(self.accelerator)
-        gram = None
-        if self.gradients is not None and self.needs_gram:
+        gram = grams = None
+        if self.gradients is not None:
             scaler = getattr(self.accelerator, "scaler", None)
-            gram = self.gradients.gram(scaler.get_scale() if scaler is not None else 1.0)
+            scale = scaler.get_scale() if scaler is not None else 1.0
+            self.gradients_collected(scale)
+            if self.needs_gram:
+                grams = self.gradients.grams(scale)
+                gram = grams.sum(0)
         if self._diverged(losses, gram):
             for parameter in model.parameters():
                 parameter.grad = None
@@ -264,7 +293,8 @@ class UnlearningTrainer(FinetuningTrainer):
             return
         if self.gradients is not None:
             self._weights = self.gradient_weights(gram, losses)
-            self.gradients.combine(self._weights)
+            by_parameter = self.parameter_weights(grams, losses, self._weights) if grams is not None else None
+            self.gradients.combine(self._weights if by_parameter is None else by_parameter)
         self._measure(losses, gram)
         self.before_step(losses)
 
@@ -292,24 +322,25 @@ class UnlearningTrainer(FinetuningTrainer):
         if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
             return
         assert self._losses is not None
-        self.after_step(self._losses, self.retain_loss_again() if self.remeasures_retain_loss else None)
+        again = {name: self.loss_again(name) for name in self.remeasured}
+        self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
 
     @torch.no_grad()
-    def retain_loss_again(self) -> float:
-        """The retain loss of this step's batches with the parameters as they are now.
+    def loss_again(self, name: str) -> float:
+        """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step; averaged over ranks, so that every rank
-        holds the same number.
+        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        ranks, so that every rank holds the same number.
         """
         assert self.window is not None
         model, window = self._model_for_evaluation(), self.window
         total = torch.zeros((), device=self.args.device)
+        states = window.random_states.get(name)
         for index, batch in enumerate(window.batches):
-            states = window.random_states
             context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
             with context, self.compute_loss_context_manager():
-                retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
-                total += self._objective_loss(model, "retain", retain)
+                inputs: Any = self._prepare_inputs({name: batch[name]})[name]
+                total += self._objective_loss(model, name, inputs)
         return float(self.accelerator.reduce(total, "mean"))
 
     def _measure(self, losses: Losses, gram: Tensor | None) -> None:
@@ -381,8 +412,10 @@ class UnlearningTrainer(FinetuningTrainer):
         """Save the model or adapter; inside a checkpoint also the state of the method."""
         super().save_model(output_dir, _internal_call)
         # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
-        if _internal_call and output_dir is not None and self.args.should_save:
-            torch.save(self.method_state(), Path(output_dir) / METHOD_STATE_FILE)
+        if _internal_call and output_dir is not None:
+            state = self.method_state()  # every rank takes part where the state is sharded
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
 
 
 class _UnlearningCallback(TrainerCallback):

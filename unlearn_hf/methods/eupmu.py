@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unlearn_hf.config import UnlearningConfig, check_choice, check_positive
 from unlearn_hf.methods.dual_variable import DualVariable
+from unlearn_hf.methods.retain_level import retain_loss_before_unlearning
 from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.trainer import UnlearningTrainer
 from unlearn_hf.window import Losses
@@ -153,9 +154,14 @@ class EUPMUTrainer(UnlearningTrainer):
         return self.args.scalarization == "log" or self._updates_first
 
     @property
-    def remeasures_retain_loss(self) -> bool:
+    def remeasured(self) -> tuple[str, ...]:
         """One forward pass after the step, except in the fast form."""
-        return self.args.reevaluate
+        return ("retain",) if self.args.reevaluate else ()
+
+    @property
+    def needs_retain_loss(self) -> bool:
+        """The dual follows the retain loss also where it is zero."""
+        return True
 
     @property
     def needs_retain_reference(self) -> bool:
@@ -178,15 +184,15 @@ class EUPMUTrainer(UnlearningTrainer):
             return forget, retain
         return forget / max(losses.forget, _SMALLEST), retain / max(losses.retain, _SMALLEST)
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Move the dual variable by what the step did to the retain loss."""
         if self._updates_first:
             return
         if self.args.constraint == "level":
-            self.dual.descend(self._slack(self._reference_loss(), before.retain if after is None else after))
+            now = after if self.args.reevaluate else before
+            self.dual.descend(self._slack(retain_loss_before_unlearning(self), now.retain))
         else:
-            assert after is not None
-            self.dual.descend(self._slack(before.retain, after))
+            self.dual.descend(self._slack(before.retain, after.retain))
 
     def _slack(self, earlier: float, later: float) -> float:
         """How much less than `epsilon` the retain signal has risen from `earlier` to `later`."""
@@ -198,15 +204,6 @@ class EUPMUTrainer(UnlearningTrainer):
             rate = self._get_learning_rate()
             change = change / rate if rate > 0 else 0.0
         return change + self.args.epsilon
-
-    def _reference_loss(self) -> float:
-        """Retain loss of this step's rows under the model before unlearning."""
-        if not self.needs_retain_reference:
-            return 0.0
-        assert self.window is not None
-        total = sum(batch["retain"]["reference_nll"].sum() for batch in self.window.batches)
-        share = total.to(self.args.device) / self.window.totals.of("tokens", "retain")
-        return float(self.accelerator.reduce(share, "mean"))
 
     def measurements(self) -> dict[str, float]:
         """The dual variable in force in this step."""
