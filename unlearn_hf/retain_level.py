@@ -59,6 +59,19 @@ class RetainProbe:
         return nll_sum / max(tokens, 1.0)
 
 
+def retain_loss_before_unlearning(trainer: UnlearningTrainer) -> float:
+    """Retain loss of this step's rows under the model before unlearning, in nats per token.
+
+    Zero for the KL divergence of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
+    """
+    if not trainer.needs_retain_reference:
+        return 0.0
+    assert trainer.window is not None
+    total = torch.stack([batch["retain"]["reference_nll"].sum() for batch in trainer.window.batches]).sum()
+    share = total.to(trainer.args.device) / trainer.window.totals.of("tokens", "retain")
+    return float(trainer.accelerator.reduce(share, "mean"))
+
+
 class RetainLevel:
     """The retain loss compared with that of the model before unlearning.
 
@@ -109,20 +122,10 @@ class RetainLevel:
                 self.measure(step)
             return
         decay = self.trainer.args.level_ema_decay if self.estimate == "ema" else 0.0
-        seen = (loss, self._reference_loss(), 1.0)
+        seen = (loss, retain_loss_before_unlearning(self.trainer), 1.0)
         self._averages = [decay * old + (1 - decay) * new for old, new in zip(self._averages, seen, strict=True)]
         self.current, self.base = (average / self._averages[2] for average in self._averages[:2])
         self.step = step
-
-    def _reference_loss(self) -> float:
-        """Retain loss of this step's rows under the model before unlearning."""
-        trainer = self.trainer
-        if not trainer.needs_retain_reference:
-            return 0.0
-        assert trainer.window is not None
-        total = torch.stack([batch["retain"]["reference_nll"].sum() for batch in trainer.window.batches]).sum()
-        share = total.to(trainer.args.device) / trainer.window.totals.of("tokens", "retain")
-        return float(trainer.accelerator.reduce(share, "mean"))
 
     def measurements(self) -> dict[str, float]:
         """The rise as last measured, for the log."""

@@ -137,9 +137,14 @@ class UnlearningTrainer(FinetuningTrainer):
         return self.needs_gram
 
     @property
-    def remeasures_retain_loss(self) -> bool:
-        """Whether `after_step` gets the retain loss of the same batch after the step."""
-        return self.args.retain_budget is not None and self.follows_batches
+    def remeasured(self) -> tuple[str, ...]:
+        """Which losses (`"forget"`, `"retain"`) `after_step` gets again, of the same batch after the step."""
+        return ("retain",) if self.args.retain_budget is not None and self.follows_batches else ()
+
+    @property
+    def needs_retain_loss(self) -> bool:
+        """Whether the retain loss is wanted in a step that gives it no weight."""
+        return self.gradient_level or self.follows_batches or "retain" in self.remeasured
 
     @property
     def follows_retain_level(self) -> bool:
@@ -170,19 +175,39 @@ class UnlearningTrainer(FinetuningTrainer):
         """
         return self.loss_weights()
 
+    def parameter_weights(self, grams: Tensor, losses: Losses, weights: tuple[float, float]) -> Tensor | None:
+        """Weights of forget and retain gradient for each parameter by itself, for methods that work tensor by tensor.
+
+        Args:
+            grams: inner products of the two gradients of each trained parameter, `[P, 2, 2]` float64 on the CPU.
+            losses: the two losses of the whole step.
+            weights: what `gradient_weights` gave.
+
+        Returns:
+            `[P, 2]`, or `None` where `weights` hold for all parameters. Called only with `needs_gram`.
+        """
+        return None
+
+    def gradients_collected(self, scale: float) -> None:
+        """Called when both gradients are final, before their inner products are taken (methods with two gradients).
+
+        Args:
+            scale: the factor a gradient scaler has multiplied both gradients by.
+        """
+
     def before_step(self, losses: Losses) -> None:
         """Called when gradients are final and parameters still old; `losses` are those of the whole step."""
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Update what the method carries. Called after every optimizer step that was not skipped.
 
         Args:
             before: losses of the step, with the parameters before it.
-            after: the retain loss on the same batch with the parameters after it, if `remeasures_retain_loss`.
+            after: losses of the same batch with the parameters after it; NaN for those that are not in `remeasured`.
         """
 
     def method_state(self) -> dict[str, Any]:
-        """What a resumed run must know beyond parameters and optimizer: numbers and tensors."""
+        """What a resumed run must know beyond parameters and optimizer: numbers and tensors; called on every rank."""
         return {}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
@@ -236,8 +261,7 @@ class UnlearningTrainer(FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                wanted = self.remeasures_retain_loss or self.follows_batches or self.gradient_level
-                if name == "forget" or wanted:
+                if name == "forget" or self.needs_retain_loss:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                     reshard(model)
@@ -261,9 +285,9 @@ class UnlearningTrainer(FinetuningTrainer):
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
-                if name == "retain" and self._repeats_dropout and self.remeasures_retain_loss:
+                if name in self.remeasured and self._repeats_dropout:
                     assert self.window is not None
-                    self.window.random_states.append(random_state(self.args.device))
+                    self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs[name])
                 assert self.window is not None
                 self.window.record(name, part)
@@ -287,12 +311,13 @@ class UnlearningTrainer(FinetuningTrainer):
         assert self.window is not None
         losses = self._losses = self.window.reduced(self.accelerator)
         scaler = getattr(self.accelerator, "scaler", None)
-        gram = None
-        if self.gradients is not None and (
-            self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none"
-        ):
-            self._grams = self.gradients.grams(scaler.get_scale() if scaler is not None else 1.0)
-            gram = self._grams.sum(0)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        gram = self._grams = None
+        if self.gradients is not None:
+            self.gradients_collected(scale)
+            if self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none":
+                self._grams = self.gradients.grams(scale)
+                gram = self._grams.sum(0)
         if self._diverged(losses, gram):
             for parameter in model.parameters():
                 parameter.grad = None
@@ -300,15 +325,25 @@ class UnlearningTrainer(FinetuningTrainer):
                 self.gradients.clear()
             return
         if self.gradients is not None:
-            if scaler is not None and gram is not None and not torch.isfinite(gram).all():
-                # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would
-                # hide it. The method does not choose, so its state stays as it is.
-                gram, self._grams, self._weights = None, None, (1.0, 1.0)
-            else:
-                self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
-            self.gradients.combine(self._weights)
+            gram = self._combine_gradients(gram, losses)
         self._measure(losses, gram)
         self.before_step(losses)
+
+    def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
+        """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
+        assert self.gradients is not None
+        if gram is not None and not torch.isfinite(gram).all():
+            # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would hide
+            # it. The method does not choose, so its state stays as it is.
+            self._grams, self._weights = None, (1.0, 1.0)
+            self.gradients.combine(self._weights)
+            return None
+        self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
+        by_parameter = None
+        if self.needs_gram and self._grams is not None:
+            by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+        self.gradients.combine(self._weights if by_parameter is None else by_parameter)
+        return gram
 
     def _diverged(self, losses: Losses, gram: Tensor | None) -> bool:
         """Whether to stop here. Overflow under a gradient scaler is normal and only counts when it does not end."""
@@ -334,30 +369,30 @@ class UnlearningTrainer(FinetuningTrainer):
         if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
             return
         assert self._losses is not None
-        after = self.retain_loss_again() if self.remeasures_retain_loss else None
+        again = {name: self.loss_again(name) for name in self.remeasured}
         step = self.state.global_step + 1
         if self.retain_level is not None:
-            self.retain_level.follow(step, self._losses.retain if after is None else after)
-        self.after_step(self._losses, after)
+            self.retain_level.follow(step, again.get("retain", self._losses.retain))
+        self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
         if self.retain_budget is not None:
             self.retain_budget.check(step)
 
     @torch.no_grad()
-    def retain_loss_again(self) -> float:
-        """The retain loss of this step's batches with the parameters as they are now.
+    def loss_again(self, name: str) -> float:
+        """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step; averaged over ranks, so that every rank
-        holds the same number.
+        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        ranks, so that every rank holds the same number.
         """
         assert self.window is not None
         model, window = self._model_for_evaluation(), self.window
         total = torch.zeros((), device=self.args.device)
+        states = window.random_states.get(name)
         for index, batch in enumerate(window.batches):
-            states = window.random_states
             context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
             with context, self.compute_loss_context_manager():
-                retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
-                total += self._objective_loss(model, "retain", retain)
+                inputs: Any = self._prepare_inputs({name: batch[name]})[name]
+                total += self._objective_loss(model, name, inputs)
         reshard(model)
         return float(self.accelerator.reduce(total, "mean"))
 
@@ -436,9 +471,12 @@ class UnlearningTrainer(FinetuningTrainer):
             self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
         # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
-        if _internal_call and output_dir is not None and self.args.should_save:
-            level = {} if self.retain_level is None else {"retain_level": self.retain_level.state_dict()}
-            torch.save(self.method_state() | level, Path(output_dir) / METHOD_STATE_FILE)
+        if _internal_call and output_dir is not None:
+            state = self.method_state()  # every rank takes part where the state is sharded
+            if self.retain_level is not None:
+                state = state | {"retain_level": self.retain_level.state_dict()}
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
 
 
 class _UnlearningCallback(TrainerCallback):

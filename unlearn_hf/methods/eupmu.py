@@ -188,10 +188,10 @@ class EUPMUTrainer(UnlearningTrainer):
         return self.args.constraint == "level" or super().follows_retain_level
 
     @property
-    def remeasures_retain_loss(self) -> bool:
+    def remeasured(self) -> tuple[str, ...]:
         """One forward pass after the step, except in the fast form, and where a probe measures instead."""
         probed = self.args.constraint == "level" and self.args.level_estimate == "probe"
-        return (self.args.reevaluate and not probed) or super().remeasures_retain_loss
+        return ("retain",) if self.args.reevaluate and not probed else super().remeasured
 
     def loss_weights(self) -> tuple[float, float]:
         """`(1, dual)`, divided by `1 + dual` when normalized."""
@@ -209,7 +209,7 @@ class EUPMUTrainer(UnlearningTrainer):
             return forget, retain
         return forget / max(losses.forget, _SMALLEST), retain / max(losses.retain, _SMALLEST)
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Move the dual variable by what the step did to the retain loss."""
         if self._updates_first:
             return
@@ -221,8 +221,7 @@ class EUPMUTrainer(UnlearningTrainer):
                 assert level.current is not None
                 self.dual.descend(self._slack(level.base, level.current))
         else:
-            assert after is not None
-            self.dual.descend(self._slack(before.retain, after))
+            self.dual.descend(self._slack(before.retain, after.retain))
 
     def _slack(self, earlier: float, later: float) -> float:
         """How much less than is tolerated the retain signal has risen from `earlier` to `later`."""
