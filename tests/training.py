@@ -49,6 +49,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "surgery": ("gradient_surgery", {}),
     "surgery-pcgrad": ("gradient_surgery", {"rule": "pcgrad"}),
     "surgery-cagrad": ("gradient_surgery", {"rule": "cagrad"}),
+    "gru": ("gru", {"forget_loss": "ga"}),
+    "gru-npo-cpu": ("gru", {"retain_momentum": 0.8, "gradient_buffer_device": "cpu"}),
+    "gdr-gma": ("gdr_gma", {"magnitude_slope": 5.0}),
+    "gdr-gma-level": ("gdr_gma", {"retain_level": 6.0, "forget_loss": "npo", "retain_loss": "nll"}),
+    "pdu": ("pdu", {"initial_dual": 0.0}),
+    "pdu-level": ("pdu", {"retain_level": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
+    "pdu-kl": ("pdu", {"retain_loss": "kl"}),
+    "famo": ("famo", {}),
+    "famo-simnpo": ("famo", {"forget_loss": "simnpo", "beta": 0.2, "logit_learning_rate": 0.5}),
 }
 
 
