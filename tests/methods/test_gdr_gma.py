@@ -92,7 +92,7 @@ def test_the_trainer_rectifies_each_tensor_by_itself(tmp_path: Path) -> None:
 def test_it_forgets_below_the_level_and_repairs_above(tmp_path: Path) -> None:
     weights = []
     for level in (3.0, 9.0):
-        trainer = build_trainer("gdr-gma", tmp_path, retain_level=level, magnitude_slope=100.0, max_steps=1)
+        trainer = build_trainer("gdr-gma", tmp_path, largest_retain_loss=level, magnitude_slope=100.0, max_steps=1)
         trainer.train()
         weights.append(trainer.state.log_history[0]["forget_weight"])
     assert weights[0] < 1e-6
@@ -103,7 +103,7 @@ def test_it_forgets_below_the_level_and_repairs_above(tmp_path: Path) -> None:
     ("options", "field"),
     [
         ({"magnitude_slope": 0.0}, "magnitude_slope"),
-        ({"retain_level": 0.0}, "retain_level"),
+        ({"largest_retain_loss": 0.0}, "largest_retain_loss"),
         ({"retain_tolerance": float("inf")}, "retain_tolerance"),
     ],
 )

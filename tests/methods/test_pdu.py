@@ -17,7 +17,7 @@ def logged(trainer: Any, name: str) -> list[float]:
 
 def test_the_dual_follows_the_level(tmp_path: Path) -> None:
     """`dual <- max(0, dual + step (l_r - level))`, the dual in force being that of the step before."""
-    options: dict[str, Any] = {"retain_level": 6.05, "dual_learning_rate": 2.0, "initial_dual": 0.1}
+    options: dict[str, Any] = {"largest_retain_loss": 6.05, "dual_learning_rate": 2.0, "initial_dual": 0.1}
     trainer = build_trainer("pdu", tmp_path, max_steps=6, learning_rate=0.2, **options)
     trainer.train()
     expected = 0.1
@@ -34,10 +34,10 @@ def test_the_dual_follows_the_level(tmp_path: Path) -> None:
 
 
 def test_it_stays_at_zero_while_the_loss_is_low_and_rises_again(tmp_path: Path) -> None:
-    low = build_trainer("pdu", tmp_path, retain_level=20.0)
+    low = build_trainer("pdu", tmp_path, largest_retain_loss=20.0)
     low.train()
     assert low.dual.value == 0.0
-    high = build_trainer("pdu", tmp_path, retain_level=1.0)
+    high = build_trainer("pdu", tmp_path, largest_retain_loss=1.0)
     high.train()
     assert high.dual.value > 5.0
 
@@ -62,7 +62,7 @@ def test_nothing_moves_during_warm_up(tmp_path: Path) -> None:
         ({"dual_learning_rate": 0.0}, "dual_learning_rate"),
         ({"initial_dual": -1.0}, "initial_dual"),
         ({"dual_warmup_epochs": -1}, "dual_warmup_epochs"),
-        ({"retain_level": -1.0}, "retain_level"),
+        ({"largest_retain_loss": -1.0}, "largest_retain_loss"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], field: str, tmp_path: Path) -> None:

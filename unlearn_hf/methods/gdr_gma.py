@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from unlearn_hf.config import check_positive
+from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.methods.gram_weightings import Weights
-from unlearn_hf.methods.retain_level import RetainLevelConfig, RetainLevelTrainer
 from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.window import Losses
 
 
 @dataclass
-class GDRGMAConfig(RetainLevelConfig):
+class GDRGMAConfig(BoundedRetainLossConfig):
     """Arguments of `GDRGMATrainer`."""
 
     forget_loss: str = field(
@@ -65,7 +65,7 @@ def rectified_weights(grams: Tensor, weights: Weights) -> Tensor:
     return torch.stack([forget - retain * shares[:, 0], retain - forget * shares[:, 1]], dim=1)
 
 
-class GDRGMATrainer(RetainLevelTrainer):
+class GDRGMATrainer(BoundedRetainLossTrainer):
     """Direction-rectified and magnitude-adjusted gradients: `d = s g_f' + (1 - s) g_r'`, tensor by tensor.
 
     In each tensor where the two gradients conflict, each loses its part against the other (`rectified_weights`). Then
@@ -92,7 +92,7 @@ class GDRGMATrainer(RetainLevelTrainer):
 
     def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
         """The magnitudes, the same for all tensors."""
-        return magnitudes(losses.retain, self.retain_level(), self.args.magnitude_slope)
+        return magnitudes(losses.retain, self.allowed_retain_loss(), self.args.magnitude_slope)
 
     def parameter_weights(self, grams: Tensor, losses: Losses, weights: Weights) -> Tensor:
         """The magnitudes applied to the rectified gradients of each tensor."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from unlearn_hf.config import check_positive
+from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.methods.dual_variable import DualVariable
-from unlearn_hf.methods.retain_level import RetainLevelConfig, RetainLevelTrainer
 from unlearn_hf.window import Losses
 
 
 @dataclass
-class PDUConfig(RetainLevelConfig):
+class PDUConfig(BoundedRetainLossConfig):
     """Arguments of `PDUTrainer`."""
 
     dual_learning_rate: float = field(default=1.0, metadata={"help": "Step size of the dual variable, per nat."})
@@ -32,7 +32,7 @@ class PDUConfig(RetainLevelConfig):
         super().__post_init__()
 
 
-class PDUTrainer(RetainLevelTrainer):
+class PDUTrainer(BoundedRetainLossTrainer):
     """Primal-dual unlearning: minimise `l_f + dual * l_r` with `dual <- max(0, dual + step * (l_r - level))`.
 
     Forgetting under the constraint `l_r <= level`. The dual moves after every optimizer step by the retain loss of
@@ -41,7 +41,7 @@ class PDUTrainer(RetainLevelTrainer):
 
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models",
     arXiv 2506.05314; step size 1, dual 1 at the start, update per step and warm-up follow the released code. Our
-    choices: without `retain_level` the level is the loss of the same rows before unlearning plus `retain_tolerance`;
+    choices: without `largest_retain_loss` the level is the loss of the same rows before unlearning plus `retain_tolerance`;
     any forget objective may be used, and the paper's logit-margin loss is not among them.
     """
 
@@ -66,7 +66,7 @@ class PDUTrainer(RetainLevelTrainer):
     def after_step(self, before: Losses, after: Losses) -> None:
         """Move the dual variable by how far the retain loss is above its level."""
         if int(self.state.epoch or 0) >= self.args.dual_warmup_epochs:
-            self.dual.descend(self.retain_level() - before.retain)
+            self.dual.descend(self.allowed_retain_loss() - before.retain)
 
     def measurements(self) -> dict[str, float]:
         """The dual variable in force in this step."""

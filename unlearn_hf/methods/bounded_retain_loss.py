@@ -11,10 +11,10 @@ from unlearn_hf.trainer import UnlearningTrainer
 
 
 @dataclass
-class RetainLevelConfig(UnlearningConfig):
+class BoundedRetainLossConfig(UnlearningConfig):
     """Arguments of methods that hold the retain loss at a level."""
 
-    retain_level: float | None = field(
+    largest_retain_loss: float | None = field(
         default=None,
         metadata={
             "help": "Retain loss to stay below, in nats per answer token. Default: the loss of the same rows before "
@@ -23,7 +23,9 @@ class RetainLevelConfig(UnlearningConfig):
     )
     retain_tolerance: float = field(
         default=0.02,
-        metadata={"help": "Nats by which the retain loss may exceed its value before unlearning; no retain_level."},
+        metadata={
+            "help": "Nats by which the retain loss may exceed its value before unlearning; without largest_retain_loss."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -32,17 +34,17 @@ class RetainLevelConfig(UnlearningConfig):
         Raises:
             ValueError: for a level that is not positive, or a tolerance that is not a number.
         """
-        check_positive("retain_level", self.retain_level)
+        check_positive("largest_retain_loss", self.largest_retain_loss)
         if not math.isfinite(self.retain_tolerance):
             raise ValueError(f"retain_tolerance: {self.retain_tolerance} is not a number; give nats per token.")
         super().__post_init__()
 
 
-class RetainLevelTrainer(UnlearningTrainer):
+class BoundedRetainLossTrainer(UnlearningTrainer):
     """Knows the level for each step. Both sides are measured on the same rows, so sampling noise cancels."""
 
-    config_class = RetainLevelConfig
-    args: RetainLevelConfig
+    config_class = BoundedRetainLossConfig
+    args: BoundedRetainLossConfig
 
     @property
     def needs_retain_loss(self) -> bool:
@@ -52,10 +54,11 @@ class RetainLevelTrainer(UnlearningTrainer):
     @property
     def needs_retain_reference(self) -> bool:
         """Without an absolute level, the one before unlearning is needed (that of the KL divergence is zero)."""
-        return self.args.retain_level is None and self.retain_objective.name == "nll"
+        relative = self.args.largest_retain_loss is None and self.retain_objective.name == "nll"
+        return relative or super().needs_retain_reference
 
     def allowed_retain_loss(self) -> float:
         """The level for the rows of this step, in nats per token."""
-        if self.args.retain_level is not None:
-            return self.args.retain_level
+        if self.args.largest_retain_loss is not None:
+            return self.args.largest_retain_loss
         return retain_loss_before_unlearning(self) + self.args.retain_tolerance
