@@ -70,16 +70,23 @@ def logits_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
     standard head, through any wrapper (adapters, data parallel, sharding), and whatever the model does to the logits
     afterwards (scaling, soft-capping) still happens. The model then returns logits of shape `[1, N, V]`.
     """
-
-    def gather(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = arguments[0]
-        return (hidden.reshape(-1, hidden.shape[-1])[positions].unsqueeze(0), *arguments[1:])
-
-    handle = language_model_head(model).register_forward_pre_hook(gather)
+    handle = language_model_head(model).register_forward_pre_hook(_gather)
+    _positions.append(positions)
     try:
         yield
     finally:
+        _positions.pop()
         handle.remove()
+
+
+# Not held by the hook itself: `torch.compile` takes what hangs on a module for constant, and would compile anew for
+# every number of positions.
+_positions: list[Tensor] = []
+
+
+def _gather(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    hidden = arguments[0]
+    return (hidden.reshape(-1, hidden.shape[-1])[_positions[-1]].unsqueeze(0), *arguments[1:])
 
 
 def label_positions(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,32 @@
+"""A trained adapter says the same beside the model and merged into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from tests.conftest import build_model
+from tests.training import CASES, build_trainer, rows
+from unlearn_hf.data.collator import collate
+from unlearn_hf.likelihood import answer_likelihood
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_adapter_merged_or_not(case: str, tmp_path: Path) -> None:
+    trainer = build_trainer(case, tmp_path, peft_config=LoraConfig(r=4, target_modules="all-linear"))
+    trainer.eval_dataset = {"forget": rows(8, 7), "retain": rows(8, 8)}
+    trainer.train()
+    losses = trainer.evaluate()
+    merged = trainer.model.merge_and_unload().eval()
+    start = build_model().eval()
+    for name, dataset in (("forget", rows(8, 7)), ("retain", rows(8, 8))):
+        batch = collate(list(dataset), pad_token_id=1)
+        with torch.no_grad():
+            likelihood, before = answer_likelihood(merged, batch), answer_likelihood(start, batch)
+        # evaluation averages over batches of four rows
+        by_batch = (likelihood.nll.view(2, 4).sum(1) / likelihood.tokens.view(2, 4).sum(1)).mean()
+        assert losses[f"eval_{name}_loss"] == pytest.approx(by_batch.item(), abs=1e-5)
+        assert (likelihood.nll - before.nll).abs().max() > 1e-3
