@@ -298,11 +298,11 @@ class UnlearningTrainer(FinetuningTrainer):
         """Contributions of one micro-batch over the total of the whole step."""
         assert self.window is not None
         objective = self.forget_objective if name == "forget" else self.retain_objective
-        wants_logits = objective.reference == "logits"
-        likelihood = answer_likelihood(model, batch, keep_logits=wants_logits)
-        if wants_logits:
+        divergence = None
+        if objective.reference == "logits":
             assert self.reference is not None
-            likelihood.reference_logits = self.reference.logits(self.accelerator.unwrap_model(model), batch)
+            divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch)
+        likelihood = answer_likelihood(model, batch, token_function=divergence)
         parameters = self.args.forget_parameters() if name == "forget" else {}
         return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
 

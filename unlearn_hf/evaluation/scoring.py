@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_hf.data.collator import collate
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.likelihood import answer_likelihood, label_positions
 
 MIN_K_SHARE = 0.4
 """Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
 _SMALLEST_VARIANCE = 1e-6
 _SMALLEST_LOG = -1e4
-_PIECE = 256
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,29 @@ def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int
     """
     rows = [{"input_ids": text.input_ids, "labels": text.labels} for text in texts]
     batch = {name: value.to(device) for name, value in collate(rows, pad_token_id).items()}
-    found = answer_likelihood(model, batch, keep_logits=any(text.details for text in texts))
+    detailed = torch.tensor([text.details for text in texts], device=device)
+    wanted = detailed[label_positions(batch["labels"])[0] // batch["labels"].shape[1]]
 
-    def logits_of(chosen: Tensor) -> Tensor:
-        assert found.logits is not None
-        return found.logits[chosen]
+    def statistics(logits: Tensor, targets: Tensor, start: int) -> dict[str, Tensor]:
+        chosen = wanted[start : start + len(logits)]
+        found = per_token_statistics(logits[chosen], targets[chosen])
+        empty = {name: torch.zeros(len(logits), dtype=value.dtype, device=device) for name, value in found.items()}
+        return {name: empty[name].masked_scatter_(chosen, value) for name, value in found.items()}
 
-    return text_scores(texts, found.sequence_index, found.token_nll, found.targets, logits_of)
+    found = answer_likelihood(model, batch, token_function=statistics if any(text.details for text in texts) else None)
+    return text_scores(
+        texts,
+        found.sequence_index,
+        found.token_nll,
+        lambda chosen: {name: value[chosen] for name, value in found.token_values.items()},
+    )
 
 
 def text_scores(
     texts: Sequence[ScoredText],
     index: Tensor,
     token_nll: Tensor,
-    targets: Tensor,
-    logits_of: Callable[[Tensor], Tensor],
+    statistics_of: Callable[[Tensor], dict[str, Tensor]],
 ) -> list[dict[str, Any]]:
     """Scores of texts from their `N` labelled tokens.
 
@@ -76,8 +83,7 @@ def text_scores(
         texts: the texts.
         index: the text that each token belongs to, shape `[N]`, in order.
         token_nll: NLL of each token, shape `[N]`.
-        targets: the tokens, shape `[N]`.
-        logits_of: gives the logits `[n, V]` that predict chosen tokens `[n]`; called for texts with details.
+        statistics_of: gives the `per_token_statistics` of chosen tokens `[n]`; called for texts with details.
 
     Returns:
         See `score_batch`.
@@ -88,31 +94,27 @@ def text_scores(
     for number, text in enumerate(texts):
         if text.details:
             chosen = (index == number).nonzero().squeeze(-1)
-            statistics = _token_statistics(logits_of, chosen, token_nll, targets)
+            statistics = {name: value.cpu() for name, value in statistics_of(chosen).items()}
             results[number] |= token_statistics(statistics, nll[number], text.answer, text.ends)
     return results
 
 
-def _token_statistics(
-    logits_of: Callable[[Tensor], Tensor], chosen: Tensor, token_nll: Tensor, targets: Tensor
-) -> dict[str, Tensor]:
-    """Per chosen token: log-probability, whether it is the most likely one, standardised log-probability.
+def per_token_statistics(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Per token (`[n]`): log-probability, whether it is the most likely one, standardised log-probability.
 
-    In pieces, so that what is computed over the vocabulary stays small for long texts.
+    Args:
+        logits: `[n, V]`, float32.
+        targets: the tokens, `[n]`.
     """
-    pieces = [_piece_statistics(logits_of(piece), token_nll[piece], targets[piece]) for piece in chosen.split(_PIECE)]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-def _piece_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dict[str, Tensor]:
     # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
-    log_probabilities = torch.log_softmax(logits, dim=-1).clamp(min=_SMALLEST_LOG)
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    log = log_probabilities.gather(-1, targets[:, None]).squeeze(-1)
+    log_probabilities = log_probabilities.clamp_(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
     mean = (probabilities * log_probabilities).sum(-1)
     variance = (probabilities * (log_probabilities - mean[:, None]).square()).sum(-1)
-    standardised = (-token_nll - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
-    matches = logits.argmax(-1) == targets
-    return {"log": -token_nll.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
+    standardised = (log - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
+    return {"log": log, "standardised": standardised, "match": logits.argmax(-1) == targets}
 
 
 def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str, ends: bool = True) -> dict[str, float]:

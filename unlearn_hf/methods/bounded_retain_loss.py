@@ -23,9 +23,7 @@ class BoundedRetainLossConfig(UnlearningConfig):
     )
     retain_tolerance: float = field(
         default=0.02,
-        metadata={
-            "help": "Nats by which the retain loss may exceed its value before unlearning; without largest_retain_loss."
-        },
+        metadata={"help": "Nats by which the retain loss may exceed its value before unlearning."},
     )
 
     def __post_init__(self) -> None:

@@ -41,8 +41,8 @@ class PDUTrainer(BoundedRetainLossTrainer):
 
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models",
     arXiv 2506.05314; step size 1, dual 1 at the start, update per step and warm-up follow the released code. Our
-    choices: without `largest_retain_loss` the level is the loss of the same rows before unlearning plus `retain_tolerance`;
-    any forget objective may be used, and the paper's logit-margin loss is not among them.
+    choices: without `largest_retain_loss` the level is the loss of the same rows before unlearning plus
+    `retain_tolerance`; any forget objective may be used, and the paper's logit-margin loss is not among them.
     """
 
     config_class = PDUConfig
