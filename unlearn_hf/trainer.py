@@ -378,7 +378,8 @@ class UnlearningTrainer(FinetuningTrainer):
         self.divergence = None
         self._measure_references()
         if resume_from_checkpoint:
-            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
+            # mapped, so that a large state is not read once for every rank
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
