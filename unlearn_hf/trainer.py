@@ -433,7 +433,8 @@ class UnlearningTrainer(FinetuningTrainer):
         self.divergence = None
         self._measure_references()
         if resume_from_checkpoint:
-            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
+            # mapped, so that a large state is not read once for every rank
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
