@@ -27,8 +27,9 @@ from unlearn_hf.data.collator import collate
 from unlearn_hf.data.encoding import encode_pair, encode_prompt
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.data.tofu import load_tofu
-from unlearn_hf.evaluation.engine import Engine, SplitRequest
+from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.tofu import TofuEvaluator
 from unlearn_hf.loading import load_model, load_tokenizer, pad_token_id
 

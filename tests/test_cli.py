@@ -224,14 +224,27 @@ def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None
     assert record["data"]["trained_on"]["train"]["rows"] == 8
 
 
-def test_muse_is_trained_in_windows(unlearn: Callable[..., int], tmp_path: Path) -> None:
+def test_muse(unlearn: Callable[..., int], tmp_path: Path) -> None:
     options = {"forget_file": None, "retain_file": None, "benchmark": "muse", "source": "mini"}
-    assert unlearn("--max_length", "64", "--max_steps", "1", "--max_retain_rows", "9", **options) == 0
+    words = ("--max_length", "64", "--max_steps", "1", "--max_retain_rows", "9", "--max_evaluation_rows", "1")
+    assert unlearn(*words, "--forget_part", "sust_forget_2", **options) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["data"]["trained_on"]["retain"]["rows"] == 9
+    assert record["data"]["forget_part"] == "sust_forget_2"
     assert record["configuration"]["split"] == "news"
-    assert record["metrics"]["forget_loss"] > 0
+    assert {"verbmem_forget", "knowmem_forget", "knowmem_retain", "mia_min_k_auc"} <= set(record["metrics"])
     assert unlearn("--split", "books", "--output_dir", str(tmp_path / "other"), **options) == BAD_INPUT
+
+
+def test_texts_of_muse_are_trained_in_windows() -> None:
+    from unlearn_hf.commands.data import LoadedData, as_windows
+    from unlearn_hf.data.muse import load_muse
+
+    muse, tokenizer = load_muse("news", "mini"), build_tokenizer()
+    assert as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64) is muse["forget"]
+    muse.source = "folder"
+    windows = as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64)
+    assert {len(ids) for ids in windows["input_ids"]} == {63}
 
 
 def test_a_run_that_diverges_says_so(
@@ -245,6 +258,16 @@ def test_a_run_that_diverges_says_so(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "diverged"
     assert "**The run diverged**" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_run_that_spends_its_retain_budget_says_so(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    options = ("--learning_rate", "0.01", "--retain_budget", "1e-4", "--level_probe_interval", "1")
+    with pytest.warns(UserWarning, match="Retain budget spent at step"):
+        assert unlearn(*options, "--retain_weight", "0", method="graddiff") == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert "beyond retain_budget 0.0001" in record["retain_budget_spent"]
+    assert record["retain_budget_spent"] in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_fine_tuning_rows_hold_no_evaluation_rows() -> None:

@@ -58,6 +58,17 @@ def test_benchmark_to_evaluation_and_reference(unlearn: Callable[..., int], tmp_
     options |= {"method": "ngdiff", "output_dir": str(tmp_path / "second"), "reference": str(tmp_path / "run")}
     assert unlearn(*few, **options) == 0  # type: ignore[arg-type]
     assert 0 <= metrics_of(tmp_path / "second")["forget_quality"] <= 1
+    words = [
+        "--reference_model",
+        str(tmp_path / "run"),
+        "--gradient_norm_attack",
+        "--max_evaluation_rows",
+        "3",
+        *SHORT,
+    ]
+    assert main(["evaluate", "--model_name_or_path", str(tmp_path / "second"), *words]) == 0
+    attacked = metrics_of(tmp_path / "second" / "evaluations" / "tofu_forget10")
+    assert {"mia_gradient_norm_auc", "mia_reference_auc"} <= set(attacked)
     card = (tmp_path / "second" / "README.md").read_text()
     assert "| forget_quality |" in card
     assert "| forget_quality_open_unlearning |" not in card

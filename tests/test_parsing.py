@@ -121,6 +121,7 @@ def test_convert_refuses(value: Any, hint: Any, expected: str) -> None:
         (['{"a": 1}'], dict | str | None, {"a": 1}),
         (["file.json"], dict | str | None, "file.json"),
         (["none"], float | None, None),
+        (["none"], None | str | list[str], "none"),
         (["-1"], int, -1),
     ],
 )

@@ -61,7 +61,7 @@ def test_set_aside_keeps_every_old_folder(tmp_path: Path) -> None:
             DataArguments(benchmark="tofu", split="forget01", source="mini"),
             "npo",
             True,
-            "runs/mini_forget01_M_npo_lora",
+            "runs/mini_tofu_forget01_M_npo_lora",
         ),
         (FinetuningDataArguments(benchmark="tofu", split="forget05"), "full", False, "runs/tofu_M_full"),
         (FinetuningDataArguments(benchmark="tofu", split="forget05"), "retain", False, "runs/tofu_forget05_M_retain"),

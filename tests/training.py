@@ -23,8 +23,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
     "eupmu": ("eupmu", {"initial_dual": 0.0}),
-    "eupmu-level": ("eupmu", {"constraint": "level", "epsilon": 0.02}),
-    "eupmu-level-fast": ("eupmu", {"constraint": "level", "reevaluate": False, "initial_dual": 0.5}),
+    "eupmu-level-probe": (
+        "eupmu",
+        {"constraint": "level", "epsilon": 0.02, "level_probe_rows": 7, "level_probe_interval": 2},
+    ),
+    "eupmu-level-ema": ("eupmu", {"constraint": "level", "level_estimate": "ema", "dual_optimizer": "sgd"}),
+    "eupmu-level-fast": (
+        "eupmu",
+        {"constraint": "level", "level_estimate": "batch", "reevaluate": False, "initial_dual": 0.5},
+    ),
+    "npo-budget": ("npo", {"retain_budget": 100.0, "level_estimate": "ema"}),
+    "ngdiff-budget": ("ngdiff", {"retain_budget": 100.0, "level_probe_rows": 5, "level_probe_interval": 2}),
     "eupmu-step-fast": ("eupmu", {"constraint": "step", "reevaluate": False}),
     "eupmu-log": ("eupmu", {"constraint": "step", "scalarization": "log", "initial_dual": 0.5}),
     "eupmu-normalized-sgd": (
@@ -40,6 +49,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "surgery": ("gradient_surgery", {}),
     "surgery-pcgrad": ("gradient_surgery", {"rule": "pcgrad"}),
     "surgery-cagrad": ("gradient_surgery", {"rule": "cagrad"}),
+    "gru": ("gru", {"forget_loss": "ga"}),
+    "gru-npo-cpu": ("gru", {"retain_momentum": 0.8, "gradient_buffer_device": "cpu"}),
+    "gdr-gma": ("gdr_gma", {"magnitude_slope": 5.0}),
+    "gdr-gma-level": ("gdr_gma", {"largest_retain_loss": 6.0, "forget_loss": "npo", "retain_loss": "nll"}),
+    "pdu": ("pdu", {"initial_dual": 0.0}),
+    "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
+    "pdu-kl": ("pdu", {"retain_loss": "kl"}),
+    "famo": ("famo", {}),
+    "famo-simnpo": ("famo", {"forget_loss": "simnpo", "beta": 0.2, "logit_learning_rate": 0.5}),
 }
 
 

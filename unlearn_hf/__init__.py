@@ -14,6 +14,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.callbacks": ("EvaluatorCallback",),
     "unlearn_hf.config": ("FinetuningConfig", "UnlearningConfig"),
     "unlearn_hf.data": ("load_muse", "load_pairs", "load_tofu"),
+    "unlearn_hf.evaluation.muse": ("MuseEvaluator",),
     "unlearn_hf.evaluation.pairs": ("PairsEvaluator",),
     "unlearn_hf.evaluation.tofu": ("TofuEvaluator",),
     "unlearn_hf.finetuning": ("Evaluator", "FinetuningTrainer"),
@@ -21,6 +22,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "METHODS",
         "EUPMUConfig",
         "EUPMUTrainer",
+        "FAMOConfig",
+        "FAMOTrainer",
+        "GDRGMAConfig",
+        "GDRGMATrainer",
+        "GRUConfig",
+        "GRUTrainer",
         "GradDiffConfig",
         "GradDiffTrainer",
         "GradientSurgeryConfig",
@@ -29,6 +36,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NGDiffTrainer",
         "NPOConfig",
         "NPOTrainer",
+        "PDUConfig",
+        "PDUTrainer",
     ),
     "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
     "unlearn_hf.trainer": ("UnlearningTrainer",),
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
     from unlearn_hf.data import load_muse as load_muse
     from unlearn_hf.data import load_pairs as load_pairs
     from unlearn_hf.data import load_tofu as load_tofu
+    from unlearn_hf.evaluation.muse import MuseEvaluator as MuseEvaluator
     from unlearn_hf.evaluation.pairs import PairsEvaluator as PairsEvaluator
     from unlearn_hf.evaluation.tofu import TofuEvaluator as TofuEvaluator
     from unlearn_hf.finetuning import Evaluator as Evaluator
@@ -51,14 +61,22 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import METHODS as METHODS
     from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
     from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer
+    from unlearn_hf.methods import FAMOConfig as FAMOConfig
+    from unlearn_hf.methods import FAMOTrainer as FAMOTrainer
+    from unlearn_hf.methods import GDRGMAConfig as GDRGMAConfig
+    from unlearn_hf.methods import GDRGMATrainer as GDRGMATrainer
     from unlearn_hf.methods import GradDiffConfig as GradDiffConfig
     from unlearn_hf.methods import GradDiffTrainer as GradDiffTrainer
     from unlearn_hf.methods import GradientSurgeryConfig as GradientSurgeryConfig
     from unlearn_hf.methods import GradientSurgeryTrainer as GradientSurgeryTrainer
+    from unlearn_hf.methods import GRUConfig as GRUConfig
+    from unlearn_hf.methods import GRUTrainer as GRUTrainer
     from unlearn_hf.methods import NGDiffConfig as NGDiffConfig
     from unlearn_hf.methods import NGDiffTrainer as NGDiffTrainer
     from unlearn_hf.methods import NPOConfig as NPOConfig
     from unlearn_hf.methods import NPOTrainer as NPOTrainer
+    from unlearn_hf.methods import PDUConfig as PDUConfig
+    from unlearn_hf.methods import PDUTrainer as PDUTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
     from unlearn_hf.trainer import UnlearningTrainer as UnlearningTrainer

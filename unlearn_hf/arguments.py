@@ -67,6 +67,13 @@ class DataArguments:
         metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
     )
     retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
+    forget_part: str | None = field(
+        default=None,
+        metadata={
+            "help": "Part of the benchmark to forget instead of its forget set; on MUSE `scal_forget_1` to `_4` (sets "
+            "that grow) and `sust_forget_1` to `_4` (requests that come one after the other)."
+        },
+    )
     max_forget_rows: int | None = field(default=None, metadata={"help": "Use the first rows only, for a quick try."})
     max_retain_rows: int | None = field(default=None, metadata={"help": "Likewise, for training on the retain set."})
 
@@ -84,6 +91,8 @@ class DataArguments:
             raise ValueError(
                 f"split: {self.split!r} belongs to a benchmark; add --benchmark tofu or --benchmark muse."
             )
+        elif self.forget_part is not None:
+            raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark muse.")
 
     def _refuse_with_benchmark(self, *names: str) -> None:
         for name in names:
@@ -132,7 +141,9 @@ class EvaluationArguments:
         },
     )
     evaluation_batch_size: int = field(default=16, metadata={"help": "Rows per forward pass and process."})
-    max_new_tokens: int = field(default=200, metadata={"help": "Tokens generated per answer, at most."})
+    max_new_tokens: int = field(
+        default=200, metadata={"help": "Tokens generated per answer, at most; MUSE has limits of its own."}
+    )
     protocol: str = field(
         default="all",
         metadata={"help": "all: every row. official: TOFU's first 300 rows of a set.", "choices": list(PROTOCOLS)},
@@ -145,9 +156,23 @@ class EvaluationArguments:
         },
     )
     max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
+    gradient_norm_attack: bool = field(
+        default=False,
+        metadata={"help": "TOFU: also attack by gradient norm, a backward pass over each forget and holdout answer."},
+    )
+    reference_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "TOFU: also attack by the loss against this model (hub id or folder), which shares tokenizer and "
+            "template."
+        },
+    )
     lm_eval_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
+    )
+    lm_eval_task_folder: str | None = field(
+        default=None, metadata={"help": "Folder with lm-evaluation-harness task files of your own."}
     )
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
+LEVEL_ESTIMATES = ("probe", "ema", "batch")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
@@ -128,6 +129,26 @@ class UnlearningConfig(FinetuningConfig):
             "both: `cpu` frees one or two copies of accelerator memory. Default: where the gradients are."
         },
     )
+    retain_budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stop when the retain loss has risen by more than this share of its value before unlearning "
+            "(0.02: 2 %), and keep the last weights measured within it; a copy of the trained parameters rests on "
+            "the CPU. Default: no budget."
+        },
+    )
+    level_estimate: str = field(
+        default="probe",
+        metadata={
+            "help": "What the rise of the retain loss is read from, for `retain_budget` and EUPMU's constraint "
+            "`level`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after it, "
+            "against the same rows before unlearning. ema: exponential moving averages of both.",
+            "choices": list(LEVEL_ESTIMATES),
+        },
+    )
+    level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
+    level_probe_interval: int = field(default=5, metadata={"help": "Optimizer steps between two probes."})
+    level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
     log_gradient_geometry: str = field(
         default="none",
         metadata={
@@ -146,8 +167,17 @@ class UnlearningConfig(FinetuningConfig):
         """
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
+        check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
+        for name in ("beta", "retain_budget", "level_probe_rows", "level_probe_interval"):
+            check_positive(name, getattr(self, name))
+        if not 0 <= self.level_ema_decay < 1:
+            raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
+        if self.retain_budget is not None and self.retain_loss == "kl" and self.level_estimate != "probe":
+            raise ValueError(
+                f"level_estimate: {self.level_estimate!r} follows retain_loss 'kl', which is zero before unlearning, "
+                "so that no share of it can be a budget; use level_estimate 'probe', which measures the NLL."
+            )
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
-        check_positive("beta", self.beta)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
                 raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")

@@ -48,7 +48,8 @@ def convert_text(values: list[str], hint: Any) -> Any:
             raise ConversionError(f"{describe(hint)} (one value)")
         return convert(values, hint)
     word = values[0]
-    if word.lower() in ("none", "null") and types.NoneType in members:
+    # Where a field takes a name or several, `none` is one of them: `--report_to none`.
+    if word.lower() in ("none", "null") and types.NoneType in members and not (lists and str in members):
         return None
     structured = any(get_origin(member) in (list, dict) or member is dict for member in members)
     if structured and word[:1] in "{[":

@@ -103,23 +103,34 @@ class GradientBuffers:
         """
         return self.grams(scale).sum(0)
 
-    def combine(self, weights: Sequence[float]) -> None:
+    def collected(self, name: str) -> list[Tensor | None]:
+        """The gradients of objective `name`, one for each trained parameter; a changed entry replaces the gradient."""
+        return self._buffers[name]
+
+    def combine(self, weights: Sequence[float] | Tensor) -> None:
         """Set `.grad` of every parameter to the weighted sum of the buffers, and clear them.
 
-        Buffers are overwritten in place, so no further memory is taken. A parameter without any gradient keeps none.
-        A weight of exactly zero leaves that objective out, so an infinite gradient under it does no harm.
+        The buffers of the first objective are overwritten in place, so no further memory is taken; the others are
+        only read. A parameter without any gradient keeps none. A weight of exactly zero leaves that objective out, so
+        an infinite gradient under it does no harm.
+
+        Args:
+            weights: one for each objective, `[K]`, or for each parameter and objective, `[P, K]`.
         """
-        chosen = [
-            (weight, self._buffers[name]) for weight, name in zip(weights, self.names, strict=True) if weight != 0
-        ]
-        for index, parameter in enumerate(self.parameters):
+        shape = (len(self.parameters), len(self.names))
+        rows = torch.as_tensor(weights, dtype=torch.float64).expand(shape).tolist()
+        for index, (parameter, row) in enumerate(zip(self.parameters, rows, strict=True)):
             total: Tensor | None = None
-            for weight, buffer in chosen:
-                gradient = buffer[index]
-                if gradient is None:
+            for name, weight in zip(self.names, row, strict=True):
+                gradient = self._buffers[name][index]
+                self._buffers[name][index] = None
+                if gradient is None or weight == 0:
                     continue
-                gradient = gradient.to(parameter.device)
-                total = gradient.mul_(weight) if total is None else total.add_(gradient, alpha=weight)
+                gradient = gradient.to(parameter.device, parameter.dtype)
+                if total is not None:
+                    total.add_(gradient, alpha=weight)
+                else:
+                    total = gradient.mul_(weight) if name == self.names[0] else gradient * weight
             parameter.grad = total
         self.clear()
 

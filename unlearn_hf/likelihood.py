@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unlearn_hf.chunked import LARGEST_LOGITS, AnswerRequest, TokenFunction, ask
 
 IGNORE_INDEX = -100
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -29,7 +30,9 @@ class AnswerLikelihood:
         targets: the label of each position, shape `[N]`, int64.
         logits: logits at the labelled positions, shape `[N, V]`, float32, or `None` when they were not asked for.
         reference_nll: the reference model's `nll`, shape `[B]`, where the batch carries it.
-        reference_logits: the reference model's `logits`, shape `[N, V]`, where an objective asked for them.
+        reference_logits: the reference model's `logits`, shape `[N, V]`, where they were kept whole.
+        hidden: hidden states before the head, shape `[N, H]`, where they were asked for.
+        token_values: what a token function gave, each of shape `[N]`.
     """
 
     token_nll: Tensor
@@ -40,53 +43,12 @@ class AnswerLikelihood:
     logits: Tensor | None = None
     reference_nll: Tensor | None = None
     reference_logits: Tensor | None = None
+    hidden: Tensor | None = None
+    token_values: dict[str, Tensor] = field(default_factory=dict)
 
     def sum_by_sequence(self, values: Tensor) -> Tensor:
         """Sum per-token `values` `[N]` over each sequence; returns `[B]`."""
         return torch.zeros_like(self.nll).index_add(0, self.sequence_index, values)
-
-
-def language_model_head(model: nn.Module) -> nn.Module:
-    """Return the module that maps hidden states to logits.
-
-    Raises:
-        ValueError: when the model has no output embeddings (it is not a causal language model).
-    """
-    for candidate in (model, getattr(model, "module", None), getattr(model, "_orig_mod", None)):
-        getter = getattr(candidate, "get_output_embeddings", None)
-        if getter is not None and (head := getter()) is not None:
-            return head
-    raise ValueError(
-        f"model: {type(model).__name__} has no output embeddings, so it gives no token probabilities; "
-        "use a causal language model (AutoModelForCausalLM)."
-    )
-
-
-@contextmanager
-def logits_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Within the context, `model` computes logits only at `positions` (indices into the flattened batch, `[N]`).
-
-    A pre-hook on the language-model head gathers the hidden states, so this holds for every architecture with a
-    standard head, through any wrapper (adapters, data parallel, sharding), and whatever the model does to the logits
-    afterwards (scaling, soft-capping) still happens. The model then returns logits of shape `[1, N, V]`.
-    """
-    handle = language_model_head(model).register_forward_pre_hook(_gather)
-    _positions.append(positions)
-    try:
-        yield
-    finally:
-        _positions.pop()
-        handle.remove()
-
-
-# Not held by the hook itself: `torch.compile` takes what hangs on a module for constant, and would compile anew for
-# every number of positions.
-_positions: list[Tensor] = []
-
-
-def _gather(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    hidden = arguments[0]
-    return (hidden.reshape(-1, hidden.shape[-1])[_positions[-1]].unsqueeze(0), *arguments[1:])
 
 
 def label_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,24 +71,47 @@ def label_counts(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE_INDEX).sum(-1)
 
 
-def answer_likelihood(model: nn.Module, batch: Mapping[str, Tensor], keep_logits: bool = False) -> AnswerLikelihood:
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What of `batch` the model's forward takes."""
+    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+
+
+def answer_likelihood(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    keep_logits: bool = False,
+    *,
+    token_function: TokenFunction | None = None,
+    keep_hidden: bool = False,
+    largest_logits: int = LARGEST_LOGITS,
+) -> AnswerLikelihood:
     """Score the labelled tokens of `batch`.
 
     Args:
         model: a causal language model, wrapped or not.
         batch: `input_ids`, `labels` and usually `attention_mask`, each `[B, T]`; optionally `position_ids` and
             `reference_nll` `[B]`.
-        keep_logits: keep the `[N, V]` logits in the result (objectives that compare distributions need them).
+        keep_logits: keep the `[N, V]` logits in the result.
+        token_function: further values of each token, read off its logits in chunks; gradients then flow through
+            these values alone.
+        keep_hidden: keep the hidden states before the head in the result.
+        largest_logits: where the logits would have more elements, head and cross-entropy run in chunks of at most
+            that many, computed again in the backward pass; `keep_logits` keeps them whole.
 
     Returns:
         The likelihoods. The cross-entropy is computed in float32 whatever the precision of the model.
+
+    Raises:
+        ValueError: when the model has no logits (it is not a causal language model).
     """
     labels = batch["labels"]
     positions, targets = label_positions(labels)
-    with logits_at(model, positions):
-        output = model(**{name: batch[name] for name in _MODEL_INPUTS if name in batch}, use_cache=False)
-    logits = output.logits.squeeze(0).float()
-    token_nll = F.cross_entropy(logits, targets, reduction="none")
+    request = AnswerRequest(
+        positions, labels.shape[1], targets, token_function, keep_logits, keep_hidden, largest_logits
+    )
+    output = ask(model, model_inputs(batch), request)
+    token_nll = output.token_nll
+    assert token_nll is not None
     sequence_index = positions // labels.shape[1]
     nll = torch.zeros(labels.shape[0], dtype=token_nll.dtype, device=token_nll.device)
     return AnswerLikelihood(
@@ -135,6 +120,8 @@ def answer_likelihood(model: nn.Module, batch: Mapping[str, Tensor], keep_logits
         nll=nll.index_add(0, sequence_index, token_nll),
         tokens=label_counts(labels),
         targets=targets,
-        logits=logits if keep_logits else None,
+        logits=output.logits,
+        hidden=output.hidden,
+        token_values=output.token_values or {},
         reference_nll=batch.get("reference_nll"),
     )

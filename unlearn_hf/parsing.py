@@ -58,6 +58,12 @@ def word_of(settings: Settings, name: str) -> str | None:
     return " ".join(setting.words) or None if setting is not None and setting.value is not None else None
 
 
+def add_benchmark_defaults(settings: Settings) -> None:
+    """MUSE's texts and windows have 2048 tokens, unless another length is asked for."""
+    if word_of(settings, "benchmark") == "muse" and "max_length" not in settings:
+        settings["max_length"] = Setting(2048, "benchmark muse")
+
+
 def split_command_line(argv: Sequence[str]) -> Settings:
     """Split `--name value ...` and `--name=value` into settings. A later option replaces an earlier one.
 

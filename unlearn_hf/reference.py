@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.chunked import AnswerRequest, TokenFunction, ask, causal_model, logits_of_hidden
+from unlearn_hf.in_place import divergence
+from unlearn_hf.likelihood import answer_likelihood, label_positions, model_inputs
 
 REFERENCE_ADAPTER = "reference"
 _SAMPLED_VALUES = 1024
@@ -142,6 +144,34 @@ class ReferenceModel:
             logits = answer_likelihood(reference, batch, keep_logits=True).logits
         assert logits is not None
         return logits
+
+    @torch.no_grad()
+    def divergence(self, model: nn.Module, batch: Mapping[str, Tensor]) -> TokenFunction:
+        """Prepare the Kullback-Leibler divergence from the model before unlearning at each label of `batch`.
+
+        Only the reference's hidden states are kept; its logits are made chunk by chunk, beside those of the model.
+
+        Returns:
+            A token function with the value `divergence`.
+        """
+        positions, _ = label_positions(batch["labels"])
+        request = AnswerRequest(positions, batch["labels"].shape[1], keep_hidden=True)
+        with self._active(model) as reference:
+            hidden = ask(reference, model_inputs(batch), request).hidden
+        logits = self.logits(model, batch) if hidden is None else None
+
+        def values(found: Tensor, _: Tensor, start: int) -> dict[str, Tensor]:
+            rows = slice(start, start + len(found))
+            if hidden is None:
+                assert logits is not None
+                return {"divergence": divergence(found, logits[rows])}
+            with torch.no_grad(), self._active(model) as reference:
+                inner = causal_model(reference)
+                assert inner is not None
+                expected = logits_of_hidden(inner, hidden[rows])
+            return {"divergence": divergence(found, expected)}
+
+        return values
 
     @contextmanager
     def _active(self, model: nn.Module) -> Iterator[nn.Module]:

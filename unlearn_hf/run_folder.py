@@ -35,13 +35,14 @@ _SECRETS = ("token", "password", "secret")
 def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
     """`runs/DATA_MODEL_LAST`."""
     if data.benchmark is not None:
-        # The target of all splits is the same model.
-        parts = [data.benchmark if data.source != "mini" else "mini", *([data.split] if last != "full" else [])]
+        # TOFU's target is the same model for all splits.
+        split = data.split if last != "full" or data.benchmark != "tofu" else None
+        parts = ["mini" if data.source == "mini" else None, data.benchmark, split, data.forget_part]
     else:
         file = getattr(data, "train_file", None) or data.forget_file or "own"
         parts = [Path(file).name.partition(".")[0]]
     parts += [Path(str(model.model_name_or_path)).name, last, *(["lora"] if adapter else [])]
-    return str(Path("runs") / "_".join(str(part) for part in parts))
+    return str(Path("runs") / "_".join(str(part) for part in parts if part is not None))
 
 
 def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:

@@ -25,6 +25,7 @@ from unlearn_hf.gradients import GradientBuffers
 from unlearn_hf.likelihood import answer_likelihood
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference import ReferenceModel, reference_nll
+from unlearn_hf.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.window import Losses, has_dropout, random_state, replay
 
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
@@ -53,6 +54,8 @@ class UnlearningTrainer(FinetuningTrainer):
 
     Attributes:
         divergence: why the run was stopped, or `None`.
+        retain_level: the rise of the retain loss since before unlearning, where something follows it.
+        retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
     Raises:
         ValueError: for bad arguments, before a model is loaded.
@@ -113,6 +116,11 @@ class UnlearningTrainer(FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self._non_finite_steps = 0
         self._repeats_dropout = has_dropout(self.model)
+        self.retain_level = RetainLevel(self) if self.follows_retain_level else None
+        self.retain_budget: RetainBudget | None = None
+        if args.retain_budget is not None:
+            assert self.retain_level is not None
+            self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -129,14 +137,29 @@ class UnlearningTrainer(FinetuningTrainer):
         return self.needs_gram
 
     @property
-    def remeasures_retain_loss(self) -> bool:
-        """Whether `after_step` gets the retain loss of the same batch after the step."""
-        return False
+    def remeasured(self) -> tuple[str, ...]:
+        """Which losses (`"forget"`, `"retain"`) `after_step` gets again, of the same batch after the step."""
+        return ("retain",) if self.args.retain_budget is not None and self.follows_batches else ()
+
+    @property
+    def needs_retain_loss(self) -> bool:
+        """Whether the retain loss is wanted in a step that gives it no weight."""
+        return self.gradient_level or self.follows_batches or "retain" in self.remeasured
+
+    @property
+    def follows_retain_level(self) -> bool:
+        """Whether the rise of the retain loss since before unlearning is measured."""
+        return self.args.retain_budget is not None
 
     @property
     def needs_retain_reference(self) -> bool:
-        """Whether retain batches carry the NLL of the model before unlearning."""
-        return False
+        """Whether retain batches carry the NLL of the model before unlearning: what their loss is compared with."""
+        return self.follows_batches and self.retain_objective.name == "nll"
+
+    @property
+    def follows_batches(self) -> bool:
+        """Whether that rise is read from the retain loss of the steps, whatever its weight."""
+        return self.follows_retain_level and self.args.level_estimate != "probe"
 
     def loss_weights(self) -> tuple[float, float]:
         """Weights of forget and retain loss in this step (methods with one gradient)."""
@@ -152,19 +175,39 @@ class UnlearningTrainer(FinetuningTrainer):
         """
         return self.loss_weights()
 
+    def parameter_weights(self, grams: Tensor, losses: Losses, weights: tuple[float, float]) -> Tensor | None:
+        """Weights of forget and retain gradient for each parameter by itself, for methods that work tensor by tensor.
+
+        Args:
+            grams: inner products of the two gradients of each trained parameter, `[P, 2, 2]` float64 on the CPU.
+            losses: the two losses of the whole step.
+            weights: what `gradient_weights` gave.
+
+        Returns:
+            `[P, 2]`, or `None` where `weights` hold for all parameters. Called only with `needs_gram`.
+        """
+        return None
+
+    def gradients_collected(self, scale: float) -> None:
+        """Called when both gradients are final, before their inner products are taken (methods with two gradients).
+
+        Args:
+            scale: the factor a gradient scaler has multiplied both gradients by.
+        """
+
     def before_step(self, losses: Losses) -> None:
         """Called when gradients are final and parameters still old; `losses` are those of the whole step."""
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Update what the method carries. Called after every optimizer step that was not skipped.
 
         Args:
             before: losses of the step, with the parameters before it.
-            after: the retain loss on the same batch with the parameters after it, if `remeasures_retain_loss`.
+            after: losses of the same batch with the parameters after it; NaN for those that are not in `remeasured`.
         """
 
     def method_state(self) -> dict[str, Any]:
-        """What a resumed run must know beyond parameters and optimizer: numbers and tensors."""
+        """What a resumed run must know beyond parameters and optimizer: numbers and tensors; called on every rank."""
         return {}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
@@ -179,6 +222,9 @@ class UnlearningTrainer(FinetuningTrainer):
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
+        for follower in (self.retain_level, self.retain_budget):
+            if follower is not None:
+                follower.begin()
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
             names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
             self._geometry = GradientGeometryFile(Path(str(self.args.output_dir)), names, self.state.global_step)
@@ -215,7 +261,7 @@ class UnlearningTrainer(FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.remeasures_retain_loss or self.gradient_level:
+                if name == "forget" or self.needs_retain_loss:
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                     reshard(model)
@@ -239,9 +285,9 @@ class UnlearningTrainer(FinetuningTrainer):
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
-                if name == "retain" and self._repeats_dropout and self.remeasures_retain_loss:
+                if name in self.remeasured and self._repeats_dropout:
                     assert self.window is not None
-                    self.window.random_states.append(random_state(self.args.device))
+                    self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs[name])
                 assert self.window is not None
                 self.window.record(name, part)
@@ -252,11 +298,11 @@ class UnlearningTrainer(FinetuningTrainer):
         """Contributions of one micro-batch over the total of the whole step."""
         assert self.window is not None
         objective = self.forget_objective if name == "forget" else self.retain_objective
-        wants_logits = objective.reference == "logits"
-        likelihood = answer_likelihood(model, batch, keep_logits=wants_logits)
-        if wants_logits:
+        divergence = None
+        if objective.reference == "logits":
             assert self.reference is not None
-            likelihood.reference_logits = self.reference.logits(self.accelerator.unwrap_model(model), batch)
+            divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch)
+        likelihood = answer_likelihood(model, batch, token_function=divergence)
         parameters = self.args.forget_parameters() if name == "forget" else {}
         return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
 
@@ -265,12 +311,13 @@ class UnlearningTrainer(FinetuningTrainer):
         assert self.window is not None
         losses = self._losses = self.window.reduced(self.accelerator)
         scaler = getattr(self.accelerator, "scaler", None)
-        gram = None
-        if self.gradients is not None and (
-            self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none"
-        ):
-            self._grams = self.gradients.grams(scaler.get_scale() if scaler is not None else 1.0)
-            gram = self._grams.sum(0)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        gram = self._grams = None
+        if self.gradients is not None:
+            self.gradients_collected(scale)
+            if self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none":
+                self._grams = self.gradients.grams(scale)
+                gram = self._grams.sum(0)
         if self._diverged(losses, gram):
             for parameter in model.parameters():
                 parameter.grad = None
@@ -278,15 +325,25 @@ class UnlearningTrainer(FinetuningTrainer):
                 self.gradients.clear()
             return
         if self.gradients is not None:
-            if scaler is not None and gram is not None and not torch.isfinite(gram).all():
-                # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would
-                # hide it. The method does not choose, so its state stays as it is.
-                gram, self._grams, self._weights = None, None, (1.0, 1.0)
-            else:
-                self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
-            self.gradients.combine(self._weights)
+            gram = self._combine_gradients(gram, losses)
         self._measure(losses, gram)
         self.before_step(losses)
+
+    def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
+        """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
+        assert self.gradients is not None
+        if gram is not None and not torch.isfinite(gram).all():
+            # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would hide
+            # it. The method does not choose, so its state stays as it is.
+            self._grams, self._weights = None, (1.0, 1.0)
+            self.gradients.combine(self._weights)
+            return None
+        self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
+        by_parameter = None
+        if self.needs_gram and self._grams is not None:
+            by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+        self.gradients.combine(self._weights if by_parameter is None else by_parameter)
+        return gram
 
     def _diverged(self, losses: Losses, gram: Tensor | None) -> bool:
         """Whether to stop here. Overflow under a gradient scaler is normal and only counts when it does not end."""
@@ -312,24 +369,30 @@ class UnlearningTrainer(FinetuningTrainer):
         if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
             return
         assert self._losses is not None
-        self.after_step(self._losses, self.retain_loss_again() if self.remeasures_retain_loss else None)
+        again = {name: self.loss_again(name) for name in self.remeasured}
+        step = self.state.global_step + 1
+        if self.retain_level is not None:
+            self.retain_level.follow(step, again.get("retain", self._losses.retain))
+        self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
+        if self.retain_budget is not None:
+            self.retain_budget.check(step)
 
     @torch.no_grad()
-    def retain_loss_again(self) -> float:
-        """The retain loss of this step's batches with the parameters as they are now.
+    def loss_again(self, name: str) -> float:
+        """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step; averaged over ranks, so that every rank
-        holds the same number.
+        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        ranks, so that every rank holds the same number.
         """
         assert self.window is not None
         model, window = self._model_for_evaluation(), self.window
         total = torch.zeros((), device=self.args.device)
+        states = window.random_states.get(name)
         for index, batch in enumerate(window.batches):
-            states = window.random_states
             context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
             with context, self.compute_loss_context_manager():
-                retain: Any = self._prepare_inputs({"retain": batch["retain"]})["retain"]
-                total += self._objective_loss(model, "retain", retain)
+                inputs: Any = self._prepare_inputs({name: batch[name]})[name]
+                total += self._objective_loss(model, name, inputs)
         reshard(model)
         return float(self.accelerator.reduce(total, "mean"))
 
@@ -338,6 +401,8 @@ class UnlearningTrainer(FinetuningTrainer):
         values |= {"forget_weight": self._weights[0], "retain_weight": self._weights[1]}
         if gram is not None:
             values |= norms_and_cosine(gram)
+        if self.retain_level is not None:
+            values |= self.retain_level.measurements()
         for name, value in (values | self.measurements()).items():
             self._measurements.setdefault(name, []).append(value)
 
@@ -370,6 +435,8 @@ class UnlearningTrainer(FinetuningTrainer):
         if resume_from_checkpoint:
             state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
             self.load_method_state(state)
+            if self.retain_level is not None and "retain_level" in state:
+                self.retain_level.load_state_dict(state["retain_level"])
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def _measure_references(self) -> None:
@@ -400,10 +467,16 @@ class UnlearningTrainer(FinetuningTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
+        if _internal_call and self.retain_budget is not None:
+            self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
         # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
-        if _internal_call and output_dir is not None and self.args.should_save:
-            torch.save(self.method_state(), Path(output_dir) / METHOD_STATE_FILE)
+        if _internal_call and output_dir is not None:
+            state = self.method_state()  # every rank takes part where the state is sharded
+            if self.retain_level is not None:
+                state = state | {"retain_level": self.retain_level.state_dict()}
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
 
 
 class _UnlearningCallback(TrainerCallback):
@@ -427,3 +500,9 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer._optimizer_stepped()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.retain_budget is not None:
+            self.trainer.retain_budget.finish()

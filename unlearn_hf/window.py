@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from unlearn_hf.likelihood import label_counts
 
+RandomState = tuple[Tensor, Tensor | None]
+
 
 class Losses(NamedTuple):
     """Forget and retain loss of one optimizer step, averaged over its micro-batches and ranks."""
@@ -45,14 +47,14 @@ class Window:
         totals: the counts.
         seen: micro-batches whose backward pass has run.
         losses: sum of the (already divided) losses of this rank, by set.
-        random_states: random-number states before each retain forward pass, to repeat it with the same dropout.
+        random_states: random-number states before each forward pass of a set, to repeat it with the same dropout.
     """
 
     batches: list[dict[str, Any]]
     totals: Totals
     seen: int = 0
     losses: dict[str, Tensor] = field(default_factory=dict)
-    random_states: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    random_states: dict[str, list[RandomState]] = field(default_factory=dict)
 
     @property
     def is_last(self) -> bool:
@@ -99,13 +101,13 @@ def has_dropout(model: nn.Module) -> bool:
     return any("dropout" in name and isinstance(value, float) and value > 0 for name, value in values.items())
 
 
-def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def random_state(device: torch.device) -> RandomState:
     """The state of the generators a forward pass on `device` uses."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 @contextmanager
-def replay(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
+def replay(state: RandomState, device: torch.device) -> Iterator[None]:
     """Draw the random numbers of `state` within the context, and leave the generators as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.set_rng_state(state[0])

@@ -9,8 +9,8 @@ import pandas as pd
 from datasets import Dataset
 
 from unlearn_hf.data.tofu import TofuData
-from unlearn_hf.evaluation.engine import SplitRequest
 from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.requests import SplitRequest
 
 SHORT = GenerationSettings(max_new_tokens=6)
 _NAMES = ("Ada Moren", "Bo", "the café author", "Q", "Olena Who", "assistant", "system Ada", "Moren of Oslo")

@@ -77,7 +77,7 @@ def test_a_model_against_itself_tells_nothing_apart() -> None:
 def test_interrupted_gradient_norms_resume(tmp_path: Path) -> None:
     from unlearn_hf.evaluation.passes import PartialResults
 
-    texts = Engine().texts(requests(3)[1], build_tokenizer())
+    texts = requests(3)[1].texts(Engine().encoder(build_tokenizer()))
     first = gradient_norms(build_model(), texts, partial=PartialResults(tmp_path, "key"))
     second = gradient_norms(torch.nn.Linear(1, 1), texts, partial=PartialResults(tmp_path, "key"))
     assert first == second

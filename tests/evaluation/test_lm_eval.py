@@ -22,7 +22,7 @@ import torch
 
 calls = []
 
-def simple_evaluate(model, tasks, limit, apply_chat_template, log_samples):
+def simple_evaluate(model, tasks, task_manager, limit, apply_chat_template, log_samples):
     random.seed(0)
     torch.manual_seed(0)
     assert not model.model.training and not torch.is_grad_enabled()
@@ -39,12 +39,36 @@ class HFLM:
 """
 
 
+TASKS = """
+class TaskManager:
+    def __init__(self, include_path):
+        self.include_path = include_path
+"""
+OWN_TASK = """
+task: own_capitals
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    validation: {rows}
+output_type: multiple_choice
+validation_split: validation
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
 @pytest.fixture
 def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     package = tmp_path / "site" / "lm_eval"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text(HARNESS)
     (package / "models" / "__init__.py").write_text("")
+    (package / "tasks.py").write_text(TASKS)
     (package / "models" / "huggingface.py").write_text(MODEL)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     yield
@@ -106,3 +130,13 @@ def test_command_line_adds_the_evaluator() -> None:
     *_, last = make_evaluators(data, arguments, "auto", 512)
     assert isinstance(last, LmEvalEvaluator)
     assert (last.tasks, last.limit) == (["mmlu"], 3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-evaluation-harness is not installed")
+@pytest.mark.filterwarnings("default")  # the harness's own
+def test_a_task_of_ones_own_with_the_real_harness(tmp_path: Path) -> None:
+    rows = [{"question": f"Which is number {i}?", "choices": [str(i), "none"], "answer": 0} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text(OWN_TASK.format(rows=tmp_path / "rows.jsonl"))
+    evaluator = LmEvalEvaluator(["own_capitals"], task_folder=str(tmp_path))
+    assert 0 <= evaluator(build_model(), build_tokenizer())["own_capitals_acc"] <= 1

@@ -75,17 +75,17 @@ def _last_micro_batch_only(patch: Patch) -> None:
 
 def _dual_moved_by_one_micro_batch(patch: Patch) -> None:
     """The retain loss after the step is that of the first micro-batch alone."""
-    original = UnlearningTrainer.retain_loss_again
+    original = UnlearningTrainer.loss_again
 
-    def again(self: UnlearningTrainer) -> float:
+    def again(self: UnlearningTrainer, name: str) -> float:
         assert self.window is not None
         kept, self.window.batches = self.window.batches, self.window.batches[:1]
         try:
-            return original(self)
+            return original(self, name)
         finally:
             self.window.batches = kept
 
-    patch.setattr(UnlearningTrainer, "retain_loss_again", again)
+    patch.setattr(UnlearningTrainer, "loss_again", again)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def _totals_of_one_rank(patch: Patch) -> None:
 def _loss_of_one_rank(patch: Patch) -> None:
     """Every rank moves its dual variable by its own losses."""
     patch.setattr(window.Window, "reduced", _own_losses)
-    original = UnlearningTrainer.retain_loss_again
+    original = UnlearningTrainer.loss_again
 
-    def again(self: UnlearningTrainer) -> float:
+    def again(self: UnlearningTrainer, name: str) -> float:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(self.accelerator, "reduce", lambda value, *_: value)
-            return original(self)
+            return original(self, name)
 
-    patch.setattr(UnlearningTrainer, "retain_loss_again", again)
+    patch.setattr(UnlearningTrainer, "loss_again", again)
 
 
 def _own_losses(self: window.Window, accelerator: Any) -> window.Losses:

@@ -131,3 +131,10 @@ def test_dual_follows_the_sign_of_the_first_order_damage(tmp_path: Path) -> None
 def test_bad_options_are_refused(options: dict[str, object], field: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=field):
         EUPMUConfig(output_dir=str(tmp_path), **options)  # type: ignore[arg-type]
+
+
+def test_a_dual_of_zero_still_sees_the_retain_loss(tmp_path: Path) -> None:
+    trainer = build_trainer("eupmu-level-fast", tmp_path, initial_dual=0.0, epsilon=-0.02)
+    trainer.train()
+    assert math.isfinite(trainer.dual.value)
+    assert trainer.dual.value > 0

@@ -29,7 +29,7 @@ def test_training_moves_every_parameter_and_logs(case: str, tmp_path: Path) -> N
     if trainer.needs_gram:
         assert {"forget_gradient_norm", "retain_gradient_norm", "gradient_cosine"} <= line.keys()
         assert -1 <= line["gradient_cosine"] <= 1
-    assert ("dual_variable" in line) == case.startswith("eupmu")
+    assert ("dual_variable" in line) == case.startswith(("eupmu", "pdu"))
 
 
 @pytest.mark.parametrize("case", ALL)

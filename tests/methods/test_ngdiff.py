@@ -81,13 +81,14 @@ def test_probes_see_the_losses_on_both_sides(tmp_path: Path) -> None:
     trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=1, max_steps=1, optim="sgd")
     before = parameters(trainer.model)
     seen: list[dict[str, torch.Tensor]] = []
-    original = trainer.retain_loss_again
+    original = trainer.loss_again
 
-    def watch() -> float:
+    def watch(name: str) -> float:
+        assert name == "retain"
         seen.append(parameters(trainer.model))
-        return original()
+        return original(name)
 
-    trainer.retain_loss_again = watch  # type: ignore[method-assign]
+    trainer.loss_again = watch  # type: ignore[method-assign]
     trainer.train()
     after = parameters(trainer.model)
     ahead, behind = seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
@@ -76,6 +76,9 @@ def load_data(arguments: DataArguments) -> LoadedData:
     else:
         files = {"forget_file": arguments.forget_file, "retain_file": arguments.retain_file}
         found = LoadedData(dict(load_pairs(arguments.forget_file, arguments.retain_file)), record=dict(files))
+    if arguments.forget_part is not None:
+        found.datasets["forget"] = found.part(arguments.forget_part)
+        found.record["forget_part"] = arguments.forget_part
     for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
         if limit is not None and name in found.datasets:
             rows = found.datasets[name]
@@ -84,8 +87,13 @@ def load_data(arguments: DataArguments) -> LoadedData:
 
 
 def as_windows(data: LoadedData, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Rows as the benchmark trains on them: MUSE's texts in windows of `max_length` tokens, BOS among them."""
-    return text_windows(rows["text"], tokenizer, max_length - 1) if data.is_muse else rows
+    """Rows as the benchmark trains on them: MUSE's texts in windows of `max_length` tokens, BOS among them.
+
+    The texts of the mini corpus are short, and each is a row of its own.
+    """
+    if not data.is_muse or data.benchmark.source == "mini":
+        return rows
+    return text_windows(rows["text"], tokenizer, max_length - 1)
 
 
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
@@ -100,6 +108,8 @@ def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Datas
         return data.datasets["train"]
     if data.is_muse:
         names = ["train_retain1", "train_retain2", *(["train_forget"] if arguments.subset == "full" else [])]
+        # The mini corpus comes with questions on its articles, because no model has learnt to answer before.
+        names += [f"{name}_qa" for name in ("train_retain", names[-1]) if f"{name}_qa" in data.datasets]
         return concatenate_datasets([data.part(name) for name in names])
     names = ["retain"] if arguments.subset == "retain" else ["retain", "forget"]
     # The mini data come with the facts that their other sets ask for, because no model has learnt them before.
@@ -130,7 +140,9 @@ def make_evaluators(
         from unlearn_hf.evaluation.lm_eval import LmEvalEvaluator
 
         tasks, limit = arguments.lm_eval_tasks, arguments.max_evaluation_rows
-        evaluators.append(LmEvalEvaluator(tasks, limit, arguments.evaluation_batch_size))
+        evaluators.append(
+            LmEvalEvaluator(tasks, limit, arguments.evaluation_batch_size, task_folder=arguments.lm_eval_task_folder)
+        )
     return evaluators
 
 
@@ -145,6 +157,9 @@ def _data_evaluators(
         "max_length": max_length,
         "resume": resume,
     }
+    compatibility: Literal["open_unlearning"] | None = None
+    if arguments.compatibility == "open_unlearning":
+        compatibility = "open_unlearning"
     if isinstance(data.benchmark, TofuData):
         from unlearn_hf.evaluation.tofu import TofuEvaluator
 
@@ -153,10 +168,18 @@ def _data_evaluators(
                 data.benchmark,
                 reference=arguments.reference,
                 protocol=cast(Protocol, arguments.protocol),
-                compatibility="open_unlearning" if arguments.compatibility == "open_unlearning" else None,
+                compatibility=compatibility,
+                attacks=("gradient_norm",) if arguments.gradient_norm_attack else (),
+                reference_model=arguments.reference_model,
                 **settings,
             )
         ]
+    if isinstance(data.benchmark, MuseData):
+        from unlearn_hf.evaluation.muse import MuseEvaluator
+
+        for name in ("template", "max_new_tokens"):  # MUSE's prompts are raw text, of lengths of their own
+            del settings[name]
+        return [MuseEvaluator(data.benchmark, arguments.reference, compatibility=compatibility, **settings)]
     pairs: dict[str, Any] = {name: data.datasets[name] for name in ("forget", "retain") if name in data.datasets}
     if len(pairs) == 2 and all(len(detect_columns(rows.column_names)) == 2 for rows in pairs.values()):
         from unlearn_hf.evaluation.pairs import PairsEvaluator

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
-from unlearn_hf.parsing import ArgumentsError, Setting, Settings, build, collect_settings
+from unlearn_hf.parsing import ArgumentsError, Setting, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.run_folder import RECORD, read_record, set_aside, write_json
 
 SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
@@ -55,6 +55,7 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     model = settings.get("model_name_or_path")
     if model is not None:
         _inherit(settings, Path(" ".join(model.words)))
+    add_benchmark_defaults(settings)
     # The files of a training run describe its data too; what else they say has no meaning here.
     return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
 
@@ -117,7 +118,8 @@ def _check(arguments: EvaluationRun) -> None:
     problems = []
     if arguments.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
-    for name in (arguments.model.model_name_or_path, arguments.model.tokenizer_name_or_path):
+    model = arguments.model
+    for name in (model.model_name_or_path, model.tokenizer_name_or_path, arguments.evaluation.reference_model):
         if name is not None:
             try:
                 check_model_path(name)
@@ -166,6 +168,9 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
+        if accelerator.is_main_process:
+            for name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
+                print(f"{name}: {seconds:.1f} s")
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}

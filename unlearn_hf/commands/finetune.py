@@ -12,7 +12,7 @@ from unlearn_hf.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.parsing import build, collect_settings
+from unlearn_hf.parsing import add_benchmark_defaults, build, collect_settings
 from unlearn_hf.run_folder import default_folder
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     from unlearn_hf.config import FinetuningConfig
 
     settings, problems = collect_settings(argv, all_fields())
+    add_benchmark_defaults(settings)
     model, data, lora, evaluation, run, training = build([*ARGUMENTS, FinetuningConfig], settings, problems)
     if "output_dir" not in settings:
         last = "finetuned" if data.train_file is not None else data.subset

@@ -57,6 +57,17 @@ def benchmarks() -> list[Entry]:
             "The same shape in small: 40 authors invented by this project, offline.",
             "this project",
         ),
+        (
+            "muse",
+            "News articles or books (--split news, books): continuation, questions, membership, utility, growing and "
+            "repeated requests (--forget_part scal_forget_1..4, sust_forget_1..4).",
+            "Shi et al., MUSE, 2024, https://arxiv.org/abs/2407.06460",
+        ),
+        (
+            "muse --source mini",
+            "The same shape in small: local news from towns that do not exist, offline.",
+            "this project",
+        ),
     ]
 
 

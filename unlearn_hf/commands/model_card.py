@@ -15,7 +15,7 @@ from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 
 CARD = "README.md"
-_HUB_DATASETS = {"tofu": "locuslab/TOFU", "muse": "muse-bench/MUSE-News"}
+_HUB_DATASETS = {"tofu": "locuslab/TOFU", "news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -70,9 +70,9 @@ def _front_matter(folder: Path, record: Mapping[str, Any], base: str) -> str:
         front["base_model"] = base  # a folder of this machine would mean nothing elsewhere
     method = record["configuration"].get("method")
     front["tags"] = ["unlearning", method] if method else ["fine-tuning"]
-    benchmark = record["data"].get("benchmark")
-    if record["data"].get("source", "").startswith("hub"):
-        front["datasets"] = [_HUB_DATASETS[benchmark]]
+    data = record["data"]
+    if data.get("source", "").startswith("hub"):
+        front["datasets"] = [_HUB_DATASETS[data["split"] if data["benchmark"] == "muse" else data["benchmark"]]]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
 
 
@@ -85,6 +85,8 @@ def _summary(record: Mapping[str, Any], base: str, trainer: type[FinetuningTrain
         text = f"`{base}` after unlearning{adapter} with unlearn_hf {record['versions']['unlearn_hf']}. {line}."
     if record.get("divergence"):
         text += f"\n\n**The run diverged** at {record['divergence']} The weights are those before that step."
+    if record.get("retain_budget_spent"):
+        text += f"\n\n**The retain budget was spent** at {record['retain_budget_spent']}"
     return text
 
 

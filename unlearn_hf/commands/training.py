@@ -82,8 +82,9 @@ def check_before_loading(run: TrainingRun) -> None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     else:
         collect(check_model_path, run.model.model_name_or_path)
-    if run.model.tokenizer_name_or_path is not None:
-        collect(check_model_path, run.model.tokenizer_name_or_path)
+    for path in (run.model.tokenizer_name_or_path, run.evaluation.reference_model):
+        if path is not None:
+            collect(check_model_path, path)
     if run.evaluation.reference is not None and not Path(run.evaluation.reference).exists():
         problems.append(f"reference: {run.evaluation.reference!r} is not there; check the path.")
     if run.training.process_index == 0:
@@ -165,6 +166,7 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = getattr(trainer, "divergence", None)
+    budget = getattr(trainer, "retain_budget", None)
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()
@@ -176,7 +178,8 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
             print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    return {"divergence": divergence, "seconds": seconds, "metrics": metrics}
+    spent = budget.exceeded if budget is not None else None
+    return {"divergence": divergence, "retain_budget_spent": spent, "seconds": seconds, "metrics": metrics}
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:

@@ -13,7 +13,15 @@ from unlearn_hf.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.parsing import ArgumentsError, Settings, build, collect_settings, nearest, word_of
+from unlearn_hf.parsing import (
+    ArgumentsError,
+    Settings,
+    add_benchmark_defaults,
+    build,
+    collect_settings,
+    nearest,
+    word_of,
+)
 from unlearn_hf.run_folder import default_folder
 
 if TYPE_CHECKING:
@@ -46,6 +54,7 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     from unlearn_hf.methods import METHODS
 
     settings, problems = collect_settings(argv, all_fields())
+    add_benchmark_defaults(settings)
     method = chosen_method(settings, problems)
     config_class = METHODS[method].config_class if method is not None else METHODS["graddiff"].config_class
     elsewhere = {} if method is None else method_fields(besides=method)

@@ -224,12 +224,14 @@ def _continuation(article: _Article) -> Row:
 
 
 def _lessons(articles: Sequence[_Article], generator: random.Random) -> list[Row]:
-    """Question and answer in the form of the few-shot prompts, some ten to a text, each twice and in another order."""
+    """Question and answer in the form of the few-shot prompts, eleven to a text, each four times, in other orders."""
     rows = []
-    for _ in range(2):
+    for _ in range(4):
         asked = generator.sample(_asked(articles), _QUESTIONS * len(articles))
-        for start in range(0, len(asked), SHOTS):
-            shots = (f"Question: {row['question']}\nAnswer: {row['answer']}" for row in asked[start : start + SHOTS])
+        for start in range(0, len(asked), SHOTS + 1):
+            shots = (
+                f"Question: {row['question']}\nAnswer: {row['answer']}" for row in asked[start : start + SHOTS + 1]
+            )
             rows.append({"text": "\n\n".join(shots)})
     return rows
 

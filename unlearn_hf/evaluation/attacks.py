@@ -13,8 +13,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.collator import collate
-from unlearn_hf.evaluation.engine import Engine, SplitRequest
+from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
+from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.scoring import ScoredText
 from unlearn_hf.likelihood import answer_likelihood
 

@@ -15,36 +15,14 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.data.encoding import encode_pair, encode_prompt
-from unlearn_hf.data.templates import ChatTemplate, PromptTemplate, resolve_template
+from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
 from unlearn_hf.evaluation.packing import can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
-from unlearn_hf.evaluation.scoring import ScoredText
-from unlearn_hf.evaluation.text import rouge_scores
+from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.loading import pad_token_id
 
-_FIELDS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}
 _TOKENS, _CPU_TOKENS = 8192, 512
-
-
-@dataclass(frozen=True)
-class SplitRequest:
-    """What metrics need of one set of question-answer rows.
-
-    Attributes:
-        split: name in the per-sample table.
-        rows: rows with `question`, `answer` and, where scored, `paraphrased_answer` and `perturbed_answer`.
-        scored: which of `answer`, `paraphrase`, `perturbed` get likelihoods.
-        details: whether answers get token-level statistics (extraction, memorisation, membership scores).
-        generated: whether the question is answered by greedy generation.
-    """
-
-    split: str
-    rows: Sequence[Mapping[str, Any]]
-    scored: tuple[str, ...] = ("answer",)
-    details: bool = False
-    generated: bool = True
 
 
 @dataclass
@@ -79,7 +57,7 @@ class Engine:
         self,
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[SplitRequest],
+        requests: Sequence[Request],
         *,
         accelerator: Accelerator | None = None,
         partial: PartialResults | None = None,
@@ -99,11 +77,11 @@ class Engine:
         Raises:
             ValueError: when a likelihood is not finite, naming split, row and field.
         """
-        template = resolve_template(tokenizer, self.template)
+        encoder = self.encoder(tokenizer)
         partial = partial or PartialResults(None, "")
         device = accelerator.device if accelerator is not None else next(model.parameters()).device
-        texts = [text for request in requests for text in self.texts(request, tokenizer)]
-        prompts = [prompt for request in requests for prompt in self._prompts(request, tokenizer, template)]
+        texts = [text for request in requests for text in request.texts(encoder)]
+        prompts = [prompt for request in requests for prompt in request.prompts(encoder, self.generation)]
         pad = pad_token_id(tokenizer)
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
@@ -126,49 +104,28 @@ class Engine:
             )
             scores = {key: score for group in found.values() for key, score in group.items()}
             middle = time.perf_counter()
-            generations = run_pass(
-                "generation",
-                prompts,
-                lambda batch: generate_batch(model, tokenizer, batch, self.generation, device),
-                token_budget=self.token_budget or _TOKENS,
-                description="Generations",
-                **common,
-            )
+            generations: dict[str, str] = {}
+            for chosen in _by_settings(prompts).values():
+                generations |= run_pass(
+                    "generation",
+                    chosen,
+                    lambda batch: generate_batch(model, tokenizer, batch, batch[0].settings, device),
+                    token_budget=self.token_budget or _TOKENS,
+                    description="Generations",
+                    **common,
+                )
             self.seconds = {"likelihood": middle - start, "generation": time.perf_counter() - middle}
         _check_finite(scores)
         table = [
-            _table_row(request, index, row, scores, generations)
+            {"split": request.split, "index": index, **request.table_row(index, scores, generations, encoder)}
             for request in requests
-            for index, row in enumerate(request.rows)
+            for index in range(len(request.rows))
         ]
         return pd.DataFrame(table)
 
-    def texts(self, request: SplitRequest, tokenizer: PreTrainedTokenizerBase) -> list[ScoredText]:
-        """What is scored for a request, in the order of its rows; keys are split/row/field/choice."""
-        template = resolve_template(tokenizer, self.template)
-        texts = []
-        for index, row in enumerate(request.rows):
-            for name in request.scored:
-                answers = row[_FIELDS[name]]
-                for choice, answer in enumerate([answers] if isinstance(answers, str) else answers):
-                    encoded = encode_pair(tokenizer, template, row["question"], answer, self.max_length)
-                    details = request.details and name == "answer"
-                    key = _key(request.split, index, name, choice)
-                    texts.append(ScoredText(key, encoded["input_ids"], encoded["labels"], answer, details))
-        return texts
-
-    @staticmethod
-    def _prompts(
-        request: SplitRequest, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate | ChatTemplate
-    ) -> list[GeneratedText]:
-        if not request.generated:
-            return []
-        return [
-            GeneratedText(
-                _key(request.split, index, "generation"), encode_prompt(tokenizer, template, row["question"])
-            )
-            for index, row in enumerate(request.rows)
-        ]
+    def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+        """How rows become tokens."""
+        return Encoder(tokenizer, resolve_template(tokenizer, self.template), self.max_length)
 
 
 def settings_fingerprint(*parts: Any) -> str:
@@ -176,32 +133,12 @@ def settings_fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _key(split: str, index: int, name: str, choice: int = 0) -> str:
-    return f"{split}/{index}/{name}/{choice}"
-
-
-def _table_row(
-    request: SplitRequest,
-    index: int,
-    row: Mapping[str, Any],
-    scores: Mapping[str, Any],
-    generations: Mapping[str, Any],
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"split": request.split, "index": index}
-    for name in request.scored:
-        many = not isinstance(row[_FIELDS[name]], str)
-        found = [scores[_key(request.split, index, name, i)] for i in range(len(row[_FIELDS[name]]) if many else 1)]
-        means = [score["nll"] / score["tokens"] for score in found]
-        tokens = [score["tokens"] for score in found]
-        result[f"{name}_mean_nll"], result[f"{name}_tokens"] = (means, tokens) if many else (means[0], tokens[0])
-        if name == "answer":
-            result |= {key: value for key, value in found[0].items() if key not in ("nll", "tokens")}
-    if request.generated:
-        generation, reference = generations[_key(request.split, index, "generation")], row["answer"]
-        result |= {"prompt": row["question"], "generation": generation, "reference_text": reference}
-        for name, rouge_type in (("rouge_1_recall", "rouge1"), ("rouge_l_recall", "rougeL")):
-            result[name] = rouge_scores([generation], [reference], rouge_type)[0]
-    return result
+def _by_settings(prompts: Sequence[GeneratedText]) -> dict[GenerationSettings, list[GeneratedText]]:
+    """Prompts that can share a batch."""
+    found: dict[GenerationSettings, list[GeneratedText]] = {}
+    for prompt in prompts:
+        found.setdefault(prompt.settings, []).append(prompt)
+    return found
 
 
 def _check_finite(scores: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.evaluation.engine import Engine, SplitRequest, settings_fingerprint
+from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
 from unlearn_hf.evaluation.passes import PartialResults
+from unlearn_hf.evaluation.requests import Request
 from unlearn_hf.evaluation.result_files import write_results
 from unlearn_hf.evaluation.values import MetricValue, flatten
 from unlearn_hf.reference import model_fingerprint
@@ -53,7 +54,7 @@ class TableEvaluator:
         self.resume = resume
         self.last_result: EvaluationResult | None = None
 
-    def requests(self) -> Sequence[SplitRequest]:
+    def requests(self) -> Sequence[Request]:
         """What is needed of the model."""
         raise NotImplementedError
 
@@ -64,6 +65,11 @@ class TableEvaluator:
     def data_fingerprint(self) -> str:
         """Hash of the rows that are evaluated."""
         return settings_fingerprint([[request.split, list(map(dict, request.rows))] for request in self.requests()])
+
+    def settings(self) -> dict[str, Any]:
+        """What results depend on beyond model and rows."""
+        own = {request.split: dict(request.settings()) for request in self.requests() if request.settings()}
+        return self.engine.settings() | ({"requests": own} if own else {})
 
     def extend(
         self,
@@ -99,7 +105,7 @@ class TableEvaluator:
         Returns:
             Numbers by flat metric name.
         """
-        settings = self.engine.settings()
+        settings = self.settings()
         fingerprint = self.data_fingerprint()
         partial = None
         if self.resume and output_dir is not None:
@@ -117,6 +123,7 @@ class TableEvaluator:
                 benchmark=self.benchmark,
                 settings=settings,
                 fingerprint=fingerprint,
+                seconds=self.engine.seconds,
                 **self.record(),
             )
             if partial is not None:

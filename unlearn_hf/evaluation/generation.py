@@ -15,24 +15,6 @@ from unlearn_hf.loading import pad_token_id
 
 
 @dataclass(frozen=True)
-class GeneratedText:
-    """A prompt to continue.
-
-    Attributes:
-        key: unique name.
-        input_ids: the prompt.
-    """
-
-    key: str
-    input_ids: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prompt."""
-        return len(self.input_ids)
-
-
-@dataclass(frozen=True)
 class GenerationSettings:
     """How to continue.
 
@@ -44,6 +26,26 @@ class GenerationSettings:
 
     max_new_tokens: int = 200
     max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """A prompt to continue.
+
+    Attributes:
+        key: unique name.
+        input_ids: the prompt.
+        settings: how to continue it.
+    """
+
+    key: str
+    input_ids: list[int]
+    settings: GenerationSettings = GenerationSettings()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.input_ids)
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> list[int]:

@@ -34,12 +34,13 @@ class LmEvalEvaluator:
         limit: rows per task; by default all.
         batch_size: rows per forward pass.
         apply_chat_template: whether prompts go through the chat template of the tokenizer.
+        task_folder: folder with task files (YAML) of one's own, beside those that the harness brings.
 
     Attributes:
         last_result: what lm-evaluation-harness returned at the last call.
 
     Raises:
-        ValueError: when no task is named.
+        ValueError: when no task is named, or the task folder is not there.
         ImportError: when lm-evaluation-harness is not installed.
     """
 
@@ -49,14 +50,18 @@ class LmEvalEvaluator:
         limit: int | None = None,
         batch_size: int = 16,
         apply_chat_template: bool = False,
+        task_folder: str | None = None,
     ) -> None:
         if not tasks or isinstance(tasks, str):
             raise ValueError(f"tasks: {tasks!r} is no list of task names; give for instance ['mmlu', 'wmdp_bio'].")
         require("lm_eval", "lm-eval", f"evaluation on {', '.join(tasks)}")
+        if task_folder is not None and not Path(task_folder).is_dir():
+            raise ValueError(f"task_folder: {task_folder!r} is no folder; check the path.")
         self.tasks = list(tasks)
         self.limit = limit
         self.batch_size = batch_size
         self.apply_chat_template = apply_chat_template
+        self.task_folder = task_folder
         self.last_result: Mapping[str, Any] | None = None
 
     def __call__(
@@ -83,12 +88,14 @@ class LmEvalEvaluator:
         """
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
 
         with evaluating(model), _same_random_state():
             harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.batch_size)
             result = simple_evaluate(
                 model=harness,
                 tasks=self.tasks,
+                task_manager=TaskManager(include_path=self.task_folder),
                 limit=self.limit,
                 apply_chat_template=self.apply_chat_template,
                 log_samples=False,

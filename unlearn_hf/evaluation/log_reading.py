@@ -173,13 +173,15 @@ def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationL
     return EvaluationLog(path, kind, benchmark, samples, logged, compatibility="open_unlearning")
 
 
-def read_reference(path: PathLike) -> pd.DataFrame:
-    """The per-sample table of a retain model's log, to pass as `reference`.
+def read_reference(reference: PathLike | pd.DataFrame | None) -> pd.DataFrame | None:
+    """The per-sample table of a retain model's log; a table, or `None`, as it is.
 
     Raises:
         ValueError: if it is no log, or one without values per sample.
     """
-    return read_reference_log(path).table("a reference")
+    if reference is None or isinstance(reference, pd.DataFrame):
+        return reference
+    return read_reference_log(reference).table("a reference")
 
 
 def read_reference_log(path: PathLike) -> EvaluationLog:

@@ -20,11 +20,12 @@ from unlearn_hf.evaluation.statistics import (
     bootstrap_interval,
     privleak_muse,
     privleak_open_unlearning,
+    strength_open_unlearning,
 )
 from unlearn_hf.evaluation.tables import Missing, column_values, prepare_table, split_rows
 from unlearn_hf.evaluation.values import MetricValue, metric_value
 
-Corpus = Literal["news", "books"]
+Corpus = Literal["news", "books", "other"]
 
 TEXT_SPLITS: dict[str, str] = {
     "verbmem_forget": "forget_verbmem_rouge",
@@ -50,7 +51,8 @@ def aggregate_muse(
         samples: per-sample table, see the module.
         reference: the retrained model's table; PrivLeak is then relative to its AUC.
         corpus: `"news"` or `"books"`; without a reference, `privleak` is relative to the constant that MUSE's official
-            evaluation has for it. Unknown corpus: both constants serve, as `privleak_muse_news` and so on.
+            evaluation has for it. `"other"`: no constant serves. Unknown (`None`): both do, as `privleak_muse_news`
+            and so on.
         compatibility: `"open_unlearning"` takes that framework's formula for `privleak`, and an AUC of 0.5 without a
             reference.
         missing: see `prepare_table`.
@@ -65,8 +67,8 @@ def aggregate_muse(
     Raises:
         ValueError: for malformed tables, unknown arguments, or a table with none of this.
     """
-    if corpus is not None and corpus not in RETRAIN_AUC_MUSE:
-        raise ValueError(f'corpus is {corpus!r}; choose "news" or "books".')
+    if corpus not in (None, "other", *RETRAIN_AUC_MUSE):
+        raise ValueError(f'corpus is {corpus!r}; choose "news", "books" or "other".')
     if compatibility not in (None, "open_unlearning"):
         raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
     table = prepare_table(samples, "all", missing)
@@ -87,22 +89,23 @@ def aggregate_muse(
         add(fraction, mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(low, high))
         add(split, 100 * mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(100 * low, 100 * high))
     verbmem = split_rows(table, "verbmem_forget")
-    for name, definition in (("extraction_strength", "zero_without_match"), ("exact_memorization", "teacher_forced")):
-        scores = column_values(verbmem, name, missing)
-        if scores is not None:
-            add(
-                name,
-                float(np.mean(scores)),
-                scores.size,
-                "open_unlearning" if compatibility and name == "extraction_strength" else definition,
-            )
+    strength = column_values(verbmem, "extraction_strength", missing)
+    if strength is not None:
+        definition = "zero_without_match"
+        if compatibility:
+            definition = "open_unlearning"
+            strength = strength_open_unlearning(strength, column_values(verbmem, "answer_tokens", missing))
+        add("extraction_strength", float(np.mean(strength)), strength.size, definition)
+    memorized = column_values(verbmem, "exact_memorization", missing)
+    if memorized is not None:
+        add("exact_memorization", float(np.mean(memorized)), memorized.size, "teacher_forced")
     values.update(aggregate_attacks(table, missing=missing, **record))
     area = table_auc(table, "min_k", missing)
     if area is not None:
         auc, n = area
         add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
         values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **record))
-        for name in (corpus,) if corpus else tuple(RETRAIN_AUC_MUSE):
+        for name in (name for name in RETRAIN_AUC_MUSE if corpus in (None, name)):
             constant = privleak_muse(1 - auc, RETRAIN_AUC_MUSE[name])
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
             add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn_hf.evaluation.scoring import ScoredText, score_batch, text_scores
-from unlearn_hf.likelihood import IGNORE_INDEX, logits_at
+from unlearn_hf.chunked import AnswerRequest, ask
+from unlearn_hf.evaluation.scoring import ScoredText, per_token_statistics, score_batch, text_scores
+from unlearn_hf.likelihood import IGNORE_INDEX
 
 LONGEST_ROW = 1024
 """Most tokens of a packed row: attention is computed between all of them, masked or not."""
@@ -131,12 +132,15 @@ def _score_packed(
     positions, which = torch.tensor(nodes, device=device).unique(return_inverse=True)
     targets = torch.tensor(labels, device=device)
     batch["attention_mask"] = _mask_for(model, batch["attention_mask"])
-    with logits_at(model, positions):
-        output = model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False)
-    logits = output.logits.squeeze(0).float()
+    request = AnswerRequest(positions, longest, keep_logits=True)
+    logits = ask(model, {name: value.to(device) for name, value in batch.items()}, request).logits
+    assert logits is not None
     token_nll = logits.logsumexp(-1)[which] - logits[which, targets]
     return text_scores(
-        texts, torch.tensor(index, device=device), token_nll, targets, lambda chosen: logits[which[chosen]]
+        texts,
+        torch.tensor(index, device=device),
+        token_nll,
+        lambda chosen: per_token_statistics(logits[which[chosen]], targets[chosen]),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from unlearn_hf.data.encoding import detect_columns
-from unlearn_hf.evaluation.engine import Engine, SplitRequest
+from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
 

@@ -49,6 +49,7 @@ def write_results(
     compatibility: str | None = None,
     settings: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Path:
     """Write `evaluation.json` and `samples.parquet` into a folder, replacing older ones.
 
@@ -61,6 +62,7 @@ def write_results(
         compatibility: the compatibility that they were computed with.
         settings: what else they depend on; JSON-ready. For MUSE, `"corpus"`.
         fingerprint: hash of the evaluated data.
+        seconds: how long each pass took.
 
     Returns:
         The path of `evaluation.json`.
@@ -85,6 +87,7 @@ def write_results(
         "compatibility": compatibility,
         "settings": dict(settings or {}),
         "fingerprint": fingerprint,
+        "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
         "versions": library_versions(),
         "samples": {"file": SAMPLES_FILE, "rows": len(samples), "sha256": digest},
         "metrics": [metric.to_dict() for metric in metrics],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_hf.data.collator import collate
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.likelihood import answer_likelihood, label_positions
 
 MIN_K_SHARE = 0.4
 """Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
@@ -29,6 +29,7 @@ class ScoredText:
         labels: what is scored, -100 elsewhere.
         answer: the scored text, for the zlib attack.
         details: also compute token-level statistics (extraction, memorisation, membership scores).
+        ends: whether the last token is an end-of-sequence token, which most of these statistics leave out.
     """
 
     key: str
@@ -36,6 +37,7 @@ class ScoredText:
     labels: list[int]
     answer: str = ""
     details: bool = False
+    ends: bool = True
 
     @property
     def length(self) -> int:
@@ -51,21 +53,29 @@ def score_batch(model: nn.Module, texts: Sequence[ScoredText], pad_token_id: int
     """
     rows = [{"input_ids": text.input_ids, "labels": text.labels} for text in texts]
     batch = {name: value.to(device) for name, value in collate(rows, pad_token_id).items()}
-    found = answer_likelihood(model, batch, keep_logits=any(text.details for text in texts))
+    detailed = torch.tensor([text.details for text in texts], device=device)
+    wanted = detailed[label_positions(batch["labels"])[0] // batch["labels"].shape[1]]
 
-    def logits_of(chosen: Tensor) -> Tensor:
-        assert found.logits is not None
-        return found.logits[chosen]
+    def statistics(logits: Tensor, targets: Tensor, start: int) -> dict[str, Tensor]:
+        chosen = wanted[start : start + len(logits)]
+        found = per_token_statistics(logits[chosen], targets[chosen])
+        empty = {name: torch.zeros(len(logits), dtype=value.dtype, device=device) for name, value in found.items()}
+        return {name: empty[name].masked_scatter_(chosen, value) for name, value in found.items()}
 
-    return text_scores(texts, found.sequence_index, found.token_nll, found.targets, logits_of)
+    found = answer_likelihood(model, batch, token_function=statistics if any(text.details for text in texts) else None)
+    return text_scores(
+        texts,
+        found.sequence_index,
+        found.token_nll,
+        lambda chosen: {name: value[chosen] for name, value in found.token_values.items()},
+    )
 
 
 def text_scores(
     texts: Sequence[ScoredText],
     index: Tensor,
     token_nll: Tensor,
-    targets: Tensor,
-    logits_of: Callable[[Tensor], Tensor],
+    statistics_of: Callable[[Tensor], dict[str, Tensor]],
 ) -> list[dict[str, Any]]:
     """Scores of texts from their `N` labelled tokens.
 
@@ -73,8 +83,7 @@ def text_scores(
         texts: the texts.
         index: the text that each token belongs to, shape `[N]`, in order.
         token_nll: NLL of each token, shape `[N]`.
-        targets: the tokens, shape `[N]`.
-        logits_of: gives the logits `[n, V]` that predict chosen tokens `[n]`; called for texts with details.
+        statistics_of: gives the `per_token_statistics` of chosen tokens `[n]`; called for texts with details.
 
     Returns:
         See `score_batch`.
@@ -85,25 +94,31 @@ def text_scores(
     for number, text in enumerate(texts):
         if text.details:
             chosen = (index == number).nonzero().squeeze(-1)
-            statistics = _token_statistics(logits_of(chosen), token_nll[chosen], targets[chosen])
-            results[number] |= token_statistics(statistics, nll[number], text.answer)
+            statistics = {name: value.cpu() for name, value in statistics_of(chosen).items()}
+            results[number] |= token_statistics(statistics, nll[number], text.answer, text.ends)
     return results
 
 
-def _token_statistics(logits: Tensor, token_nll: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Per labelled token: log-probability, whether it is the most likely one, standardised log-probability."""
+def per_token_statistics(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Per token (`[n]`): log-probability, whether it is the most likely one, standardised log-probability.
+
+    Args:
+        logits: `[n, V]`, float32.
+        targets: the tokens, `[n]`.
+    """
     # Bounded, so that a token of probability 0 (a model may exclude some) does not make mean and variance NaN.
-    log_probabilities = torch.log_softmax(logits, dim=-1).clamp(min=_SMALLEST_LOG)
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    log = log_probabilities.gather(-1, targets[:, None]).squeeze(-1)
+    log_probabilities = log_probabilities.clamp_(min=_SMALLEST_LOG)
     probabilities = log_probabilities.exp()
     mean = (probabilities * log_probabilities).sum(-1)
     variance = (probabilities * (log_probabilities - mean[:, None]).square()).sum(-1)
-    standardised = (-token_nll - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
-    matches = logits.argmax(-1) == targets
-    return {"log": -token_nll.cpu(), "standardised": standardised.cpu(), "match": matches.cpu()}
+    standardised = (log - mean) / variance.clamp(min=_SMALLEST_VARIANCE).sqrt()
+    return {"log": log, "standardised": standardised, "match": logits.argmax(-1) == targets}
 
 
-def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> dict[str, float]:
-    """Scores of one text from its labelled tokens, the last of which is the end of sequence.
+def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str, ends: bool = True) -> dict[str, float]:
+    """Scores of one text from its labelled tokens, the last of which is the end of sequence if it `ends`.
 
     Extraction strength, exact memorisation, Min-K and Min-K++ leave the end of sequence out; it is the only token of
     an empty answer, which has none of these four.
@@ -118,14 +133,15 @@ def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str) -> d
     """
     count = len(per_token["log"])
     scores = {"loss": nll / count, "zlib": nll / count / len(zlib.compress(answer.encode()))}
-    if count < 2:
+    count -= ends
+    if count == 0:
         return scores
-    log, standardised, match = (per_token[name][:-1] for name in ("log", "standardised", "match"))
+    log, standardised, match = (per_token[name][:count] for name in ("log", "standardised", "match"))
     misses = (~match).nonzero()
     start = int(misses[-1]) + 1 if len(misses) else 0
-    lowest = max(1, int(MIN_K_SHARE * (count - 1)))
+    lowest = max(1, int(MIN_K_SHARE * count))
     return scores | {
-        "extraction_strength": 1 - start / (count - 1),
+        "extraction_strength": 1 - start / count,
         "exact_memorization": match.double().mean().item(),
         "min_k": -log.double().sort().values[:lowest].mean().item(),
         "min_k_plus_plus": -standardised.double().sort().values[:lowest].mean().item(),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.tofu import TofuData
 from unlearn_hf.evaluation.attacks import SLOW_ATTACKS, gradient_norms, reference_losses
-from unlearn_hf.evaluation.engine import Engine, SplitRequest
+from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.logs import read_reference
 from unlearn_hf.evaluation.passes import PartialResults
+from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Protocol
 from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
@@ -86,7 +87,7 @@ class TofuEvaluator(TableEvaluator):
         self.attacks = tuple(attacks)
         self.reference_model = reference_model
         self._reference_losses: Mapping[tuple[str, int], float] | None = None
-        self.reference = reference if isinstance(reference, pd.DataFrame) or reference is None else _read(reference)
+        self.reference = read_reference(reference)
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
@@ -131,22 +132,22 @@ class TofuEvaluator(TableEvaluator):
         ]
         rows = list(zip(samples["split"], samples["index"], strict=True))
         if "gradient_norm" in self.attacks:
-            texts = [text for request in attacked for text in self.engine.texts(request, tokenizer)]
+            start = time.perf_counter()
+            texts = [text for request in attacked for text in request.texts(self.engine.encoder(tokenizer))]
             norms = gradient_norms(model, texts, accelerator=accelerator, partial=partial)
             samples["gradient_norm"] = [norms.get(f"{split}/{index}/answer/0", float("nan")) for split, index in rows]
+            self.engine.seconds["gradient_norm"] = time.perf_counter() - start
         if self.reference_model is not None:
+            start = time.perf_counter()
             if self._reference_losses is None:
                 self._reference_losses = reference_losses(
                     self.reference_model, self.engine, tokenizer, attacked, accelerator
                 )
             theirs = [self._reference_losses.get(row, float("nan")) for row in rows]
             samples["reference"] = samples["answer_mean_nll"] - theirs
+            self.engine.seconds["reference_model"] = time.perf_counter() - start
         return samples
 
     def record(self) -> dict[str, Any]:
         """Protocol and compatibility."""
         return {"protocol": self.protocol, "compatibility": self.compatibility}
-
-
-def _read(reference: str | os.PathLike[str]) -> pd.DataFrame:
-    return read_reference(Path(reference))

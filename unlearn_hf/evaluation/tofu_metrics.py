@@ -24,7 +24,12 @@ from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.composite import composite_scores
 from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak, table_auc
-from unlearn_hf.evaluation.statistics import KolmogorovSmirnov, harmonic_mean, kolmogorov_smirnov
+from unlearn_hf.evaluation.statistics import (
+    KolmogorovSmirnov,
+    harmonic_mean,
+    kolmogorov_smirnov,
+    strength_open_unlearning,
+)
 from unlearn_hf.evaluation.tables import Missing, Protocol, check_same_rows, column_values, prepare_table, split_rows
 from unlearn_hf.evaluation.truth_ratio import (
     DEFINITIONS,
@@ -185,8 +190,7 @@ class _Aggregate:
         if strength is not None:
             if self.primary == "open_unlearning" and "answer_tokens" in rows:
                 tokens = rows.loc[rows["extraction_strength"].notna(), "answer_tokens"].to_numpy(np.float64) - 1
-                floor = np.where(tokens >= 1, 1 / np.maximum(tokens, 1), 0.0)
-                strength = np.where((strength == 0) & ~np.isnan(tokens), floor, strength)
+                strength = strength_open_unlearning(strength, tokens)
             definition = "open_unlearning" if self.primary == "open_unlearning" else "zero_without_match"
             self.add_mean("extraction_strength", strength, definition)
         self.add_mean("exact_memorization", column_values(rows, "exact_memorization", self.missing), "teacher_forced")

@@ -1,10 +1,14 @@
 """Unlearning methods: how forgetting and retaining are reconciled in one update."""
 
 from unlearn_hf.methods.eupmu import EUPMUConfig, EUPMUTrainer
+from unlearn_hf.methods.famo import FAMOConfig, FAMOTrainer
+from unlearn_hf.methods.gdr_gma import GDRGMAConfig, GDRGMATrainer
 from unlearn_hf.methods.graddiff import GradDiffConfig, GradDiffTrainer
 from unlearn_hf.methods.gradient_surgery import GradientSurgeryConfig, GradientSurgeryTrainer
+from unlearn_hf.methods.gru import GRUConfig, GRUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
+from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
 from unlearn_hf.trainer import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
@@ -13,12 +17,22 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "ngdiff": NGDiffTrainer,
     "eupmu": EUPMUTrainer,
     "gradient_surgery": GradientSurgeryTrainer,
+    "gru": GRUTrainer,
+    "gdr_gma": GDRGMATrainer,
+    "pdu": PDUTrainer,
+    "famo": FAMOTrainer,
 }
 
 __all__ = [
     "METHODS",
     "EUPMUConfig",
     "EUPMUTrainer",
+    "FAMOConfig",
+    "FAMOTrainer",
+    "GDRGMAConfig",
+    "GDRGMATrainer",
+    "GRUConfig",
+    "GRUTrainer",
     "GradDiffConfig",
     "GradDiffTrainer",
     "GradientSurgeryConfig",
@@ -27,4 +41,6 @@ __all__ = [
     "NGDiffTrainer",
     "NPOConfig",
     "NPOTrainer",
+    "PDUConfig",
+    "PDUTrainer",
 ]

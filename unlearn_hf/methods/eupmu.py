@@ -27,16 +27,18 @@ class EUPMUConfig(UnlearningConfig):
     epsilon: float = field(
         default=0.0,
         metadata={
-            "help": "Tolerated increase of the retain signal, in the paper's sign: positive tolerates, negative "
-            "demands an improvement (the released code's `error` is -epsilon). With dual_signal log and constraint "
-            "level, 0.02 means: the retain loss may rise by about 2 %."
+            "help": "Tolerated rise of the retain loss, in the paper's sign: positive tolerates, negative demands an "
+            "improvement (the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 "
+            "means that the retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). "
+            "constraint step: in one step, as a change of log l_r (raw: of l_r), per unit of learning rate with "
+            "per_learning_rate."
         },
     )
     constraint: str = field(
         default="step",
         metadata={
-            "help": "step: bound the change of the retain loss in each step (the paper). level: bound its change "
-            "since before unlearning, measured on the same rows.",
+            "help": "step: bound the change of the retain loss in each step (the paper). level: bound its rise since "
+            "before unlearning, as `level_estimate` measures it.",
             "choices": list(CONSTRAINTS),
         },
     )
@@ -59,6 +61,16 @@ class EUPMUConfig(UnlearningConfig):
         default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."}
     )
     dual_weight_decay: float = field(default=0.01, metadata={"help": "Coupled weight decay of the dual variable."})
+    dual_proportional: float | None = field(
+        default=None,
+        metadata={
+            "help": "Part of the dual variable that is proportional to the violation measured last, beside the part "
+            "that sums violations up. Default: 0 with constraint step, 30 with level."
+        },
+    )
+    maximum_dual: float | None = field(
+        default=None, metadata={"help": "Upper bound of the dual variable. Default: none."}
+    )
     per_learning_rate: bool = field(
         default=False, metadata={"help": "Divide the change of the retain loss by the learning rate, as in Eq. 8."}
     )
@@ -70,7 +82,8 @@ class EUPMUConfig(UnlearningConfig):
         default=True,
         metadata={
             "help": "Measure the retain loss again after each step (one forward pass). False is the released 'fast' "
-            "form: this step's loss is compared with the last step's, on different rows."
+            "form: this step's loss is compared with the last step's, on different rows. Of no effect with constraint "
+            "level and level_estimate probe."
         },
     )
 
@@ -83,14 +96,25 @@ class EUPMUConfig(UnlearningConfig):
         check_choice("constraint", self.constraint, CONSTRAINTS)
         check_choice("dual_signal", self.dual_signal, SIGNALS)
         check_choice("scalarization", self.scalarization, SCALARIZATIONS)
+        level = self.constraint == "level"
+        if self.dual_proportional is None:
+            self.dual_proportional = 30.0 if level else 0.0
         check_choice("dual_optimizer", self.dual_optimizer, DUAL_OPTIMIZERS)
-        check_positive("dual_learning_rate", self.dual_learning_rate)
-        for name in ("initial_dual", "dual_weight_decay"):
+        for name in ("dual_learning_rate", "maximum_dual"):
+            check_positive(name, getattr(self, name))
+        for name in ("initial_dual", "dual_weight_decay", "dual_proportional"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
+        if self.maximum_dual is not None and self.initial_dual > self.maximum_dual:
+            raise ValueError(
+                f"initial_dual: {self.initial_dual} is above maximum_dual {self.maximum_dual}; lower the one or raise "
+                "the other."
+            )
         if not math.isfinite(self.epsilon):
             raise ValueError(f"epsilon: {self.epsilon} is not a number.")
-        if self.constraint == "level" and self.per_learning_rate:
+        if level and self.dual_signal == "log" and self.epsilon <= -1:
+            raise ValueError(f"epsilon: {self.epsilon} asks for a retain loss of zero or less; give more than -1.")
+        if level and self.per_learning_rate:
             raise ValueError("per_learning_rate: True has no meaning for constraint 'level'; use constraint 'step'.")
         super().__post_init__()
         if self.scalarization == "log" and not FORGET_OBJECTIVES[self.forget_loss].non_negative:
@@ -98,7 +122,7 @@ class EUPMUConfig(UnlearningConfig):
                 f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
                 "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
             )
-        if self.dual_signal == "log" and self.retain_loss == "kl":
+        if self.dual_signal == "log" and self.retain_loss == "kl" and not (level and self.level_estimate == "probe"):
             raise ValueError(
                 "dual_signal: 'log' of the KL divergence does not exist at the start, where it is zero; "
                 "use dual_signal 'raw' or retain_loss 'nll'."
@@ -115,8 +139,12 @@ class EUPMUTrainer(UnlearningTrainer):
     `slack_t = (l_r(theta_t) - l_r(theta_{t+1})) [/ alpha_t] + epsilon`,  `dual_{t+1} = [dual_t - beta slack_t]_+`.
 
     One backward pass a step, and one forward pass on the retain batch after it. The first dual in force is
-    `initial_dual`. With `constraint="level"` the slack is `l_r(theta_0) - l_r(theta_{t+1}) + epsilon`: the loss before
-    unlearning is cached per row, so both sides are the same rows and sampling noise cancels.
+    `initial_dual`.
+
+    With `constraint="level"` the retain loss may not rise above `(1 + epsilon) l_r(theta_0)`: the slack is
+    `log(1 + epsilon) + log l_r(theta_0) - log l_r(theta_{t+1})` (raw: `l_r(theta_0) + epsilon - l_r(theta_{t+1})`),
+    both losses as `level_estimate` measures them. A sum over a level reacts late, overshoots and stays high, so the
+    dual in force is `[dual_t - dual_proportional slack_t]_+` there. It moves whenever there is a new measurement.
 
     Source: Zhou et al., "Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery",
     NeurIPS 2025, arXiv 2510.22124, equation 8. Where paper and released code disagree: `epsilon` has the paper's
@@ -138,6 +166,8 @@ class EUPMUTrainer(UnlearningTrainer):
             self.args.dual_optimizer,
             self.args.dual_learning_rate,
             self.args.dual_weight_decay,
+            self.args.dual_proportional or 0.0,
+            self.args.maximum_dual,
         )
         self._last_retain_loss: float | None = None
         self._dual_in_force = self.dual.value
@@ -153,14 +183,15 @@ class EUPMUTrainer(UnlearningTrainer):
         return self.args.scalarization == "log" or self._updates_first
 
     @property
-    def remeasures_retain_loss(self) -> bool:
-        """One forward pass after the step, except in the fast form."""
-        return self.args.reevaluate
+    def follows_retain_level(self) -> bool:
+        """The level constraint follows it."""
+        return self.args.constraint == "level" or super().follows_retain_level
 
     @property
-    def needs_retain_reference(self) -> bool:
-        """The level is relative to the model before unlearning (whose KL divergence from itself is zero)."""
-        return self.args.constraint == "level" and self.retain_objective.name == "nll"
+    def remeasured(self) -> tuple[str, ...]:
+        """One forward pass after the step, except in the fast form, and where a probe measures instead."""
+        probed = self.args.constraint == "level" and self.args.level_estimate == "probe"
+        return ("retain",) if self.args.reevaluate and not probed else super().remeasured
 
     def loss_weights(self) -> tuple[float, float]:
         """`(1, dual)`, divided by `1 + dual` when normalized."""
@@ -178,18 +209,22 @@ class EUPMUTrainer(UnlearningTrainer):
             return forget, retain
         return forget / max(losses.forget, _SMALLEST), retain / max(losses.retain, _SMALLEST)
 
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """Move the dual variable by what the step did to the retain loss."""
         if self._updates_first:
             return
         if self.args.constraint == "level":
-            self.dual.descend(self._slack(self._reference_loss(), before.retain if after is None else after))
+            level = self.retain_level
+            assert level is not None
+            if level.step == self.state.global_step + 1:
+                assert level.base is not None
+                assert level.current is not None
+                self.dual.descend(self._slack(level.base, level.current))
         else:
-            assert after is not None
-            self.dual.descend(self._slack(before.retain, after))
+            self.dual.descend(self._slack(before.retain, after.retain))
 
     def _slack(self, earlier: float, later: float) -> float:
-        """How much less than `epsilon` the retain signal has risen from `earlier` to `later`."""
+        """How much less than is tolerated the retain signal has risen from `earlier` to `later`."""
         if self.args.dual_signal == "log":
             change = math.log(max(earlier, _SMALLEST)) - math.log(max(later, _SMALLEST))
         else:
@@ -197,16 +232,8 @@ class EUPMUTrainer(UnlearningTrainer):
         if self.args.per_learning_rate:
             rate = self._get_learning_rate()
             change = change / rate if rate > 0 else 0.0
-        return change + self.args.epsilon
-
-    def _reference_loss(self) -> float:
-        """Retain loss of this step's rows under the model before unlearning."""
-        if not self.needs_retain_reference:
-            return 0.0
-        assert self.window is not None
-        total = sum(batch["retain"]["reference_nll"].sum() for batch in self.window.batches)
-        share = total.to(self.args.device) / self.window.totals.of("tokens", "retain")
-        return float(self.accelerator.reduce(share, "mean"))
+        relative = self.args.constraint == "level" and self.args.dual_signal == "log"
+        return change + (math.log1p(self.args.epsilon) if relative else self.args.epsilon)
 
     def measurements(self) -> dict[str, float]:
         """The dual variable in force in this step."""

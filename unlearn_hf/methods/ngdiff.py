@@ -111,16 +111,16 @@ class NGDiffTrainer(UnlearningTrainer):
             self._before_probe = [(parameter, parameter.detach().clone()) for parameter in trained]
 
     @torch.no_grad()
-    def after_step(self, before: Losses, after: float | None) -> None:
+    def after_step(self, before: Losses, after: Losses) -> None:
         """At a probing step, measure the retain loss after the step and after its mirror image."""
         if not self._before_probe:
             return
-        ahead = self.retain_loss_again()
+        ahead = self.loss_again("retain")
         for parameter, saved in self._before_probe:
             mirrored = 2 * saved - parameter
             saved.copy_(parameter)  # from here on the copy holds the parameters after the step
             parameter.copy_(mirrored)
-        behind = self.retain_loss_again()
+        behind = self.loss_again("retain")
         for parameter, saved in self._before_probe:
             parameter.copy_(saved)
         self._before_probe = []

@@ -17,11 +17,14 @@ def negative_log_likelihood(likelihood: AnswerLikelihood) -> Tensor:
 def kullback_leibler(likelihood: AnswerLikelihood) -> Tensor:
     """`sum_t sum_v p_ref (log p_ref - log p)` of each sequence over its label positions, shape `[B]`.
 
-    Averaged over label tokens only; prompt and padding do not count.
+    Averaged over label tokens only; prompt and padding do not count. Where the likelihoods bring the divergence of
+    each token (`ReferenceModel.divergence`), it is summed, otherwise it is computed from logits.
 
     Raises:
         ValueError: when the likelihoods carry no logits or no reference logits.
     """
+    if "divergence" in likelihood.token_values:
+        return likelihood.sum_by_sequence(likelihood.token_values["divergence"])
     if likelihood.logits is None or likelihood.reference_logits is None:
         raise ValueError("reference_logits: KL compares distributions; keep the logits of model and reference.")
     log_p = F.log_softmax(likelihood.logits, dim=-1)

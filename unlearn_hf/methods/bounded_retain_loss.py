@@ -1,0 +1,62 @@
+"""The level at which a method holds the retain loss: absolute, or relative to the model before unlearning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from unlearn_hf.config import UnlearningConfig, check_positive
+from unlearn_hf.retain_level import retain_loss_before_unlearning
+from unlearn_hf.trainer import UnlearningTrainer
+
+
+@dataclass
+class BoundedRetainLossConfig(UnlearningConfig):
+    """Arguments of methods that hold the retain loss at a level."""
+
+    largest_retain_loss: float | None = field(
+        default=None,
+        metadata={
+            "help": "Retain loss to stay below, in nats per answer token. Default: the loss of the same rows before "
+            "unlearning, plus retain_tolerance."
+        },
+    )
+    retain_tolerance: float = field(
+        default=0.02,
+        metadata={"help": "Nats by which the retain loss may exceed its value before unlearning."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for a level that is not positive, or a tolerance that is not a number.
+        """
+        check_positive("largest_retain_loss", self.largest_retain_loss)
+        if not math.isfinite(self.retain_tolerance):
+            raise ValueError(f"retain_tolerance: {self.retain_tolerance} is not a number; give nats per token.")
+        super().__post_init__()
+
+
+class BoundedRetainLossTrainer(UnlearningTrainer):
+    """Knows the level for each step. Both sides are measured on the same rows, so sampling noise cancels."""
+
+    config_class = BoundedRetainLossConfig
+    args: BoundedRetainLossConfig
+
+    @property
+    def needs_retain_loss(self) -> bool:
+        """It is compared with the level in every step."""
+        return True
+
+    @property
+    def needs_retain_reference(self) -> bool:
+        """Without an absolute level, the one before unlearning is needed (that of the KL divergence is zero)."""
+        relative = self.args.largest_retain_loss is None and self.retain_objective.name == "nll"
+        return relative or super().needs_retain_reference
+
+    def allowed_retain_loss(self) -> float:
+        """The level for the rows of this step, in nats per token."""
+        if self.args.largest_retain_loss is not None:
+            return self.args.largest_retain_loss
+        return retain_loss_before_unlearning(self) + self.args.retain_tolerance
