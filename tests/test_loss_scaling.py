@@ -13,10 +13,12 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from tests.training import CASES, build_trainer, largest_difference, parameters
+from unlearn_hf.methods import METHODS
 from unlearn_hf.trainer import UnlearningTrainer
 from unlearn_hf.window import Losses
 
-GRADIENT_LEVEL = [case for case in CASES if case.startswith(("ngdiff", "surgery", "eupmu-log", "eupmu-step-fast"))]
+GRADIENT_LEVEL = [case for case, (method, _) in CASES.items() if METHODS[method].needs_gram]
+GRADIENT_LEVEL += ["eupmu-log", "eupmu-step-fast"]  # these need the losses of the step
 OTHERS = ["graddiff", "eupmu", "eupmu-level"]
 
 

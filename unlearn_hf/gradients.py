@@ -138,6 +138,8 @@ class GradientBuffers:
 def _inner_product(first: Tensor, second: Tensor) -> Tensor:
     """Inner product of two gradients in float32; of the whole tensor when it is sharded over ranks."""
     if isinstance(first, DTensor):
-        product: Any = (first.float() * second.float()).sum()
+        # Buffers may rest on the CPU, but the ranks add up over the devices of their mesh.
+        device = first.device_mesh.device_type
+        product: Any = (first.to(device).float() * second.to(device).float()).sum()
         return product.full_tensor()
     return torch.dot(first.reshape(-1).float(), second.reshape(-1).float())
