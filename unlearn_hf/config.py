@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from unlearn_hf.joint import FORWARD
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.packing import PACKING
 
 TRAINABLE_DTYPES = ("float32", "bfloat16")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -72,6 +74,14 @@ class FinetuningConfig(TrainingArguments):
             r"`layers\.[5-7]\.mlp\.down_proj`. All by default."
         },
     )
+    packing: str = field(
+        default="auto",
+        metadata={
+            "help": "Compute batches without their padding, sequences end to end in one row. `auto`: where the "
+            "attention costs no more for it (SDPA on the CPU, flash attention) and a trial on the first batch agrees.",
+            "choices": list(PACKING),
+        },
+    )
     stop_on_divergence: bool = field(
         default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
     )
@@ -88,6 +98,7 @@ class FinetuningConfig(TrainingArguments):
         check_positive("max_length", self.max_length)
         check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
         check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
+        check_choice("packing", self.packing, PACKING)
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: True would drop the nested batches; leave it False.")
         if self.label_smoothing_factor:
@@ -113,6 +124,15 @@ class UnlearningConfig(FinetuningConfig):
     delta: float | None = field(
         default=None, metadata={"help": "SimNPO: mean NLL per answer token aimed at, in nats (default 0)."}
     )
+    forward: str = field(
+        default="auto",
+        metadata={
+            "help": "`joint`: forget and retain rows in one forward and one backward pass (both sets' activations at "
+            "once); `sequential`: one after the other; `auto`: joint for small batches of methods that keep one "
+            "gradient.",
+            "choices": list(FORWARD),
+        },
+    )
     reference_cache: str | None = field(
         default=None,
         metadata={
@@ -136,6 +156,7 @@ class UnlearningConfig(FinetuningConfig):
         """
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
+        check_choice("forward", self.forward, FORWARD)
         check_positive("beta", self.beta)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
