@@ -121,6 +121,7 @@ def _sharded(folder: str) -> None:
         buffers.combine(torch.tensor([[1.0, 0.5]]))
         average.commit()
     state = average.state_dict()
+    assert average.state_dict(keep=False) == {"values": []}
     loaded = GradientAverage(MOMENTUM)
     loaded.load_state_dict(state, GradientBuffers([parameter]))
     assert isinstance(loaded._values[0], DTensor)

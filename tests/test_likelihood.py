@@ -217,6 +217,7 @@ def test_data_parallel_and_sharded(tmp_path: Path) -> None:
 
 
 def _in_group(folder: str) -> None:
+    PartialState._reset_state()  # tests before this one may have left a state of one process
     PartialState(cpu=True)
     _sharded(folder)
 

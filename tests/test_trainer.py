@@ -111,8 +111,8 @@ class TestDivergence:
         trainer = build_trainer(case, tmp_path, max_steps=4)
         original = trainer._objective_loss
 
-        def broken(model: Any, name: str, batch: Any) -> torch.Tensor:
-            loss = original(model, name, batch)
+        def broken(model: Any, name: str, batch: Any, *rest: Any) -> torch.Tensor:
+            loss = original(model, name, batch, *rest)
             return loss * float("nan") if trainer.state.global_step == 2 and name == "forget" else loss
 
         trainer._objective_loss = broken  # type: ignore[method-assign]

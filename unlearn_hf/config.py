@@ -8,7 +8,9 @@ import torch
 from transformers import TrainingArguments
 
 from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
+from unlearn_hf.joint import FORWARD
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.packing import PACKING
 
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
@@ -74,6 +76,14 @@ class FinetuningConfig(TrainingArguments):
             r"`layers\.[5-7]\.mlp\.down_proj`. All by default."
         },
     )
+    packing: str = field(
+        default="auto",
+        metadata={
+            "help": "Compute batches without their padding, sequences end to end in one row. `auto`: where the "
+            "attention costs no more for it (SDPA on the CPU, flash attention) and a trial on the first batch agrees.",
+            "choices": list(PACKING),
+        },
+    )
     stop_on_divergence: bool = field(
         default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
     )
@@ -90,6 +100,7 @@ class FinetuningConfig(TrainingArguments):
         check_positive("max_length", self.max_length)
         check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
         check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
+        check_choice("packing", self.packing, PACKING)
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: True would drop the nested batches; leave it False.")
         if self.label_smoothing_factor:
@@ -114,6 +125,15 @@ class UnlearningConfig(FinetuningConfig):
     )
     delta: float | None = field(
         default=None, metadata={"help": "SimNPO: mean NLL per answer token aimed at, in nats (default 0)."}
+    )
+    forward: str = field(
+        default="auto",
+        metadata={
+            "help": "`joint`: forget and retain rows in one forward and one backward pass (both sets' activations at "
+            "once); `sequential`: one after the other; `auto`: joint for small batches of methods that keep one "
+            "gradient.",
+            "choices": list(FORWARD),
+        },
     )
     reference_cache: str | None = field(
         default=None,
@@ -178,6 +198,7 @@ class UnlearningConfig(FinetuningConfig):
                 "so that no share of it can be a budget; use level_estimate 'probe', which measures the NLL."
             )
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
+        check_choice("forward", self.forward, FORWARD)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
                 raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")

@@ -17,8 +17,9 @@ from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.likelihood import answer_likelihood, largest_packing_error
 from unlearn_hf.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
+from unlearn_hf.packing import by_sequence, packing_pays
 from unlearn_hf.window import Window, count_totals
 
 
@@ -99,6 +100,7 @@ class FinetuningTrainer(Trainer):
         model = prepare_model(model, args, peft_config)
         self.evaluators = list(evaluators)
         self.window: Window | None = None
+        self.packed: bool | None = None  # decided on the first batch
         super().__init__(
             model=model,
             args=args,
@@ -127,7 +129,33 @@ class FinetuningTrainer(Trainer):
         if not batches:
             return batches, None
         self.window = Window(batches, count_totals(batches, self.accelerator))
+        if self.packed is None:
+            self.packed = self._decide_packing(batches[0], device)
         return batches, self.window.totals
+
+    def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
+        """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
+        if self.args.packing == "false":
+            return False
+        if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
+            return False
+        rows = {name: value[:4].to(device) for name, value in batch.get("forget", batch).items()}
+        with self.compute_loss_context_manager():
+            error = largest_packing_error(self.model_wrapped, rows)
+        half = self.args.bf16 or self.args.fp16 or next(self.model.parameters()).dtype != torch.float32
+        agrees = error <= (0.05 if half else 1e-4)
+        if self.args.packing == "true" and not agrees:
+            raise ValueError(
+                f"packing: 'true' is not possible, {type(self.model).__name__} gives packed rows other likelihoods "
+                f"than padded ones (relative difference {error:.1g}); set it to 'false', or attn_implementation to "
+                "'sdpa'."
+            )
+        return agrees
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward pass; attention stays within sequences when activations are computed again."""
+        with by_sequence(model, bool(self.packed)):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self,
@@ -137,7 +165,7 @@ class FinetuningTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Cross-entropy of the answers: summed NLL over the number of answer tokens of the whole step."""
-        likelihood = answer_likelihood(model, inputs)
+        likelihood = answer_likelihood(model, inputs, packed=bool(self.packed))
         total = num_items_in_batch.of("tokens", "plain") if hasattr(num_items_in_batch, "of") else None
         loss = likelihood.nll.sum() / (total if total is not None else likelihood.tokens.sum().clamp(min=1))
         return (loss, {"nll": likelihood.nll}) if return_outputs else loss

@@ -66,9 +66,19 @@ class GradientAverage:
         """Forget the average that was entered last: its gradient is not to be trusted."""
         self._entered = []
 
-    def state_dict(self) -> dict[str, Any]:
-        """The average, whole and on the CPU; four bytes for each trained parameter. Every rank must call this."""
-        return {"values": [value if value is None else _whole(value).cpu() for value in self._values]}
+    def state_dict(self, keep: bool = True) -> dict[str, Any]:
+        """The average, whole and on the CPU: four bytes for each trained parameter.
+
+        Args:
+            keep: whether this rank wants it. Every rank must call this where parameters are sharded; those that do
+                not keep it help to gather one tensor after another, and get an empty state.
+        """
+        values: list[Tensor | None] = []
+        for value in self._values:
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            if keep:
+                values.append(whole.cpu() if whole is not None else None)
+        return {"values": values}
 
     def load_state_dict(self, state: dict[str, Any], buffers: GradientBuffers) -> None:
         """Take up a saved average, laid out as the gradients of `buffers` will be.
@@ -92,10 +102,6 @@ class GradientAverage:
             value if value is None else _laid_out(value, parameter, buffers.device)
             for value, parameter in zip(saved, buffers.parameters, strict=True)
         ]
-
-
-def _whole(value: Tensor) -> Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _laid_out(value: Tensor, parameter: Tensor, device: torch.device | None) -> Tensor:

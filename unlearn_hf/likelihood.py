@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearn_hf.chunked import LARGEST_LOGITS, AnswerRequest, TokenFunction, ask
+from unlearn_hf.chunked import LARGEST_LOGITS, AnswerOutput, AnswerRequest, TokenFunction, ask
+from unlearn_hf.packing import by_sequence, pack
 
 IGNORE_INDEX = -100
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -71,9 +71,16 @@ def label_counts(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE_INDEX).sum(-1)
 
 
-def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What of `batch` the model's forward takes."""
-    return {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+def ask_about(
+    model: nn.Module, batch: Mapping[str, Tensor], request: AnswerRequest, packed: bool = False
+) -> AnswerOutput:
+    """Answer `request`, whose positions are those of the padded `batch`, with or without the padding."""
+    if not packed:
+        return ask(model, {name: batch[name] for name in _MODEL_INPUTS if name in batch}, request)
+    inputs, positions = pack(batch, request.positions)
+    request = replace(request, positions=positions, length=inputs["input_ids"].shape[1])
+    with by_sequence(model):
+        return ask(model, inputs, request)
 
 
 def answer_likelihood(
@@ -84,6 +91,7 @@ def answer_likelihood(
     token_function: TokenFunction | None = None,
     keep_hidden: bool = False,
     largest_logits: int = LARGEST_LOGITS,
+    packed: bool = False,
 ) -> AnswerLikelihood:
     """Score the labelled tokens of `batch`.
 
@@ -97,6 +105,7 @@ def answer_likelihood(
         keep_hidden: keep the hidden states before the head in the result.
         largest_logits: where the logits would have more elements, head and cross-entropy run in chunks of at most
             that many, computed again in the backward pass; `keep_logits` keeps them whole.
+        packed: run the model on the sequences laid end to end, without padding; see `packing`.
 
     Returns:
         The likelihoods. The cross-entropy is computed in float32 whatever the precision of the model.
@@ -109,7 +118,7 @@ def answer_likelihood(
     request = AnswerRequest(
         positions, labels.shape[1], targets, token_function, keep_logits, keep_hidden, largest_logits
     )
-    output = ask(model, model_inputs(batch), request)
+    output = ask_about(model, batch, request, packed)
     token_nll = output.token_nll
     assert token_nll is not None
     sequence_index = positions // labels.shape[1]
@@ -125,3 +134,29 @@ def answer_likelihood(
         token_values=output.token_values or {},
         reference_nll=batch.get("reference_nll"),
     )
+
+
+@torch.no_grad()
+def largest_packing_error(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
+    """How far likelihoods of packed rows are from those of padded ones, as a share of these.
+
+    An architecture with recurrent layers or an attention of its own may not tell packed sequences apart.
+
+    Args:
+        model: a causal language model, wrapped or not; its mode is left as it was.
+        batch: some padded rows.
+
+    Returns:
+        The largest relative difference of the NLL of a sequence (of one nat at least); infinity where the model does
+        not take packed rows.
+    """
+    training = model.training
+    model.eval()
+    try:
+        padded = answer_likelihood(model, batch).nll
+        packed = answer_likelihood(model, batch, packed=True).nll
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return float("inf")  # the way in which an architecture says that it takes no such rows
+    finally:
+        model.train(training)
+    return float(((packed - padded).abs() / padded.abs().clamp(min=1)).max())

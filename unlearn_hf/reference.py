@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from unlearn_hf.chunked import AnswerRequest, TokenFunction, ask, causal_model, logits_of_hidden
+from unlearn_hf.chunked import AnswerRequest, TokenFunction, causal_model, logits_of_hidden
 from unlearn_hf.in_place import divergence
-from unlearn_hf.likelihood import answer_likelihood, label_positions, model_inputs
+from unlearn_hf.likelihood import answer_likelihood, ask_about, label_positions
 
 REFERENCE_ADAPTER = "reference"
 _SAMPLED_VALUES = 1024
@@ -146,7 +146,7 @@ class ReferenceModel:
         return logits
 
     @torch.no_grad()
-    def divergence(self, model: nn.Module, batch: Mapping[str, Tensor]) -> TokenFunction:
+    def divergence(self, model: nn.Module, batch: Mapping[str, Tensor], packed: bool = False) -> TokenFunction:
         """Prepare the Kullback-Leibler divergence from the model before unlearning at each label of `batch`.
 
         Only the reference's hidden states are kept; its logits are made chunk by chunk, beside those of the model.
@@ -157,7 +157,7 @@ class ReferenceModel:
         positions, _ = label_positions(batch["labels"])
         request = AnswerRequest(positions, batch["labels"].shape[1], keep_hidden=True)
         with self._active(model) as reference:
-            hidden = ask(reference, model_inputs(batch), request).hidden
+            hidden = ask_about(reference, batch, request, packed).hidden
         logits = self.logits(model, batch) if hidden is None else None
 
         def values(found: Tensor, _: Tensor, start: int) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ from unlearn_hf.data.pairing import PairedDataset
 from unlearn_hf.finetuning import Evaluator, FinetuningTrainer
 from unlearn_hf.gradient_geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.gradients import GradientBuffers
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.joint import JOINT_TOKENS, joint_likelihoods
+from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference import ReferenceModel, reference_nll
 from unlearn_hf.retain_level import RetainBudget, RetainLevel
@@ -121,6 +122,8 @@ class UnlearningTrainer(FinetuningTrainer):
         if args.retain_budget is not None:
             assert self.retain_level is not None
             self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
+        if args.forward == "joint" and self._separate_because:
+            raise ValueError(f"forward: 'joint' is not possible, {self._separate_because}; use 'sequential'.")
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -257,6 +260,8 @@ class UnlearningTrainer(FinetuningTrainer):
         loss = torch.zeros((), device=self.args.device)
         weights = dict(zip(Losses._fields, self._weights, strict=True))
         active = [name for name, weight in weights.items() if weight != 0]
+        if len(active) == 2 and self._joins(inputs):
+            return super().training_step(model, inputs, totals)
         for name in Losses._fields:
             batch = {name: inputs[name]}
             if name not in active:
@@ -276,6 +281,28 @@ class UnlearningTrainer(FinetuningTrainer):
                 loss = loss + super().training_step(model, batch, totals)
         return loss
 
+    def _joins(self, inputs: dict[str, Any]) -> bool:
+        """Whether both sets go through the model in one pass."""
+        if not self._may_join:
+            return False
+        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in Losses._fields)
+        return self.args.forward == "joint" or tokens <= JOINT_TOKENS
+
+    @property
+    def _may_join(self) -> bool:
+        return self.args.forward != "sequential" and self._separate_because is None
+
+    @property
+    def _separate_because(self) -> str | None:
+        """Why the two sets cannot share a forward pass, if they cannot."""
+        if self._keeps_gradients_apart:
+            return "the two gradients are kept apart"
+        if self.reference is not None:
+            return f"retain_loss {self.args.retain_loss!r} needs the reference's distribution of one set"
+        if self._repeats_dropout and self.remeasured:
+            return "a loss is measured again with the same dropout"
+        return None
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -283,26 +310,32 @@ class UnlearningTrainer(FinetuningTrainer):
         if "labels" in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss: Any = 0.0
-        for name, weight in zip(Losses._fields, self._weights, strict=True):
+        joint: list[Any] = [None, None]
+        if all(name in inputs for name in Losses._fields) and self._may_join:
+            joint = joint_likelihoods(model, [inputs[name] for name in Losses._fields], bool(self.packed))
+        for name, weight, likelihood in zip(Losses._fields, self._weights, joint, strict=True):
             if name in inputs:
                 if name in self.remeasured and self._repeats_dropout:
                     assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
-                part = self._objective_loss(model, name, inputs[name])
+                part = self._objective_loss(model, name, inputs[name], likelihood)
                 assert self.window is not None
                 self.window.record(name, part)
                 loss = loss + weight * part
         return (loss, {}) if return_outputs else loss
 
-    def _objective_loss(self, model: nn.Module, name: str, batch: dict[str, Tensor]) -> Tensor:
+    def _objective_loss(
+        self, model: nn.Module, name: str, batch: dict[str, Tensor], likelihood: AnswerLikelihood | None = None
+    ) -> Tensor:
         """Contributions of one micro-batch over the total of the whole step."""
         assert self.window is not None
         objective = self.forget_objective if name == "forget" else self.retain_objective
         divergence = None
         if objective.reference == "logits":
             assert self.reference is not None
-            divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch)
-        likelihood = answer_likelihood(model, batch, token_function=divergence)
+            divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch, bool(self.packed))
+        if likelihood is None:
+            likelihood = answer_likelihood(model, batch, token_function=divergence, packed=bool(self.packed))
         parameters = self.args.forget_parameters() if name == "forget" else {}
         return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
 
@@ -433,7 +466,8 @@ class UnlearningTrainer(FinetuningTrainer):
         self.divergence = None
         self._measure_references()
         if resume_from_checkpoint:
-            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True)
+            # mapped, so that a large state is not read once for every rank
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])

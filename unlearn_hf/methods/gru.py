@@ -92,7 +92,7 @@ class GRUTrainer(UnlearningTrainer):
 
     def method_state(self) -> dict[str, Any]:
         """The average."""
-        return {"retain_average": self.retain_average.state_dict()}
+        return {"retain_average": self.retain_average.state_dict(keep=self.args.should_save)}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Kept until parameters are in place."""
