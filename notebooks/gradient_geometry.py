@@ -131,10 +131,10 @@ for name, lines in geometry.items():
     axes[1].plot(steps, retain / (forget + retain), color=colors[name], linewidth=1.5)
 axes[0].axhline(0, color="black", linewidth=0.8)
 axes[0].set(xlabel="step", ylabel=r"$\cos(g_f, g_r)$", title="angle of the two gradients")
-axes[0].legend(frameon=False, fontsize=9)
 axes[1].set(
     xlabel="step", ylabel="share of the retain gradient", title="what the method makes of it", ylim=(-0.03, 1.03)
 )
+figure.legend(loc="outside upper center", ncols=4, frameon=False)
 plt.show()
 
 # %% [markdown]
@@ -187,7 +187,7 @@ directions = {
     "EUPMU, dual 3": ((1.0, 3.0), "tab:red"),
     "EUPMU, dual 6": ((1.0, 6.0), "tab:red"),
 }
-figure, axis = plt.subplots(figsize=(6.2, 4.6), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.6, 5.2), layout="constrained")
 angle = math.degrees(math.acos(cosine))
 for start, color in ((-90, "tab:blue"), (angle - 90, "tab:red")):
     shade = np.radians(np.linspace(start, start + 180, 60))
@@ -196,17 +196,22 @@ vectors = {"$g_r$": (retain_gradient, "black"), "$g_f$": (forget_gradient, "blac
 for name, ((w_forget, w_retain), color) in directions.items():
     vectors[name] = (w_forget * forget_gradient + w_retain * retain_gradient, color)
 for name, (vector, color) in vectors.items():
-    tip = vector / np.linalg.norm(vector)
+    # EUPMU's arrows are longer, so that their names stay clear of the others
+    tip = (1.45 if name.startswith("EUPMU") else 1.0) * vector / np.linalg.norm(vector)
     gradient = name.startswith("$")
     width = 2.5 if gradient else 1.6
     axis.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": width})
     turn = math.degrees(math.atan2(tip[1], tip[0]))
-    axis.text(
-        *(1.05 * tip), name, color=color, fontsize=14 if gradient else 9, va="center", rotation_mode="anchor",
-        rotation=turn if turn <= 90 else turn - 180, ha="left" if turn <= 90 else "right",
-    )  # fmt: skip
-axis.set(xlim=(-1.6, 1.6), ylim=(-0.25, 1.75), aspect="equal", xticks=[], yticks=[])
-axis.set_title(f"directions at step {sharpest['step']}, all drawn with length one (cosine {cosine:.2f})", fontsize=10)
+    place = (1 + 0.05 / np.linalg.norm(tip)) * tip
+    style = {"color": color, "fontsize": 14 if gradient else 9, "va": "center", "rotation_mode": "anchor"}
+    if turn <= 90:
+        axis.text(*place, name, rotation=turn, ha="left", **style)
+    else:
+        axis.text(*place, name, rotation=turn - 180, ha="right", **style)
+axis.set(xlim=(-1.6, 1.6), ylim=(-0.25, 2.2), aspect="equal", xticks=[], yticks=[])
+axis.set_title(
+    f"directions at step {sharpest['step']}, where the cosine is {cosine:.2f}; lengths have no meaning", fontsize=10
+)
 plt.show()
 
 # %% [markdown]

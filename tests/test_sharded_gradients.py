@@ -23,7 +23,7 @@ from unlearn_hf.likelihood import answer_likelihood
 WEIGHTS = (0.5, -0.25)
 MICRO_BATCHES, ROWS = 2, 8
 # one for every control flow: one gradient, a reference, two gradients, probes, another forward pass, losses known late
-SHARDED = ("graddiff", "graddiff-kl", "ngdiff", "ngdiff-autolr", "eupmu", "eupmu-log", "surgery")
+SHARDED = ("graddiff", "graddiff-kl", "ngdiff", "ngdiff-autolr", "eupmu", "eupmu-log", "surgery", "gru", "famo")
 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:
