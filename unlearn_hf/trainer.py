@@ -276,7 +276,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
         """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
         assert self.gradients is not None
-        if gram is not None and not torch.isfinite(gram).all():
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        if scaled and gram is not None and not torch.isfinite(gram).all():
             # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would hide
             # it. The method does not choose, so its state stays as it is.
             self._grams, self._weights = None, (1.0, 1.0)
