@@ -1,8 +1,9 @@
-"""Seconds per optimizer step of every method, relative to the same mathematics written the usual way (`bench_plain.py`).
+"""Seconds per optimizer step of every method, relative to the same mathematics written the usual way.
 
-All runs happen in one process, in turn, round after round; medians over the steps of all rounds are printed, and
-written as JSON with `--output_file` and as a bar chart with `--chart_file`. `fine-tuning` takes as many rows per step
-as a method takes of both sets. References are measured once before the first step and are in no step's time.
+The usual way is `bench_plain.py`. All runs happen in one process, in turn, round after round; medians over the steps
+of all rounds are printed, and written as JSON with `--output_file` and as a bar chart with `--chart_file`.
+`fine-tuning` takes as many rows per step as a method takes of both sets. References are measured once before the first
+step and are in no step's time.
 
     python scripts/bench_step.py
     python scripts/bench_step.py --model_name_or_path DIR --tofu_folder DIR --rounds 3 --chart_file steps.png

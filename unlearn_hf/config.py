@@ -140,6 +140,21 @@ class UnlearningConfig(FinetuningConfig):
             "Default: `reference` in the output folder."
         },
     )
+    reference_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the frozen copy of the model rests and computes that retain_loss kl needs when all "
+            "parameters are trained; `cpu` keeps it out of accelerator memory. Default: beside the model."
+        },
+    )
+    reference_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of that copy: bfloat16 halves it, at rounding errors of the reference's distribution. "
+            "Default: that of the model.",
+            "choices": list(TRAINABLE_DTYPES),
+        },
+    )
     gradient_buffer_device: str | None = field(
         default=None,
         metadata={
@@ -157,6 +172,14 @@ class UnlearningConfig(FinetuningConfig):
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
         check_choice("forward", self.forward, FORWARD)
+        if self.reference_dtype is not None:
+            check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
+        for name in ("reference_device", "reference_dtype"):
+            if self.retain_loss != "kl" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} has no meaning for retain_loss {self.retain_loss!r}, which "
+                    "needs no copy of the model; leave it out."
+                )
         check_positive("beta", self.beta)
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
