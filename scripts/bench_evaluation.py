@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench_step import memory, reset_peak
+from bench_runs import memory, reset_peak
 
 from unlearn_hf.data.collator import collate
 from unlearn_hf.data.encoding import encode_pair, encode_prompt

@@ -142,6 +142,21 @@ class UnlearningConfig(FinetuningConfig):
             "Default: `reference` in the output folder."
         },
     )
+    reference_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the frozen copy of the model rests and computes that retain_loss kl needs when all "
+            "parameters are trained; `cpu` keeps it out of accelerator memory. Default: beside the model."
+        },
+    )
+    reference_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of that copy: bfloat16 halves it, at rounding errors of the reference's distribution. "
+            "Default: that of the model.",
+            "choices": list(TRAINABLE_DTYPES),
+        },
+    )
     gradient_buffer_device: str | None = field(
         default=None,
         metadata={
@@ -199,6 +214,14 @@ class UnlearningConfig(FinetuningConfig):
             )
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
         check_choice("forward", self.forward, FORWARD)
+        if self.reference_dtype is not None:
+            check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
+        for name in ("reference_device", "reference_dtype"):
+            if self.retain_loss != "kl" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} has no meaning for retain_loss {self.retain_loss!r}, which "
+                    "needs no copy of the model; leave it out."
+                )
         for name, value in self.forget_parameters().items():
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
                 raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,22 @@ class ReferenceModel:
     With a fresh adapter, the adapter is switched off; with an adapter that was trained before, a frozen copy of that
     adapter is switched on; only a model that is trained as a whole needs a frozen copy.
 
+    Args:
+        model: the model as it is before unlearning.
+        device: where the frozen copy rests and computes; by default beside the model. Without a copy it has no effect.
+        dtype: precision of the frozen copy; by default that of the model.
+
     Attributes:
         strategy: `"disabled adapter"`, `"adapter copy"` or `"model copy"`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, device: str | None = None, dtype: torch.dtype | None = None) -> None:
         self._copy: nn.Module | None = None
+        self._device = torch.device(device) if device is not None else None
         if not hasattr(model, "peft_config"):
             self.strategy = "model copy"
-            self._copy = copy.deepcopy(model).eval().requires_grad_(False)
+            frozen = copy.deepcopy(model).eval().requires_grad_(False)
+            self._copy = frozen.to(dtype) if dtype is not None else frozen
         elif _adapter_is_identity(model):
             self.strategy = "disabled adapter"
         else:
@@ -141,9 +149,11 @@ class ReferenceModel:
     def logits(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits at the label positions of `batch`, `[N, V]` float32, dropout off."""
         with self._active(model) as reference:
-            logits = answer_likelihood(reference, batch, keep_logits=True).logits
+            device = next(reference.parameters()).device
+            moved = {name: value.to(device) for name, value in batch.items()}
+            logits = answer_likelihood(reference, moved, keep_logits=True).logits
         assert logits is not None
-        return logits
+        return logits.to(batch["labels"].device)
 
     @torch.no_grad()
     def divergence(self, model: nn.Module, batch: Mapping[str, Tensor], packed: bool = False) -> TokenFunction:
@@ -157,7 +167,10 @@ class ReferenceModel:
         positions, _ = label_positions(batch["labels"])
         request = AnswerRequest(positions, batch["labels"].shape[1], keep_hidden=True)
         with self._active(model) as reference:
-            hidden = ask_about(reference, batch, request, packed).hidden
+            device = next(reference.parameters()).device
+            moved = {name: value.to(device) for name, value in batch.items()}
+            request = replace(request, positions=positions.to(device))
+            hidden = ask_about(reference, moved, request, packed).hidden
         logits = self.logits(model, batch) if hidden is None else None
 
         def values(found: Tensor, _: Tensor, start: int) -> dict[str, Tensor]:
@@ -168,7 +181,7 @@ class ReferenceModel:
             with torch.no_grad(), self._active(model) as reference:
                 inner = causal_model(reference)
                 assert inner is not None
-                expected = logits_of_hidden(inner, hidden[rows])
+                expected = logits_of_hidden(inner, hidden[rows]).to(found.device)
             return {"divergence": divergence(found, expected)}
 
         return values
@@ -176,7 +189,9 @@ class ReferenceModel:
     @contextmanager
     def _active(self, model: nn.Module) -> Iterator[nn.Module]:
         if self._copy is not None:
-            self._copy.to(next(model.parameters()).device)
+            device = self._device or next(model.parameters()).device
+            if next(self._copy.parameters()).device != device:
+                self._copy.to(device)
             yield self._copy
             return
         training = model.training

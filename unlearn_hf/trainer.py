@@ -110,7 +110,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.gradients: GradientBuffers | None = None
         self._geometry: GradientGeometryFile | None = None
         self._grams: Tensor | None = None
-        self.reference = ReferenceModel(self.model) if self.retain_objective.reference == "logits" else None
+        self.reference: ReferenceModel | None = None
+        if self.retain_objective.reference == "logits":
+            dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
+            self.reference = ReferenceModel(self.model, args.reference_device, dtype)
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
         self._measurements: dict[str, list[float]] = {}
