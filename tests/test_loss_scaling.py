@@ -72,8 +72,8 @@ class Overflow:
 
         trainer._optimizer_stepped = stepped  # type: ignore[method-assign]
 
-    def loss(self, model: Any, name: str, batch: Any) -> Tensor:
-        loss = self.original(model, name, batch)
+    def loss(self, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
+        loss = self.original(model, name, batch, *others)
         if name == self.name and self.trainer.state.global_step == 1 and loss.requires_grad:
             parameter = next(model.parameters())
             # the loss stays what it is, its gradient does not

@@ -134,3 +134,4 @@ def check_resuming(case: str, folder: Path) -> None:
     assert largest_difference(parameters(uninterrupted.model), parameters(trainer.model)) == 0.0
     # A state can be wrong for long before parameters show it: a dual variable at zero has its optimizer's moments.
     assert repr(trainer.method_state()) == repr(uninterrupted.method_state())
+    assert repr(trainer.lr_scheduler.state_dict()) == repr(uninterrupted.lr_scheduler.state_dict())

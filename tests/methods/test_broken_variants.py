@@ -27,13 +27,13 @@ def _mean_per_micro_batch(patch: Patch) -> None:
     """Each micro-batch divides by its own count, and the means are averaged."""
     original = UnlearningTrainer._objective_loss
 
-    def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any) -> Tensor:
+    def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         assert self.window is not None
         kept, batches = self.window.totals, self.window.batches
         own = window.count_totals([{"forget": batch, "retain": batch}], self.accelerator)
         self.window.totals = own
         try:
-            return original(self, model, name, batch) / len(batches)
+            return original(self, model, name, batch, *others) / len(batches)
         finally:
             self.window.totals = kept
 
