@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from bench_plain import PLAIN
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, SchedulerType, TrainerCallback, TrainingArguments
 
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.collator import UnlearningCollator
@@ -197,7 +197,7 @@ def make_trainer(
         collator = UnlearningCollator(tokenizer.pad_token_id)
         trainer_class = PLAIN[method.removeprefix("plain ")]
         if method == "plain ngdiff":
-            plain.max_grad_norm = 0.0
+            plain.max_grad_norm, plain.lr_scheduler_type = 0.0, SchedulerType.CONSTANT
         return trainer_class(model, plain, train_dataset=rows, data_collator=collator, callbacks=callbacks)
     unlearning_class = METHODS[method]
     settings: Any = {**common, "reference_cache": str(Path(folder) / "reference"), **options}

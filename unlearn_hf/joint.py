@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearn_hf.likelihood import IGNORE_INDEX, AnswerLikelihood, answer_likelihood
 
 FORWARD = ("auto", "joint", "sequential")
-JOINT_TOKENS = 256
+JOINT_TOKENS = 512
 """Up to so many tokens in both batches, `auto` joins them."""
 _FILL = {"labels": IGNORE_INDEX}
 

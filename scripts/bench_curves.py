@@ -1,0 +1,79 @@
+"""How the time of a step grows with sequence length, batch, vocabulary and model: the usual way and ours.
+
+Random Llamas and random rows; one quantity is varied at a time, the others stay as given. Every point is a run of
+`bench_step.py`'s kind, both variants in turn.
+
+    python scripts/bench_curves.py --rounds 2 --steps 3 --output_file curves.json --chart_file curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bench_runs import VARIANTS, add_arguments, load
+from bench_step import measure
+
+FACTORS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "longer": ("length of texts / that of TOFU", (0.5, 1, 2, 4)),
+    "batch_size": ("rows of each set", (0.25, 0.5, 1, 2)),
+    "vocabulary": ("size of the vocabulary", (0.25, 1, 4, 8)),
+    "layers": ("layers", (0.5, 1, 2, 4)),
+}
+
+
+def draw(curves: list[dict[str, Any]], path: str) -> None:
+    """One panel per quantity."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(FACTORS), figsize=(3.1 * len(FACTORS), 2.9), layout="constrained")
+    for axes, (quantity, (label, _)) in zip(panels, FACTORS.items(), strict=True):
+        points = [point for point in curves if point["quantity"] == quantity]
+        for variant in points[0]["median"]:
+            colour = "0.5" if variant.startswith("plain") else None
+            values = [point["median"][variant] for point in points]
+            axes.plot([point["value"] for point in points], values, marker="o", color=colour, label=variant)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks([point["value"] for point in points], [f"{point['value']:g}" for point in points])
+        axes.minorticks_off()
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("seconds per step")
+    panels[0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure every point and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--variants", nargs="+", default=["plain npo", "npo"], choices=list(VARIANTS))
+    parser.add_argument("--processor_time", action="store_true", help="compare processor time (on a shared machine)")
+    parser.add_argument("--chart_file", help="draw the curves (PNG)")
+    arguments = parser.parse_args()
+    curves: list[dict[str, Any]] = []
+    for quantity, (_, factors) in FACTORS.items():
+        for factor in factors:
+            usual = getattr(arguments, quantity)
+            value = usual * factor if quantity == "longer" else max(1, int(usual * factor))
+            changed = argparse.Namespace(**{**vars(arguments), quantity: value})
+            rows = measure(changed, load(changed))
+            curves.append(
+                {"quantity": quantity, "value": value, "median": {row["variant"]: row["median"] for row in rows}}
+            )
+    print(f"\n{'quantity':<12}{'value':>9}  " + "".join(f"{name:>16}" for name in arguments.variants))
+    for point in curves:
+        seconds = "".join(f"{point['median'][name]:>16.3f}" for name in arguments.variants)
+        print(f"{point['quantity']:<12}{point['value']:>9g}  {seconds}")
+    if arguments.output_file:
+        Path(arguments.output_file).write_text(json.dumps({"arguments": vars(arguments), "results": curves}, indent=1))
+    if arguments.chart_file:
+        draw(curves, arguments.chart_file)
+
+
+if __name__ == "__main__":
+    main()
