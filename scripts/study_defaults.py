@@ -95,7 +95,9 @@ class ComputeBudget(TrainerCallback):
 
     def count(self, model: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A forward pre-hook."""
-        self.spent += int(named["attention_mask"].sum()) * (3 if torch.is_grad_enabled() else 1)
+        # Packed batches have no mask, because they have no padding.
+        tokens = int(named["attention_mask"].sum()) if "attention_mask" in named else named["input_ids"].numel()
+        self.spent += tokens * (3 if torch.is_grad_enabled() else 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop when the budget is spent."""
@@ -151,11 +153,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 axes.errorbar(spread.index.map(names), spread["mean"], errors, marker="o", label=f"{rate:g}")
                 axes.legend(title="learning rate")
             axes.set(xlabel=f"EUPMU {option}", ylabel=metric)
-        for name in METHOD_NAMES:
-            part = frame[frame["setting"] == name]
-            line[3].scatter(part["forget_quality"], part[metric], label=name)
-        line[3].set(xlabel="forget_quality", ylabel=metric, title="equal compute")
-        line[3].legend()
+        for color, name in enumerate(METHOD_NAMES):
+            for marker, (rate, part) in zip(
+                "osv^", frame[frame["setting"] == name].groupby("learning_rate"), strict=False
+            ):
+                label = f"{name} {rate:g}"
+                line[3].scatter(part["forget_quality"], part[metric], marker=marker, color=f"C{color}", label=label)
+        line[3].set(xlabel="forget_quality", ylabel=metric, xscale="log", title="methods at equal compute")
+        line[3].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
