@@ -62,6 +62,6 @@ def test_training_of_a_compiled_model(case: str, tmp_path: Path) -> None:
     compiled = build_trainer(case, tmp_path, torch_compile=True, torch_compile_backend="eager", **options)
     compiled.train()
     assert largest_difference(parameters(plain.model), parameters(compiled.model)) < 1e-6
-    # with and without gradients, each as above
-    assert 1 <= counters["stats"]["unique_graphs"] <= (3 if case == "ngdiff" else 7)
-    assert not counters["graph_break"]
+    # with and without gradients, before and after the one break at the head, each as above
+    assert 1 <= counters["stats"]["unique_graphs"] <= 7
+    assert len(counters["graph_break"]) <= 1
