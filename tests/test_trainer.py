@@ -19,7 +19,7 @@ from unlearn_hf.checkpoints import newest_complete_checkpoint
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 from unlearn_hf.likelihood import answer_likelihood
-from unlearn_hf.loading import rounded_away, select_trainable
+from unlearn_hf.loading import load_model, rounded_away, select_trainable
 from unlearn_hf.methods import (
     EUPMUConfig,
     GradDiffConfig,
@@ -74,6 +74,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("config", "options", "field"),
         [
+            (NPOConfig, {"attn_implementation": "flash"}, "attn_implementation"),
+            (NPOConfig, {"attn_implementation": "flash_attention_2"}, "attn_implementation"),
             (GradDiffConfig, {"forget_weight": -1.0}, "forget_weight"),
             (NPOConfig, {"retain_weight": -0.1}, "retain_weight"),
             (NPOConfig, {"forget_weight": 0.0, "retain_weight": 0.0}, "forget_weight"),
@@ -326,3 +328,10 @@ def test_finetuning_averages_over_tokens_whatever_the_micro_batches(tmp_path: Pa
             trainer.train()
         results.append(parameters(trainer.model))
     assert largest_difference(*results) < 2e-6
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_of_a_model_given_by_name(attention: str, tmp_path: Path) -> None:
+    build_model().save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), attention=attention)
+    assert model.config._attn_implementation == attention

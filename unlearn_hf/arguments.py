@@ -257,14 +257,21 @@ class EvaluateArguments:
     model_dtype: str = field(
         default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
     )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for a length that is not positive.
+            ValueError: for a length that is not positive, or an attention that cannot be had.
         """
         check_positive(self, "max_length")
+        if self.attn_implementation is not None:
+            from unlearn_hf.config import check_attention
+
+            check_attention(self.attn_implementation)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import is_flash_attn_2_available
 
 from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
 from unlearn_hf.joint import FORWARD
@@ -14,6 +15,7 @@ from unlearn_hf.packing import PACKING
 
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
+ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -21,6 +23,16 @@ def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str])
     """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
+
+
+def check_attention(name: str | None) -> None:
+    """Raise a `ValueError` for an unknown attention, or one whose package is not installed."""
+    if name is not None:
+        check_choice("attn_implementation", name, ATTENTIONS)
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ValueError(
+            "attn_implementation: 'flash_attention_2' needs a GPU and flash-attn, which are not there; use 'sdpa'."
+        )
 
 
 def check_positive(name: str, value: float | None) -> None:
@@ -61,6 +73,13 @@ class FinetuningConfig(TrainingArguments):
             "choices": list(MODEL_DTYPES),
         },
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of a model given by name: sdpa, eager, flex_attention, or, where it is installed, "
+            "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
+        },
+    )
     trainable_dtype: str = field(
         default="float32",
         metadata={
@@ -99,6 +118,7 @@ class FinetuningConfig(TrainingArguments):
             self.dataloader_pin_memory = False  # without a GPU it does nothing but warn
         check_positive("max_length", self.max_length)
         check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
+        check_attention(self.attn_implementation)
         check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
         check_choice("packing", self.packing, PACKING)
         if self.remove_unused_columns:

@@ -96,7 +96,7 @@ class FinetuningTrainer(Trainer):
         elif args.eval_strategy != "no":
             eval_dataset = {}  # evaluators alone judge the model; the Trainer only asks that something is there
         if isinstance(model, str):
-            model = load_model(model, args.model_dtype)
+            model = load_model(model, args.model_dtype, attention=args.attn_implementation)
         model = prepare_model(model, args, peft_config)
         self.evaluators = list(evaluators)
         self.window: Window | None = None

@@ -47,22 +47,27 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(name)
 
 
-def load_model(name: str, dtype: str = "float32", trainable_adapter: bool = True) -> nn.Module:
+def load_model(
+    name: str, dtype: str = "float32", trainable_adapter: bool = True, attention: str | None = None
+) -> nn.Module:
     """Load a causal language model, or a base model with the adapter in the folder `name`.
 
     Args:
         name: a hub id, a folder with a model, or a folder with an adapter.
         dtype: precision of the weights (`auto`: as they were saved).
         trainable_adapter: whether an adapter is loaded to be trained further.
+        attention: implementation of attention (`attn_implementation` of transformers); by default its choice.
     """
     check_model_path(name)
     precision = dtype if dtype == "auto" else getattr(torch, dtype)
     adapter_config = Path(name) / "adapter_config.json"
     if not adapter_config.exists():
-        return AutoModelForCausalLM.from_pretrained(name, dtype=precision)
+        return AutoModelForCausalLM.from_pretrained(name, dtype=precision, attn_implementation=attention)
     from peft import AutoPeftModelForCausalLM
 
-    return AutoPeftModelForCausalLM.from_pretrained(name, dtype=precision, is_trainable=trainable_adapter)
+    return AutoPeftModelForCausalLM.from_pretrained(
+        name, dtype=precision, is_trainable=trainable_adapter, attn_implementation=attention
+    )
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

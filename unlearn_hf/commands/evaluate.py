@@ -164,7 +164,7 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
         print(f"the old results are now in {set_aside(folder)}")
     accelerator.wait_for_everyone()
-    model = load_model(name, evaluate.model_dtype, trainable_adapter=False).to(accelerator.device)
+    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation).to(accelerator.device)
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
