@@ -144,23 +144,28 @@ def table(rows: list[dict[str, Any]]) -> str:
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Each option against forgetting and utility (mean, min to max), and the methods against each other."""
     figure, frame = Figure(figsize=(15, 6), layout="constrained"), pd.DataFrame(rows)
-    for metric, line in zip(("forget_prob", "model_utility"), figure.subplots(2, 4), strict=True):
+    panels = figure.subplots(2, 4)
+    for metric, scale, line in zip(("forget_prob", "model_utility"), ("log", "linear"), panels, strict=True):
         for axes, option in zip(line[:3], SWEEPS, strict=False):
-            names = {name_of(option, value): str(value) for value in SWEEPS[option]}
+            names = [name_of(option, value) for value in SWEEPS[option]]
             for rate, part in frame[frame["setting"].isin(names)].groupby("learning_rate"):
-                spread = part.groupby("setting")[metric].agg(["mean", "min", "max"]).reindex(list(names)).dropna()
+                spread = part.groupby("setting")[metric].agg(["mean", "min", "max"]).reindex(names).dropna()
                 errors = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
-                axes.errorbar(spread.index.map(names), spread["mean"], errors, marker="o", label=f"{rate:g}")
-                axes.legend(title="learning rate")
-            axes.set(xlabel=f"EUPMU {option}", ylabel=metric)
+                places = [names.index(name) for name in spread.index]
+                axes.errorbar(places, spread["mean"], errors, marker="o", capsize=3, label=f"{rate:g}")
+            axes.set_xticks(range(len(names)), [str(value) for value in SWEEPS[option]])
+            axes.set(xlabel=f"EUPMU {option}", ylabel=metric, yscale=scale)
         for color, name in enumerate(METHOD_NAMES):
             for marker, (rate, part) in zip(
                 "osv^", frame[frame["setting"] == name].groupby("learning_rate"), strict=False
             ):
                 label = f"{name} {rate:g}"
                 line[3].scatter(part["forget_quality"], part[metric], marker=marker, color=f"C{color}", label=label)
-        line[3].set(xlabel="forget_quality", ylabel=metric, xscale="log", title="methods at equal compute")
-        line[3].legend(fontsize=7)
+        line[3].set(
+            xlabel="forget_quality", ylabel=metric, xscale="log", yscale=scale, title="methods at equal compute"
+        )
+    panels[0][0].legend(title="learning rate")
+    panels[1][3].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
