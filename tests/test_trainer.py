@@ -28,8 +28,8 @@ from unlearn_hf.methods import (
     NGDiffConfig,
     NPOConfig,
 )
+from unlearn_hf.packing import has_dropout
 from unlearn_hf.reference import ReferenceModel, reference_nll
-from unlearn_hf.window import has_dropout
 
 
 class TestBadInput:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearn_hf.chunked import LARGEST_LOGITS, AnswerOutput, AnswerRequest, TokenFunction, ask
-from unlearn_hf.packing import by_sequence, pack
+from unlearn_hf.packing import by_sequence, can_share, pack
 
 IGNORE_INDEX = -100
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -77,7 +77,7 @@ def ask_about(
     """Answer `request`, whose positions are those of the padded `batch`, with or without the padding."""
     if not packed:
         return ask(model, {name: batch[name] for name in _MODEL_INPUTS if name in batch}, request)
-    inputs, positions = pack(batch, request.positions)
+    inputs, positions = pack(batch, request.positions, can_share(model))
     request = replace(request, positions=positions, length=inputs["input_ids"].shape[1])
     with by_sequence(model):
         return ask(model, inputs, request)

@@ -26,9 +26,10 @@ from unlearn_hf.joint import JOINT_TOKENS, joint_likelihoods
 from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
 from unlearn_hf.method_hooks import MethodHooks
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.packing import has_dropout
 from unlearn_hf.reference import ReferenceModel, reference_nll
 from unlearn_hf.retain_level import RetainBudget, RetainLevel
-from unlearn_hf.window import Losses, has_dropout, random_state, replay
+from unlearn_hf.window import Losses, random_state, replay
 
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
 _OVERFLOW_PATIENCE = 20

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearn_hf.likelihood import label_counts
 
@@ -90,15 +90,6 @@ def count_totals(batches: list[dict[str, Any]], accelerator: Accelerator) -> Tot
         counts = accelerator.reduce(counts.float().to(accelerator.device), "mean").cpu().double()
     tokens, sequences = counts.tolist()
     return Totals(dict(zip(names, tokens, strict=True)), dict(zip(names, sequences, strict=True)))
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether a forward pass in training mode draws random numbers."""
-    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
-        return True
-    config = getattr(model, "config", None)
-    values: Mapping[str, Any] = config.to_dict() if config is not None else {}
-    return any("dropout" in name and isinstance(value, float) and value > 0 for name, value in values.items())
 
 
 def random_state(device: torch.device) -> RandomState:
