@@ -74,14 +74,17 @@ class PaddingCollator(UnlearningCollator):
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate and pad."""
-        batches = super().__call__(examples)
+        return self._padded(super().__call__(examples))
+
+    def _padded(self, batch: dict[str, Any]) -> dict[str, Any]:
         fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "labels": -100}
         return {
-            name: {
-                key: F.pad(value, (0, PADDING), value=fill[key]) if key in fill else value
-                for key, value in batch.items()
-            }
-            for name, batch in batches.items()
+            name: self._padded(value)
+            if isinstance(value, dict)
+            else F.pad(value, (0, PADDING), value=fill[name])
+            if name in fill
+            else value
+            for name, value in batch.items()
         }
 
 
