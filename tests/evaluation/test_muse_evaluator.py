@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from tests.conftest import build_tokenizer
+from tests.conftest import build_model, build_tokenizer
 from tests.data.test_encoding import with_bos
 from unlearn_hf.data.muse import load_muse
 from unlearn_hf.evaluation.engine import Engine
@@ -22,19 +22,9 @@ from unlearn_hf.likelihood import IGNORE_INDEX
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(build_tokenizer()),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    return LlamaForCausalLM(config).eval()
+    model = build_model().eval()
+    model.config.max_position_embeddings = 1024  # prompts with ten shots are long
+    return model
 
 
 def evaluate(model: LlamaForCausalLM, folder: Path | None = None, **options: object) -> MuseEvaluator:
