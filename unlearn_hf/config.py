@@ -98,7 +98,8 @@ class FinetuningConfig(TrainingArguments):
     packing: str = field(
         default="auto",
         metadata={
-            "help": "Compute batches without their padding, sequences end to end in one row. `auto`: where the "
+            "help": "Compute batches without their padding, sequences end to end in one row, and under SDPA what all "
+            "of them begin with only once. `auto`: where the "
             "attention costs no more for it (SDPA on the CPU, flash attention) and a trial on the first batch agrees.",
             "choices": list(PACKING),
         },

@@ -12,7 +12,9 @@ from unlearn_hf.likelihood import IGNORE_INDEX, AnswerLikelihood, answer_likelih
 
 FORWARD = ("auto", "joint", "sequential")
 JOINT_TOKENS = 512
-"""Up to so many tokens in both batches, `auto` joins them."""
+"""Up to so many tokens in both batches, `auto` joins them. Measured on one CPU core with a model of 135M parameters,
+packed: 0.73 of the time of two passes at 139 tokens, 0.83 at 248, 0.92 at 521; beyond, twice the activations buy
+less."""
 _FILL = {"labels": IGNORE_INDEX}
 
 
