@@ -151,6 +151,7 @@ def test_one_rank_or_two(tmp_path: Path) -> None:
 
 
 def _sharded() -> None:
+    PartialState._reset_state()  # of tests before, inherited from the parent process
     PartialState(cpu=True)
     model = build_model()
     fully_shard(model, mesh=init_device_mesh("cpu", (2,)))

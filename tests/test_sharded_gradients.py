@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed
 from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -66,6 +67,7 @@ VARIANTS: dict[str, tuple[bool, str | None]] = {
 
 
 def _sharded_gradients(folder: str) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before, inherited from the parent process
     rank = Accelerator(cpu=True).process_index
     results = {}
     for name, (reduce_always, device) in VARIANTS.items():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.conftest import build_model, build_tokenizer
@@ -78,6 +79,7 @@ def test_order_of_rows_changes_nothing(expected: pd.DataFrame) -> None:
 
 
 def _two_ranks(folder: str) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before, inherited from the parent process
     accelerator = Accelerator(cpu=True)
     partial = PartialResults(Path(folder), "key")
     found = Engine(generation=SHORT, batch_size=3).run(
