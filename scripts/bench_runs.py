@@ -32,10 +32,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fine-tuning": ("fine-tuning", {}),
     "graddiff": ("graddiff", {}),
     "graddiff padded": ("graddiff", {"packing": "false"}),
+    "graddiff selective": ("graddiff", {"selective_checkpointing": True}),
     "graddiff joint": ("graddiff", {"forward": "joint"}),
     "graddiff sequential": ("graddiff", {"forward": "sequential"}),
     "npo": ("npo", {}),
     "npo padded": ("npo", {"packing": "false"}),
+    "npo selective": ("npo", {"selective_checkpointing": True}),
     "npo+kl": ("npo", {"retain_loss": "kl"}),
     "ngdiff": ("ngdiff", {}),
     "ngdiff padded": ("ngdiff", {"packing": "false"}),
@@ -45,7 +47,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu level fast": ("eupmu", {"constraint": "level", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
 }
-BASES = {"npo": "plain npo", "npo padded": "plain npo", "npo+kl": "plain npo"}
+BASES = {name: "plain npo" for name in VARIANTS if name.startswith("npo")}
 """What a variant is compared with, if not with `plain graddiff`."""
 
 

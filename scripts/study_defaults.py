@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["*"], help=f"names or patterns of {list(SETTINGS)}")
     parser.add_argument("--learning_rates", nargs="+", type=float, default=[1e-4, 2e-4])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--one_target", action="store_true", help="all seeds unlearn from the first seed's target")
     parser.add_argument("--epochs", type=int, default=10, help="compute, in epochs over the forget rows")
     parser.add_argument("--model_name_or_path", help="a pretrained model, for TOFU instead of the mini data")
     parser.add_argument("--tofu", default="hub", help="hub, or a folder of the official files")
@@ -188,12 +189,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         home = arguments.output_dir / f"seed-{seed}"
-        made = (home, DemoSettings(seed=seed))
+        model_seed = 0 if arguments.one_target else seed
+        made = (arguments.output_dir / f"seed-{model_seed}", DemoSettings(seed=model_seed))
         study = TofuStudy(*made, arguments) if arguments.model_name_or_path else Demo(*made)
         for name, corpus in (("target", "full"), ("retain_only", "retain")):
-            if not (home / name / "evaluation.json").exists():
+            if not (study.folder / name / "evaluation.json").exists():
                 study.memorise(name, corpus)
-        study.reference = home / "retain_only"
+        study.reference = study.folder / "retain_only"
         for setting, rate in product(chosen, arguments.learning_rates):
             folder = home / f"{setting.replace(' ', '_')}_{rate:g}"
             cell = {"setting": setting, "learning_rate": rate, "seed": seed}

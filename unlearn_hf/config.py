@@ -104,6 +104,14 @@ class FinetuningConfig(TrainingArguments):
             "choices": list(PACKING),
         },
     )
+    selective_checkpointing: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep what matrix products and attention give, and compute the rest of each layer (norms, "
+            "activation functions) again in the backward pass: about half the activations for little time. "
+            "`activation_checkpointing` computes all of it again."
+        },
+    )
     stop_on_divergence: bool = field(
         default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
     )
@@ -122,6 +130,11 @@ class FinetuningConfig(TrainingArguments):
         check_attention(self.attn_implementation)
         check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
         check_choice("packing", self.packing, PACKING)
+        if self.selective_checkpointing and (self.activation_checkpointing or self.gradient_checkpointing):
+            raise ValueError(
+                "selective_checkpointing: True cannot go with activation_checkpointing, which computes everything "
+                "again; choose one."
+            )
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: True would drop the nested batches; leave it False.")
         if self.label_smoothing_factor:

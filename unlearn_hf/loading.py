@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from unlearn_hf.selective_checkpointing import enable_selective_checkpointing
+
 
 def check_model_path(name: str) -> None:
     """Raise a `ValueError` when `name` is neither a folder nor anything the hub could be asked for.
@@ -128,6 +130,8 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
             f"{share:.0%} of the updates round to zero. Use float32 weights, and bf16 for compute only.",
             stacklevel=2,
         )
+    if args.selective_checkpointing:
+        enable_selective_checkpointing(model)
     return model
 
 
