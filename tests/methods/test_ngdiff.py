@@ -105,6 +105,20 @@ def test_rate_is_logged_and_moves(tmp_path: Path) -> None:
     assert len(set(rates)) > 1
 
 
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adafactor", "adamw_bnb_8bit"])
+def test_with_other_optimizers(optimizer: str, tmp_path: Path) -> None:
+    """The rate follows the losses, and no parameter moves by more than a few rates."""
+    if optimizer == "adamw_bnb_8bit":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    rate = {"optim": optimizer, "learning_rate": 1e-3}
+    trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=2, max_steps=8, **rate)
+    before = parameters(trainer.model)
+    trainer.train()
+    rates = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
+    assert len(set(rates)) > 1
+    assert 1e-3 < largest_difference(before, parameters(trainer.model)) < 4 * sum(rates)
+
+
 def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
     """Against gradients computed apart, in one SGD step."""
     trainer = build_trainer("ngdiff", tmp_path, max_steps=1, learning_rate=0.1)
