@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -34,6 +35,11 @@ def _loopback_only(self: socket.socket, address: object) -> None:
     if isinstance(host, str) and not host.startswith(("127.", "/", "localhost", "::1")):
         raise AssertionError(f"a test tried to reach the network: {address}")
     return _connect(self, address)
+
+
+def pytest_collection_finish() -> None:
+    """Every `Trainer.train` collects garbage, most of its time here; what is imported needs no search."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
