@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from unlearn_hf.backends import reshard
 from unlearn_hf.likelihood import answer_likelihood, label_counts
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class RetainProbe:
             if chosen:
                 sums += torch.stack([nll.cpu().double().sum(), label_counts(batch["labels"]).sum().cpu().double()])
         model.train(training)
+        reshard(model)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums.to(accelerator.device), "sum")
         nll_sum, tokens = sums.tolist()
