@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from unlearn_hf.config import FinetuningConfig
 
@@ -33,6 +37,29 @@ def check_two_gradients(args: FinetuningConfig, name: str) -> None:
     # Unsharded accumulators of FSDP2 live inside its own state and would mix the two objectives.
     options: Any = args.accelerator_config
     options.gradient_accumulation_kwargs = {**(options.gradient_accumulation_kwargs or {}), "sync_each_batch": True}
+
+
+def shards(accelerator: Accelerator | None) -> bool:
+    """Whether ranks hold parts of the model, so that each must take part in every forward pass of the others."""
+    return accelerator is not None and accelerator.distributed_type in (
+        DistributedType.FSDP,
+        DistributedType.DEEPSPEED,
+    )
+
+
+@contextmanager
+def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+    """The values of a parameter of which this rank may hold a part; every rank must ask."""
+    values = parameter.detach()
+    if isinstance(values, DTensor):
+        yield values.full_tensor()
+    elif hasattr(parameter, "ds_id"):
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([parameter]):
+            yield parameter.detach()
+    else:
+        yield values
 
 
 def reshard(model: nn.Module) -> None:

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
+from unlearn_hf.backends import shards
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
@@ -170,6 +170,21 @@ class FinetuningTrainer(Trainer):
         loss = likelihood.nll.sum() / (total if total is not None else likelihood.tokens.sum().clamp(min=1))
         return (loss, {"nll": likelihood.nll}) if return_outputs else loss
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model or adapter; of a sharded model the whole of it, whatever form its checkpoints have."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if _internal_call or plugin is None:
+            super().save_model(output_dir, _internal_call)
+            return
+        # transformers writes no weights at all where checkpoints are in shards.
+        of_checkpoints = plugin.state_dict_type, plugin.state_dict_config
+        plugin.state_dict_config = None
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            plugin.state_dict_type, plugin.state_dict_config = of_checkpoints
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Estimate the operations of a step, over both sets when the batch has two."""
         if "input_ids" in inputs:
@@ -206,6 +221,6 @@ class FinetuningTrainer(Trainer):
 
     def _model_for_evaluation(self) -> nn.Module:
         """The model without a data-parallel wrapper; sharded models stay wrapped."""
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        if shards(self.accelerator):
             return self.model_wrapped
         return self.model

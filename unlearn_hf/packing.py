@@ -147,7 +147,7 @@ def has_dropout(model: nn.Module) -> bool:
     """Whether a forward pass in training mode draws random numbers."""
     if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
         return True
-    config = getattr(causal_model(model) or model, "config", None)  # a wrapper may have a `config` of its own
+    config: Any = getattr(causal_model(model) or model, "config", None)  # a wrapper may have a `config` of its own
     values: Mapping[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
     return any(
         "dropout" in name and not name.startswith(("classifier", "summary")) and isinstance(value, float) and value > 0

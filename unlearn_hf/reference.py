@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from unlearn_hf.backends import whole
 from unlearn_hf.chunked import AnswerRequest, TokenFunction, causal_model, logits_of_hidden
+from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
 from unlearn_hf.in_place import divergence
 from unlearn_hf.likelihood import answer_likelihood, ask_about, label_positions
 
@@ -33,11 +34,12 @@ def model_fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        values = parameter.detach().reshape(-1)
-        stride = max(1, values.numel() // _SAMPLED_VALUES)
-        sample = values[::stride].float().cpu()
-        digest.update(f"{name}{tuple(parameter.shape)}{values.double().sum().item()!r}".encode())
-        digest.update(sample.numpy().tobytes())
+        with whole(parameter) as tensor:
+            values = tensor.reshape(-1)
+            stride = max(1, values.numel() // _SAMPLED_VALUES)
+            sample = values[::stride].float().cpu()
+            digest.update(f"{name}{tuple(tensor.shape)}{values.double().sum().item()!r}".encode())
+            digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -49,7 +51,18 @@ def rows_fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class _Row:
+    """A row to run through the model."""
+
+    index: int
+    length: int
+
+    @property
+    def key(self) -> str:
+        return str(self.index)
+
+
 def reference_nll(
     model: nn.Module,
     dataset: Dataset,
@@ -78,37 +91,33 @@ def reference_nll(
     """
     path = None
     if cache is not None:
-        key = hashlib.sha256(
-            f"{model_fingerprint(model)}{rows_fingerprint(dataset[row] for row in rows)}{rows}".encode()
-        ).hexdigest()[:32]
+        fingerprint = model_fingerprint(accelerator.unwrap_model(model))
+        parts = f"{fingerprint}{rows_fingerprint(dataset[row] for row in rows)}{rows}"
+        key = hashlib.sha256(parts.encode()).hexdigest()[:32]
         path = cache / f"nll-{key}.safetensors"
         if path.exists():
             return load_file(path)["nll"]
-    # Longest first: padding stays small, and a batch that does not fit shows at once.
-    order = sorted(rows, key=lambda row: (-len(dataset[row]["input_ids"]), row))
-    mine = order[accelerator.process_index :: accelerator.num_processes]
-    training = model.training
-    model.eval()
-    found: list[tuple[int, float]] = []
-    starts = tqdm(
-        range(0, len(mine), batch_size),
-        desc=description,
-        disable=not accelerator.is_main_process or len(mine) <= 4 * batch_size,
-    )
-    for start in starts:
-        chosen = mine[start : start + batch_size]
-        batch = {
-            name: value.to(accelerator.device) for name, value in collate([dataset[row] for row in chosen]).items()
-        }
+    device = accelerator.device
+
+    def nll_of(batch: list[_Row]) -> list[float]:
+        inputs = {name: value.to(device) for name, value in collate([dataset[row.index] for row in batch]).items()}
         with accelerator.autocast():
-            nll = answer_likelihood(model, batch).nll
-        found.extend(zip(chosen, nll.cpu().tolist(), strict=True))
-    model.train(training)
-    if accelerator.num_processes > 1:
-        found = gather_object(found)
+            return answer_likelihood(model, inputs).nll.cpu().tolist()
+
+    with evaluating(model):
+        found = run_pass(
+            "reference",
+            [_Row(row, len(dataset[row]["input_ids"])) for row in rows],
+            nll_of,
+            batch_size=batch_size,
+            token_budget=sys.maxsize,
+            accelerator=accelerator,
+            partial=PartialResults(None, ""),
+            description=description,
+        )
     result = torch.full((len(dataset),), float("nan"))  # type: ignore[arg-type]
-    for row, value in found:
-        result[row] = value
+    for row in rows:
+        result[row] = found[str(row)]
     if path is not None and accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")

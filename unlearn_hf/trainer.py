@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unlearn_hf.backends import check_two_gradients, reshard
+from unlearn_hf.backends import check_two_gradients, reshard, shards
 from unlearn_hf.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
 from unlearn_hf.config import UnlearningConfig
 from unlearn_hf.data.pairing import PairedDataset
@@ -27,7 +27,8 @@ from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
 from unlearn_hf.method_hooks import MethodHooks
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.packing import has_dropout
-from unlearn_hf.reference import ReferenceModel, reference_nll
+from unlearn_hf.reference import ReferenceModel
+from unlearn_hf.reference_columns import ReferenceColumns
 from unlearn_hf.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.window import Losses, random_state, replay
 
@@ -111,6 +112,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.gradients: GradientBuffers | None = None
         self._geometry: GradientGeometryFile | None = None
         self._grams: Tensor | None = None
+        self.reference_columns = ReferenceColumns(self)
         self.reference: ReferenceModel | None = None
         if self.retain_objective.reference == "logits":
             dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
@@ -137,6 +139,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def training_begins(self) -> None:
         """Called when model and optimizer are wrapped and restored, before the first step."""
+        if shards(self.accelerator):
+            # Only now, because no rank alone can be asked.
+            self.reference_columns.measure(self._model_for_evaluation())
+            reshard(self.model)
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
@@ -380,40 +386,16 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
         self.divergence = None
-        self._measure_references()
         if resume_from_checkpoint:
             # mapped, so that a large state is not read once for every rank
             state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
+            self.reference_columns.load_state_dict(state.get("reference_nll", {}))
+        if not shards(self.accelerator):
+            self.reference_columns.measure(self.model)
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
-
-    def _measure_references(self) -> None:
-        """Cache what the model says before unlearning, for the rows and objectives that need it."""
-        pairs, args = self.train_dataset, self.args
-        wanted: dict[str, list[int]] = {}
-        if self.forget_objective.reference == "nll":
-            wanted["forget"] = list(range(len(pairs.forget)))
-        if self.needs_retain_reference:
-            epochs = math.ceil(args.num_train_epochs)
-            wanted["retain"] = list(range(len(pairs.retain))) if args.max_steps > 0 else pairs.retain_rows(epochs)
-        for name, rows in wanted.items():
-            dataset = getattr(pairs, name)
-            if "reference_nll" in dataset.column_names:
-                continue
-            self.model.to(args.device)
-            nll = reference_nll(
-                self.model,
-                dataset,
-                rows,
-                self.data_collator,
-                batch_size=args.per_device_eval_batch_size,
-                accelerator=self.accelerator,
-                cache=Path(args.reference_cache or Path(str(args.output_dir)) / "reference"),
-                description=f"Reference likelihoods ({name} set)",
-            )
-            setattr(pairs, name, dataset.add_column("reference_nll", nll.tolist()))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
@@ -425,7 +407,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             state = self.method_state()  # every rank takes part where the state is sharded
             if self.retain_level is not None:
                 state = state | {"retain_level": self.retain_level.state_dict()}
+            state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
+                Path(output_dir).mkdir(parents=True, exist_ok=True)  # weights in shards are not written yet
                 torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
 
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.backends import shards
 from unlearn_hf.data.collator import collate
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
@@ -61,7 +62,16 @@ def gradient_norms(
     accelerator: Accelerator | None = None,
     partial: PartialResults | None = None,
 ) -> dict[str, float]:
-    """`gradient_norm` of each text by key, one text at a time, shared out over ranks."""
+    """`gradient_norm` of each text by key, one text at a time, shared out over ranks.
+
+    Raises:
+        ValueError: for a sharded model, whose gradients no rank has.
+    """
+    if shards(accelerator):
+        raise ValueError(
+            "gradient_norm_attack: True needs gradients of single texts, which a sharded model (FSDP, DeepSpeed) does "
+            "not have; evaluate the saved model with one process, or several under DDP."
+        )
     device = accelerator.device if accelerator is not None else next(model.parameters()).device
     items = [replace(text, key=f"{text.key}/gradient_norm") for text in texts]
     with evaluating(model):

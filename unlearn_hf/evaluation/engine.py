@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.backends import shards
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
 from unlearn_hf.evaluation.packing import can_pack, group_texts, score_groups
-from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
+from unlearn_hf.evaluation.passes import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.loading import pad_token_id
 
@@ -91,7 +92,7 @@ class Engine:
         with evaluating(model):
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
-            pending = {group.key for group in groups} - partial.read().keys()
+            pending = {group.key for group in groups} - results_of_all_ranks(partial, accelerator).keys()
             if self.packed and pending and not can_pack(model, groups, pad, device):
                 groups = group_texts(texts, packed=False)
             found = run_pass(
@@ -109,7 +110,9 @@ class Engine:
                 generations |= run_pass(
                     "generation",
                     chosen,
-                    lambda batch: generate_batch(model, tokenizer, batch, batch[0].settings, device),
+                    lambda batch: generate_batch(
+                        model, tokenizer, batch, batch[0].settings, device, shards(accelerator)
+                    ),
                     token_budget=self.token_budget or _TOKENS,
                     description="Generations",
                     **common,

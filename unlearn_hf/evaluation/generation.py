@@ -61,8 +61,17 @@ def generate_batch(
     prompts: Sequence[GeneratedText],
     settings: GenerationSettings,
     device: torch.device,
+    sharded: bool = False,
 ) -> list[str]:
     """Continue prompts greedily, whatever the model's own sampling settings say.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        prompts: what to continue.
+        settings: of all of them.
+        device: of the model.
+        sharded: whether every rank must go on until the last one is done.
 
     Returns:
         Continuations up to the end-of-sequence token, special tokens removed.
@@ -89,6 +98,7 @@ def generate_batch(
             input_ids=batch["input_ids"].to(device),
             attention_mask=batch["attention_mask"].to(device),
             generation_config=config,
+            synced_gpus=sharded,
         )
     finally:
         if own is not None:

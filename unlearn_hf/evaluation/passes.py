@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 from tqdm.auto import tqdm
+
+from unlearn_hf.backends import reshard, shards
 
 
 class Item(Protocol):
@@ -79,6 +82,14 @@ def _end_of_last_line(path: Path) -> int:
     return content.rfind(b"\n") + 1
 
 
+def results_of_all_ranks(partial: PartialResults, accelerator: Accelerator | None) -> dict[str, Any]:
+    """What is on disk, the same for every rank; one may have read the folder when another had added to it already."""
+    done = partial.read()
+    if accelerator is not None and accelerator.num_processes > 1 and partial.folder is not None:
+        done = dict(gather_object(list(done.items())))
+    return done
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module gets its own mode back."""
@@ -90,6 +101,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        reshard(model)
 
 
 def run_pass(
@@ -119,14 +131,13 @@ def run_pass(
         Results by key; every rank gets all.
     """
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
-    done = partial.read()
-    if ranks > 1 and partial.folder is not None:
-        # All ranks must deal out the same items; one may have read the folder when another had added to it already.
-        done = dict(gather_object(list(done.items())))
+    done = results_of_all_ranks(partial, accelerator)
     results = [(item.key, done[item.key]) for item in items if item.key in done]
     missing = sorted((item for item in items if item.key not in done), key=lambda item: (-item.length, item.key))
     batches = _batches(missing, batch_size, token_budget)
     mine = batches[rank::ranks]
+    # A sharded model needs every rank in every forward pass: one without a batch repeats another's, for nothing.
+    repeated = batches[:1] * (math.ceil(len(batches) / ranks) - len(mine)) if shards(accelerator) else []
     computed: list[tuple[str, Any]] = []
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
@@ -134,6 +145,8 @@ def run_pass(
             partial.append(name, rank, fresh)
             computed += fresh
             progress.update(len(batch))
+        for batch in repeated:
+            compute(batch)
     if ranks > 1:
         computed = gather_object(computed)
     return dict(results + computed)
