@@ -24,8 +24,9 @@ from transformers.utils import ModelOutput
 
 from unlearn_hf import in_place
 
-LARGEST_LOGITS = 2**25
-"""Most elements of the logits that exist at once, in float32 128 MiB; above it the head runs in chunks."""
+LARGEST_LOGITS = {"cpu": 2**25, "cuda": 2**28}
+"""Most elements of the logits that exist at once, in float32 128 MiB on the CPU and 1 GiB on a GPU, where many small
+products cost more; above it the head runs in chunks."""
 
 TokenFunction = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
 """Maps logits `[n, V]` (float32), targets `[n]` and the index of the first of these `n` tokens in the batch to named
@@ -44,7 +45,7 @@ class AnswerRequest:
         token_function: further values of each token.
         keep_logits: also return all logits.
         keep_hidden: also return the hidden states before the head.
-        largest_logits: most elements of logits at once.
+        largest_logits: most elements of logits at once; by default what `LARGEST_LOGITS` has for the device.
     """
 
     positions: Tensor
@@ -53,7 +54,7 @@ class AnswerRequest:
     token_function: TokenFunction | None = None
     keep_logits: bool = False
     keep_hidden: bool = False
-    largest_logits: int = LARGEST_LOGITS
+    largest_logits: int | None = None
 
 
 @dataclass
@@ -163,7 +164,9 @@ def _leave_answer_positions(decoder: nn.Module, _: Any, output: Any) -> Any:
     chosen = hidden[request.positions // request.length, request.positions % request.length + extra]
     exchange.chosen = chosen
     weight = exchange.model.get_output_embeddings().weight  # type: ignore[operator]
-    count = max(1, request.largest_logits // weight.shape[0])
+    vocabulary = getattr(weight, "ds_shape", weight.shape)[0]  # DeepSpeed has it gathered only while the head runs
+    largest = request.largest_logits or LARGEST_LOGITS.get(chosen.device.type, LARGEST_LOGITS["cuda"])
+    count = max(1, largest // vocabulary)
     if request.targets is not None and not request.keep_logits and len(chosen) > count:
         exchange.answer = _answer_in_chunks(exchange.model, chosen, request, count)
         chosen = chosen[:1].detach()  # what the head makes of it is not used

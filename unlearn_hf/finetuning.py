@@ -12,11 +12,12 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
-from unlearn_hf.backends import shards
+from unlearn_hf.backends import keep_outputs_in_float32, shards
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.joint import join
 from unlearn_hf.likelihood import answer_likelihood, largest_packing_error
 from unlearn_hf.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
 from unlearn_hf.packing import by_sequence, packing_pays
@@ -111,6 +112,7 @@ class FinetuningTrainer(Trainer):
             callbacks=callbacks,
             **trainer_arguments,
         )
+        keep_outputs_in_float32(self.accelerator)
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
         return None if dataset is None else self._encode(dataset, tokenizer, "train_dataset")
@@ -139,9 +141,14 @@ class FinetuningTrainer(Trainer):
             return False
         if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
             return False
-        rows = {name: value[:4].to(device) for name, value in batch.get("forget", batch).items()}
+        # Both sets, so that there are two rows at least.
+        rows = join([batch["forget"], batch["retain"]]) if "forget" in batch else batch
+        shortest = rows["attention_mask"].sum(-1).argsort()[:4]
         with self.compute_loss_context_manager():
-            error = largest_packing_error(self.model_wrapped, rows)
+            error = largest_packing_error(
+                self.model_wrapped, {name: value[shortest].to(device) for name, value in rows.items()}
+            )
+        error = float(self.accelerator.reduce(torch.tensor(error, device=device), "max"))  # one verdict for all ranks
         half = self.args.bf16 or self.args.fp16 or next(self.model.parameters()).dtype != torch.float32
         agrees = error <= (0.05 if half else 1e-4)
         if self.args.packing == "true" and not agrees:

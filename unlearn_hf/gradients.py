@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -76,17 +77,19 @@ class GradientBuffers:
         """
         size = len(self.names)
         places: list[tuple[int, int, int]] = []
-        products: list[Tensor] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
         for index, gradients in enumerate(zip(*(self._buffers[name] for name in self.names), strict=True)):
             for i in range(size):
                 for j in range(i, size):
-                    if gradients[i] is not None and gradients[j] is not None:
+                    first, second = gradients[i], gradients[j]
+                    if first is not None and second is not None:
                         places.append((index, i, j))
-                        products.append(_inner_product(gradients[i], gradients[j]))
+                        pairs.append((first, second))
         grams = torch.zeros(len(self.parameters), size, size, dtype=torch.float64)
-        if products:
-            # one copy to the CPU for all of them
-            values = torch.stack(products).cpu().double() / scale**2
+        if pairs:
+            # one reduction and one copy to the CPU for all of them
+            products = _added_up_over_shards(torch.stack([_inner_product(*pair) for pair in pairs]), pairs)
+            values = products.cpu().double() / scale**2
             parameter, row, column = torch.tensor(places).unbind(1)
             grams[parameter, row, column] = grams[parameter, column, row] = values
         return grams
@@ -136,10 +139,24 @@ class GradientBuffers:
 
 
 def _inner_product(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of two gradients in float32; of the whole tensor when it is sharded over ranks."""
-    if isinstance(first, DTensor):
+    """Inner product of two gradients in float32; of this rank's part when they are sharded."""
+    if isinstance(first, DTensor) and isinstance(second, DTensor):
         # Buffers may rest on the CPU, but the ranks add up over the devices of their mesh.
         device = first.device_mesh.device_type
-        product: Any = (first.to(device).float() * second.to(device).float()).sum()
-        return product.full_tensor()
+        first, second = (each.to_local().to(device) for each in (first, second))
     return torch.dot(first.reshape(-1).float(), second.reshape(-1).float())
+
+
+def _added_up_over_shards(products: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Products of whole tensors from those of this rank's parts: one reduction for all that are sharded alike."""
+    alike: dict[tuple[Any, tuple[int, ...]], list[int]] = {}
+    for index, (gradient, _) in enumerate(pairs):
+        if isinstance(gradient, DTensor):
+            dimensions = tuple(at for at, placement in enumerate(gradient.placements) if placement.is_shard())
+            alike.setdefault((gradient.device_mesh, dimensions), []).append(index)
+    for (mesh, dimensions), indices in alike.items():
+        part = products[indices]
+        for dimension in dimensions:
+            torch.distributed.all_reduce(part, group=mesh.get_group(dimension))
+        products[indices] = part
+    return products

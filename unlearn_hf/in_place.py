@@ -5,16 +5,21 @@ The logits must not be used elsewhere: autograd's version counter raises an erro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 32  # temporary copies are of this many rows
+
+def _in_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """A few rows of each at a time, because temporary copies are of as many."""
+    rows = 32 if tensors[0].device.type == "cpu" else 256
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def _log_normaliser(logits: Tensor) -> Tensor:
-    return torch.cat([rows.logsumexp(-1) for rows in logits.split(_ROWS_AT_ONCE)])
+    return torch.cat([rows.logsumexp(-1) for (rows,) in _in_parts(logits)])
 
 
 class InPlaceCrossEntropy(torch.autograd.Function):
@@ -31,9 +36,7 @@ class InPlaceCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """`gradient (softmax - onehot)`, written over the logits."""
         logits, targets, normaliser = ctx.saved_tensors
-        for rows, chosen, shift, factor in zip(
-            *(each.split(_ROWS_AT_ONCE) for each in (logits, targets, normaliser, gradient)), strict=True
-        ):
+        for rows, chosen, shift, factor in _in_parts(logits, targets, normaliser, gradient):
             rows.sub_(shift[:, None]).exp_().mul_(factor[:, None])
             rows.scatter_add_(-1, chosen[:, None], -factor[:, None])
         return logits, None
@@ -48,9 +51,7 @@ class InPlaceDivergence(torch.autograd.Function):
         normaliser, normaliser_reference = _log_normaliser(logits), _log_normaliser(reference)
         ctx.save_for_backward(logits, reference, normaliser, normaliser_reference)
         found = []
-        for rows, others, shift, shift_others in zip(
-            *(each.split(_ROWS_AT_ONCE) for each in (logits, reference, normaliser, normaliser_reference)), strict=True
-        ):
+        for rows, others, shift, shift_others in _in_parts(logits, reference, normaliser, normaliser_reference):
             log_p, log_p_reference = rows - shift[:, None], others - shift_others[:, None]
             # A token that the reference excludes (log-probability minus infinity) contributes nothing.
             difference = (log_p_reference - log_p).masked_fill_(log_p_reference == -torch.inf, 0.0)
@@ -61,9 +62,8 @@ class InPlaceDivergence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """`gradient (p - p_reference)`, written over the logits."""
         logits, reference, normaliser, normaliser_reference = ctx.saved_tensors
-        for rows, others, shift, shift_others, factor in zip(
-            *(each.split(_ROWS_AT_ONCE) for each in (logits, reference, normaliser, normaliser_reference, gradient)),
-            strict=True,
+        for rows, others, shift, shift_others, factor in _in_parts(
+            logits, reference, normaliser, normaliser_reference, gradient
         ):
             rows.sub_(shift[:, None]).exp_().sub_((others - shift_others[:, None]).exp_()).mul_(factor[:, None])
         return logits, None

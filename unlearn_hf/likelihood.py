@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearn_hf.chunked import LARGEST_LOGITS, AnswerOutput, AnswerRequest, TokenFunction, ask
+from unlearn_hf.chunked import AnswerOutput, AnswerRequest, TokenFunction, ask
 from unlearn_hf.packing import by_sequence, can_share, pack
 
 IGNORE_INDEX = -100
@@ -90,7 +90,7 @@ def answer_likelihood(
     *,
     token_function: TokenFunction | None = None,
     keep_hidden: bool = False,
-    largest_logits: int = LARGEST_LOGITS,
+    largest_logits: int | None = None,
     packed: bool = False,
 ) -> AnswerLikelihood:
     """Score the labelled tokens of `batch`.
@@ -104,7 +104,8 @@ def answer_likelihood(
             these values alone.
         keep_hidden: keep the hidden states before the head in the result.
         largest_logits: where the logits would have more elements, head and cross-entropy run in chunks of at most
-            that many, computed again in the backward pass; `keep_logits` keeps them whole.
+            that many, computed again in the backward pass; `keep_logits` keeps them whole. By default what
+            `chunked.LARGEST_LOGITS` has for the device.
         packed: run the model on the sequences laid end to end, without padding; see `packing`.
 
     Returns:
@@ -119,8 +120,8 @@ def answer_likelihood(
         positions, labels.shape[1], targets, token_function, keep_logits, keep_hidden, largest_logits
     )
     output = ask_about(model, batch, request, packed)
-    token_nll = output.token_nll
-    assert token_nll is not None
+    assert output.token_nll is not None
+    token_nll = output.token_nll.float()
     sequence_index = positions // labels.shape[1]
     nll = torch.zeros(labels.shape[0], dtype=token_nll.dtype, device=token_nll.device)
     return AnswerLikelihood(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -38,7 +39,7 @@ def model_fingerprint(model: nn.Module) -> str:
             values = tensor.reshape(-1)
             stride = max(1, values.numel() // _SAMPLED_VALUES)
             sample = values[::stride].float().cpu()
-            digest.update(f"{name}{tuple(tensor.shape)}{values.double().sum().item()!r}".encode())
+            digest.update(f"{name}{tuple(tensor.shape)}{values.sum(dtype=torch.float64).item()!r}".encode())
             digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
 
@@ -95,14 +96,16 @@ def reference_nll(
         parts = f"{fingerprint}{rows_fingerprint(dataset[row] for row in rows)}{rows}"
         key = hashlib.sha256(parts.encode()).hexdigest()[:32]
         path = cache / f"nll-{key}.safetensors"
-        if path.exists():
+        found_by_all = [path.exists()]
+        if accelerator.num_processes > 1:  # of several machines, one may have the file
+            found_by_all = gather_object(found_by_all)
+        if all(found_by_all):
             return load_file(path)["nll"]
     device = accelerator.device
 
     def nll_of(batch: list[_Row]) -> list[float]:
         inputs = {name: value.to(device) for name, value in collate([dataset[row.index] for row in batch]).items()}
-        with accelerator.autocast():
-            return answer_likelihood(model, inputs).nll.cpu().tolist()
+        return answer_likelihood(model, inputs).nll.cpu().tolist()
 
     with evaluating(model):
         found = run_pass(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unlearn_hf.backends import shards
 from unlearn_hf.reference import reference_nll, rows_fingerprint
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ReferenceColumns:
                 continue
             nll = self._saved_values(name, dataset, rows)
             if nll is None:
-                if next(model.parameters()).device != args.device:
+                if not shards(trainer.accelerator) and next(model.parameters()).device != args.device:
                     model.to(args.device)
                 nll = reference_nll(
                     model,

@@ -206,8 +206,12 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         """Whether both sets go through the model in one pass."""
         if not self._may_join:
             return False
+        if self.args.forward == "joint":
+            return True
         tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in Losses._fields)
-        return self.args.forward == "joint" or tokens <= JOINT_TOKENS
+        if shards(self.accelerator):  # every rank must run the same passes
+            tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=self.args.device), "max"))
+        return tokens <= JOINT_TOKENS
 
     @property
     def _may_join(self) -> bool:
@@ -254,7 +258,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         divergence = None
         if objective.reference == "logits":
             assert self.reference is not None
-            divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch, bool(self.packed))
+            with self.accelerator.autocast():  # which accelerate adds to the forward of the trained model alone
+                divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch, bool(self.packed))
         if likelihood is None:
             likelihood = answer_likelihood(model, batch, token_function=divergence, packed=bool(self.packed))
         parameters = self.args.forget_parameters() if name == "forget" else {}
@@ -273,8 +278,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self._grams = self.gradients.grams(scale)
                 gram = self._grams.sum(0)
         if self._diverged(losses, gram):
-            for parameter in model.parameters():
-                parameter.grad = None
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            for index, parameter in enumerate(trained):
+                # A gradient scaler must see something, and skip the step.
+                parameter.grad = torch.full_like(parameter, torch.inf) if scaler is not None and index == 0 else None
             if self.gradients is not None:
                 self.gradients.clear()
             return
@@ -310,10 +317,13 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._non_finite_steps = 0 if finite else self._non_finite_steps + 1
         if not self.args.stop_on_divergence or self._non_finite_steps < (_OVERFLOW_PATIENCE if scaled else 1):
             return False
+        outcome = "the update was not applied"
+        if self.is_deepspeed_enabled:
+            outcome = "DeepSpeed has applied the update already, so go back to a checkpoint before it"
         self.divergence = (
             f"step {self.state.global_step + 1}: forget loss {losses.forget:g}, retain loss {losses.retain:g}"
             + (f", squared gradient norms {gram[0, 0]:g} and {gram[1, 1]:g}" if gram is not None else "")
-            + "; the update was not applied. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
+            + f"; {outcome}. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
         )
         warnings.warn(f"The run diverged at {self.divergence}", stacklevel=2)
         self.control.should_training_stop = True

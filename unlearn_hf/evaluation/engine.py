@@ -11,14 +11,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
+import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.backends import shards
+from unlearn_hf.chunked import causal_model
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
-from unlearn_hf.evaluation.packing import can_pack, group_texts, score_groups
+from unlearn_hf.evaluation.packing import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.passes import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.loading import pad_token_id
@@ -93,13 +96,13 @@ class Engine:
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
             pending = {group.key for group in groups} - results_of_all_ranks(partial, accelerator).keys()
-            if self.packed and pending and not can_pack(model, groups, pad, device):
+            if self.packed and pending and not self._packs(model, groups, pad, device, accelerator):
                 groups = group_texts(texts, packed=False)
             found = run_pass(
                 "likelihood",
                 groups,
                 lambda batch: score_groups(model, batch, pad, device),
-                token_budget=self.token_budget or (_CPU_TOKENS if device.type == "cpu" else _TOKENS),
+                token_budget=self.token_budget or (_CPU_TOKENS if device.type == "cpu" else _gpu_tokens(model)),
                 description="Likelihoods",
                 **common,
             )
@@ -126,9 +129,31 @@ class Engine:
         ]
         return pd.DataFrame(table)
 
+    def _packs(
+        self,
+        model: nn.Module,
+        groups: list[TextGroup],
+        pad: int,
+        device: torch.device,
+        accelerator: Accelerator | None,
+    ) -> bool:
+        """Whether rows may be packed, with one verdict for all ranks."""
+        if accelerator is None:
+            return can_pack(model, groups, pad, device)
+        with accelerator.autocast():
+            verdict = [can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")]
+        return all(gather_object(verdict)) if accelerator.num_processes > 1 else verdict[0]
+
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
         """How rows become tokens."""
         return Encoder(tokenizer, resolve_template(tokenizer, self.template), self.max_length)
+
+
+def _gpu_tokens(model: nn.Module) -> int:
+    """Padded tokens of a batch whose logits, all of which packed scoring keeps, take 1 GiB in float32 at most."""
+    inner = causal_model(model)
+    vocabulary = getattr(getattr(inner, "config", None), "vocab_size", None) or 1
+    return min(_TOKENS, max(512, 2**28 // vocabulary))
 
 
 def settings_fingerprint(*parts: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from unlearn_hf.chunked import causal_model
 from unlearn_hf.data.collator import collate
 from unlearn_hf.loading import pad_token_id
 
@@ -90,9 +91,13 @@ def generate_batch(
         eos_token_id=ends or None,
         bos_token_id=tokenizer.bos_token_id,
     )
-    own = getattr(model, "generation_config", None)
-    if own is not None:
-        model.generation_config = config  # generate() fills gaps from the model's own settings, sampling included
+    # generate() fills gaps from the model's own settings, sampling included: of the model itself and of its wrapper.
+    holders: list[Any] = [
+        each for each in (model, causal_model(model)) if getattr(each, "generation_config", None) is not None
+    ]
+    own = [each.generation_config for each in holders]
+    for each in holders:
+        each.generation_config = config
     try:
         output = model.generate(
             input_ids=batch["input_ids"].to(device),
@@ -101,8 +106,8 @@ def generate_batch(
             synced_gpus=sharded,
         )
     finally:
-        if own is not None:
-            model.generation_config = own
+        for each, settings_before in zip(holders, own, strict=True):
+            each.generation_config = settings_before
     texts = []
     for row in output[:, longest:].tolist():
         stop = next((index for index, token in enumerate(row) if token in ends), len(row))

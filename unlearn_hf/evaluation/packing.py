@@ -183,8 +183,10 @@ def _plain(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
-def can_pack(model: nn.Module, groups: Sequence[TextGroup], pad_token_id: int, device: torch.device) -> bool:
-    """Whether `model` gives a packed row the likelihoods of separate rows.
+def can_pack(
+    model: nn.Module, groups: Sequence[TextGroup], pad_token_id: int, device: torch.device, half: bool = False
+) -> bool:
+    """Whether `model` gives a packed row the likelihoods of separate rows, within rounding (`half`: half precision).
 
     Only SDPA and eager attention take a mask between all pairs of tokens. Whether the model heeds it (one with
     recurrent layers, or with attention of its own, does not) is tried on the shortest group.
@@ -205,7 +207,8 @@ def can_pack(model: nn.Module, groups: Sequence[TextGroup], pad_token_id: int, d
         [packed] = score_groups(model, [group], pad_token_id, device)
     except (IndexError, RuntimeError, TypeError, ValueError):
         return False  # the way in which an architecture says that it takes no such mask
-    tolerance = _CLOSE if next(model.parameters()).dtype == torch.float32 else _CLOSE_IN_HALF_PRECISION
+    half = half or next(model.parameters()).dtype != torch.float32
+    tolerance = _CLOSE_IN_HALF_PRECISION if half else _CLOSE
     differences = [
         abs(packed[text.key]["nll"] - alone["nll"]) / max(1.0, abs(alone["nll"]))
         for text, alone in zip(group.texts, separate, strict=True)

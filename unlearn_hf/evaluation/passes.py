@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,15 +138,19 @@ def run_pass(
     mine = batches[rank::ranks]
     # A sharded model needs every rank in every forward pass: one without a batch repeats another's, for nothing.
     repeated = batches[:1] * (math.ceil(len(batches) / ranks) - len(mine)) if shards(accelerator) else []
+    # accelerate adds it to the forward of a prepared model alone, not to what an adapter's `generate` calls.
+    autocast = accelerator.autocast if accelerator is not None else nullcontext
     computed: list[tuple[str, Any]] = []
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
-            fresh = list(zip((item.key for item in batch), compute(batch), strict=True))
+            with autocast():
+                fresh = list(zip((item.key for item in batch), compute(batch), strict=True))
             partial.append(name, rank, fresh)
             computed += fresh
             progress.update(len(batch))
         for batch in repeated:
-            compute(batch)
+            with autocast():
+                compute(batch)
     if ranks > 1:
         computed = gather_object(computed)
     return dict(results + computed)
