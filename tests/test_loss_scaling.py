@@ -54,6 +54,17 @@ def test_scale_changes_neither_weights_nor_update(case: str, tmp_path: Path) -> 
         assert torch.allclose(torch.tensor(weights), torch.tensor(results[0][1]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("case", ["graddiff", "ngdiff"])
+def test_overflow_without_end_stops_the_run(case: str, tmp_path: Path) -> None:
+    trainer = scaled_trainer(case, tmp_path, 2.0**10, max_steps=30, num_train_epochs=30)
+    before = parameters(trainer.model)
+    original = trainer._objective_loss
+    trainer._objective_loss = lambda *arguments: original(*arguments) * float("inf")  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="diverged at step 20"):
+        trainer.train()
+    assert largest_difference(before, parameters(trainer.model)) == 0.0
+
+
 class Overflow:
     """Makes one gradient of one objective infinite in the second step."""
 

@@ -1,11 +1,10 @@
-"""Gradient buffers and whole trainings under FSDP2: two processes on the CPU against one."""
+"""Gradient buffers under FSDP2: two processes on the CPU against one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed
 from accelerate import Accelerator, debug_launcher
@@ -15,16 +14,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tests.conftest import build_model
-from tests.methods.invariances import TOLERANCE, run
-from tests.training import build_trainer, largest_difference, rows
+from tests.training import largest_difference, rows
 from unlearn_hf.data.collator import collate
 from unlearn_hf.gradients import GradientBuffers
 from unlearn_hf.likelihood import answer_likelihood
 
 WEIGHTS = (0.5, -0.25)
 MICRO_BATCHES, ROWS = 2, 8
-# one for every control flow: one gradient, a reference, two gradients, probes, another forward pass, losses known late
-SHARDED = ("graddiff", "graddiff-kl", "ngdiff", "ngdiff-autolr", "eupmu", "eupmu-log", "surgery", "gru", "famo")
 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:
@@ -88,35 +84,3 @@ def test_gram_and_combined_gradient_of_sharded_parameters(tmp_path: Path) -> Non
         # for `sync_each_batch`.
         mixed, _ = results["reduce last"]
         assert ((mixed - gram).abs() / gram.diagonal().sqrt().outer(gram.diagonal().sqrt())).max() > 0.1
-
-
-def _train_sharded(folder: str) -> None:
-    # accelerate shards on accelerators only, and would make it plain data parallelism here
-    pytest.MonkeyPatch().setattr(Accelerator, "prepare_model", lambda self, model, *_, **__: model)
-    for case in SHARDED:
-        trainer = build_trainer(case, Path(folder), per_device_train_batch_size=1, gradient_accumulation_steps=2)
-        _shard_before_optimizer(trainer)
-        trainer.train()
-        trainer.model.reshard()
-        full = {name: whole(parameter.detach()) for name, parameter in trainer.model.named_parameters()}
-        if trainer.is_world_process_zero():
-            torch.save(full, Path(folder) / f"{case}.pt")
-
-
-def _shard_before_optimizer(trainer: Any) -> None:
-    original = trainer.create_optimizer
-
-    def create(*arguments: Any) -> Any:
-        shard(trainer.model)
-        return original(*arguments)
-
-    trainer.create_optimizer = create
-
-
-def test_every_method_on_sharded_parameters(tmp_path: Path) -> None:
-    debug_launcher(_train_sharded, args=(str(tmp_path),), num_processes=2)
-    differences = {
-        case: largest_difference(run(case, tmp_path / "whole"), torch.load(tmp_path / f"{case}.pt"))
-        for case in SHARDED
-    }
-    assert max(differences.values()) < TOLERANCE, differences

@@ -130,6 +130,30 @@ class TestDivergence:
 
 
 class TestReference:
+    def test_resumed_run_takes_the_column_of_its_checkpoint(self, tmp_path: Path) -> None:
+        """Not what the model at hand says, which need not be the one before unlearning any more."""
+        steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
+        whole = build_trainer("npo", tmp_path / "whole", **steps)
+        whole.train()
+        other = build_model()
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(0.5)
+        resumed = build_trainer("npo", tmp_path / "resumed", model=other, **steps)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+        assert largest_difference(parameters(whole.model), parameters(resumed.model)) == 0.0
+
+    def test_column_of_a_checkpoint_is_not_taken_for_other_rows(self, tmp_path: Path) -> None:
+        steps = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+        build_trainer("npo", tmp_path / "whole", **steps).train()
+        state = torch.load(tmp_path / "whole" / "checkpoint-2" / "method_state.pt")["reference_nll"]
+        for seed in (1, 3):
+            trainer = build_trainer("npo", tmp_path / "other", forget_seed=seed)
+            trainer.reference_columns.load_state_dict(state)
+            trainer.reference_columns.measure(trainer.model)
+            column = torch.tensor(trainer.train_dataset.forget["reference_nll"][:])
+            assert torch.allclose(column, state["forget"]["nll"]) == (seed == 1)
+
     def test_column_equals_the_model_before_unlearning_and_is_cached(self, tmp_path: Path) -> None:
         model, dataset = build_model(dropout=0.1), rows(9, 3)
         trainer = build_trainer("npo", tmp_path, model=model)

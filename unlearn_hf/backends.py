@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
-from unlearn_hf.config import FinetuningConfig
+if TYPE_CHECKING:
+    from unlearn_hf.config import FinetuningConfig
 
 
 def check_two_gradients(args: FinetuningConfig, name: str) -> None:

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 
 from unlearn_hf.backends import whole
 from unlearn_hf.chunked import AnswerRequest, TokenFunction, causal_model, logits_of_hidden
-from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
 from unlearn_hf.in_place import divergence
 from unlearn_hf.likelihood import answer_likelihood, ask_about, label_positions
+from unlearn_hf.passes import PartialResults, evaluating, run_pass
 
 REFERENCE_ADAPTER = "reference"
 _SAMPLED_VALUES = 1024

@@ -75,7 +75,7 @@ def test_a_model_against_itself_tells_nothing_apart() -> None:
 
 
 def test_interrupted_gradient_norms_resume(tmp_path: Path) -> None:
-    from unlearn_hf.evaluation.passes import PartialResults
+    from unlearn_hf.passes import PartialResults
 
     texts = requests(3)[1].texts(Engine().encoder(build_tokenizer()))
     first = gradient_norms(build_model(), texts, partial=PartialResults(tmp_path, "key"))

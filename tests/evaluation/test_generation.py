@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.evaluation.models import ends_at_once
@@ -61,6 +62,33 @@ def test_sampling_settings_of_the_model_are_ignored_and_kept(
     assert own.to_dict() == before
     assert tiny_model.config.use_cache is False
     assert tokenizer.padding_side == "right"
+
+
+def test_settings_of_a_model_in_a_wrapper_are_ignored_and_kept(
+    tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """PEFT copies its settings into the model inside; an engine of DeepSpeed has the model's until they are set."""
+    greedy = generate_batch(tiny_model, tokenizer, prompts(), GenerationSettings(8), CPU)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    tiny_model.generation_config.update(repetition_penalty=3.0)
+    own = tiny_model.generation_config
+    for wrapped in (Engine(tiny_model), get_peft_model(tiny_model, lora)):
+        assert generate_batch(wrapped.eval(), tokenizer, prompts(), GenerationSettings(8), CPU) == greedy
+        assert tiny_model.generation_config.repetition_penalty == 3.0
+    assert wrapped.generation_config is own or wrapped.generation_config.repetition_penalty == 3.0
+
+
+class Engine(torch.nn.Module):
+    """Attributes that it lacks are those of the model inside."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __getattr__(self, name: str) -> object:
+        if name == "module":
+            return super().__getattr__(name)
+        return getattr(self.module, name)
 
 
 def test_a_model_that_ends_at_once_says_nothing(

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.backends import shards
 from unlearn_hf.data.collator import collate
 from unlearn_hf.evaluation.engine import Engine
-from unlearn_hf.evaluation.passes import PartialResults, evaluating, run_pass
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.scoring import ScoredText
 from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.passes import PartialResults, evaluating, run_pass
 
 SLOW_ATTACKS = ("gradient_norm",)
 """Attacks that are computed only when they are asked for."""

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,9 +23,9 @@ from unlearn_hf.chunked import causal_model
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
 from unlearn_hf.evaluation.packing import TextGroup, can_pack, group_texts, score_groups
-from unlearn_hf.evaluation.passes import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.loading import pad_token_id
+from unlearn_hf.passes import PartialResults, evaluating, results_of_all_ranks, run_pass
 
 _TOKENS, _CPU_TOKENS = 8192, 512
 
@@ -140,7 +141,7 @@ class Engine:
         """Whether rows may be packed, with one verdict for all ranks."""
         if accelerator is None:
             return can_pack(model, groups, pad, device)
-        with accelerator.autocast():
+        with nullcontext() if shards(accelerator) else accelerator.autocast():
             verdict = [can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")]
         return all(gather_object(verdict)) if accelerator.num_processes > 1 else verdict[0]
 

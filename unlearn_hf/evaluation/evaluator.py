@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
-from unlearn_hf.evaluation.passes import PartialResults
 from unlearn_hf.evaluation.requests import Request
 from unlearn_hf.evaluation.result_files import write_results
 from unlearn_hf.evaluation.values import MetricValue, flatten
+from unlearn_hf.passes import PartialResults
 from unlearn_hf.reference import model_fingerprint
 
 

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.evaluation.passes import evaluating
 from unlearn_hf.extras import require
+from unlearn_hf.passes import evaluating
 
 RESULT_FILE = "lm_eval.json"
 

@@ -19,11 +19,11 @@ from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.logs import read_reference
-from unlearn_hf.evaluation.passes import PartialResults
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Protocol
 from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
+from unlearn_hf.passes import PartialResults
 
 _PARTS = {
     "forget": ("forget_perturbed", ("answer", "paraphrase", "perturbed")),

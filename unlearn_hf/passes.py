@@ -138,8 +138,9 @@ def run_pass(
     mine = batches[rank::ranks]
     # A sharded model needs every rank in every forward pass: one without a batch repeats another's, for nothing.
     repeated = batches[:1] * (math.ceil(len(batches) / ranks) - len(mine)) if shards(accelerator) else []
-    # accelerate adds it to the forward of a prepared model alone, not to what an adapter's `generate` calls.
-    autocast = accelerator.autocast if accelerator is not None else nullcontext
+    # accelerate adds it to the forward of a prepared model alone, not to what an adapter's `generate` calls. Sharding
+    # has a precision of its own.
+    autocast = accelerator.autocast if accelerator is not None and not shards(accelerator) else nullcontext
     computed: list[tuple[str, Any]] = []
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
