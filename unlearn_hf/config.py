@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 
+from unlearn_hf.evaluation.catalog import describe
 from unlearn_hf.gradient_geometry import GEOMETRY_VIEWS
 from unlearn_hf.joint import FORWARD
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
@@ -39,6 +42,14 @@ def check_positive(name: str, value: float | None) -> None:
     """Raise a `ValueError` unless `value` is positive (or `None`)."""
     if value is not None and not value > 0:
         raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+def check_device(name: str, value: str | None) -> None:
+    """Raise a `ValueError` unless torch knows a device of that name."""
+    try:
+        torch.device(value or "cpu")
+    except RuntimeError:
+        raise ValueError(f"{name}: {value!r} is no device; give one like 'cpu' or 'cuda:1'.") from None
 
 
 @dataclass
@@ -122,6 +133,12 @@ class FinetuningConfig(TrainingArguments):
         Raises:
             ValueError: for a field out of range, naming it.
         """
+        self._check_numbers()
+        best = self.metric_for_best_model
+        if self.greater_is_better is None and best is not None:
+            # transformers takes every name that does not end in `loss` for a score; ours have a direction.
+            with contextlib.suppress(ValueError):
+                self.greater_is_better = describe(best.removeprefix("eval_")).higher_is_better
         super().__post_init__()
         if self.use_cpu or not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # without a GPU it does nothing but warn
@@ -142,6 +159,20 @@ class FinetuningConfig(TrainingArguments):
                 f"label_smoothing_factor: {self.label_smoothing_factor} is not supported; answer likelihoods are "
                 "exact. Set it to 0."
             )
+
+    def _check_numbers(self) -> None:
+        """Refuse what transformers would notice late, or not at all."""
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            check_positive(name, getattr(self, name))
+        if self.max_steps <= 0:  # -1: not given
+            check_positive("num_train_epochs", self.num_train_epochs)
+        if self.max_steps == 0:
+            raise ValueError("max_steps: 0 trains nothing; give a positive number, or -1 for whole epochs.")
+        for name in ("seed", "dataloader_num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
 
 
 @dataclass
@@ -250,6 +281,8 @@ class UnlearningConfig(FinetuningConfig):
         check_choice("forward", self.forward, FORWARD)
         if self.reference_dtype is not None:
             check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
+        for name in ("reference_device", "gradient_buffer_device"):
+            check_device(name, getattr(self, name))
         for name in ("reference_device", "reference_dtype"):
             if self.retain_loss != "kl" and getattr(self, name) is not None:
                 raise ValueError(

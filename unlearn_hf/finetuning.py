@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +67,7 @@ class FinetuningTrainer(Trainer):
 
     def __init__(
         self,
-        model: str | nn.Module,
+        model: str | os.PathLike[str] | nn.Module,
         args: FinetuningConfig,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -76,10 +77,9 @@ class FinetuningTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         **trainer_arguments: Any,
     ) -> None:
-        if not isinstance(args, self.config_class):
-            raise TypeError(
-                f"args: {type(self).__name__} takes a {self.config_class.__name__}, not a {type(args).__name__}."
-            )
+        self.check_configuration(args)
+        if isinstance(model, os.PathLike):
+            model = os.fspath(model)
         if args.n_gpu > 1:
             raise ValueError(
                 f"args: {args.n_gpu} GPUs in one process would use nn.DataParallel, which is not supported; launch "
@@ -113,6 +113,12 @@ class FinetuningTrainer(Trainer):
             **trainer_arguments,
         )
         keep_outputs_in_float32(self.accelerator)
+
+    @classmethod
+    def check_configuration(cls, args: Any) -> None:
+        """Raise a `TypeError` unless `args` is a configuration of this trainer."""
+        if not isinstance(args, cls.config_class):
+            raise TypeError(f"args: {cls.__name__} takes a {cls.config_class.__name__}, not a {type(args).__name__}.")
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
         return None if dataset is None else self._encode(dataset, tokenizer, "train_dataset")
@@ -209,6 +215,8 @@ class FinetuningTrainer(Trainer):
         Per-sample values of evaluator runs are kept in `evaluations/step-N` of the output folder.
         """
         metrics: dict[str, float] = {}
+        if eval_dataset is not None and not isinstance(eval_dataset, str | Mapping):
+            eval_dataset = self._encode(eval_dataset, self.processing_class, "eval_dataset")
         if eval_dataset or self.eval_dataset:
             metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
         if metric_key_prefix != "eval" or not self.evaluators or eval_dataset is not None:

@@ -103,7 +103,8 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
         peft_config: an adapter to add, or `None`.
 
     Raises:
-        ValueError: when an adapter is to be added to a model that has one, or a pattern matches no parameter.
+        ValueError: when an adapter is to be added to a model that has one, a pattern matches no parameter, or nothing
+            is left to train.
         TypeError: when `model` is no transformers or PEFT model.
     """
     is_peft = hasattr(model, "peft_config") and not isinstance(model, PreTrainedModel)
@@ -119,6 +120,11 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
         model = get_peft_model(model, peft_config)
     if args.trainable_parameters:
         select_trainable(model, args.trainable_parameters)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "model: none of its parameters is to be trained; an adapter loaded with PeftModel.from_pretrained needs "
+            "is_trainable=True."
+        )
     dtype = getattr(torch, args.trainable_dtype)
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype and parameter.is_floating_point():

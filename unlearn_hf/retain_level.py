@@ -96,6 +96,7 @@ class RetainLevel:
         self.step: int | None = None
         # Decayed sums of loss, base and weight: dividing by the last makes means of what was seen.
         self._averages = [0.0, 0.0, 0.0]
+        self._resumed = False
         self._probe: RetainProbe | None = None
         if self.estimate == "probe":
             pairs = trainer.train_dataset
@@ -107,10 +108,14 @@ class RetainLevel:
         return self.current / self.base - 1 if self.base and self.current is not None else None
 
     def begin(self) -> None:
-        """Measure the base level, unless a resumed run brought it along."""
-        if self._probe is not None and self.base is None:
+        """Measure the level, unless a resumed run brought it along; the first one is the base."""
+        resumed, self._resumed = self._resumed, False
+        if resumed:
+            return
+        self._averages = [0.0, 0.0, 0.0]
+        if self._probe is not None:
             self.measure(self.trainer.state.global_step)
-            self.base = self.current
+            self.base = self.current if self.base is None else self.base
 
     def measure(self, step: int) -> None:
         """Measure the probe now; the other estimates are as new as the last step already."""
@@ -141,6 +146,7 @@ class RetainLevel:
         """Take up a saved state exactly."""
         self.base, self.current, self.step = state["base"], state["current"], state["step"]
         self._averages = list(state["averages"])
+        self._resumed = True
 
 
 def _local(parameter: nn.Parameter) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +73,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def __init__(
         self,
-        model: str | nn.Module,
+        model: str | os.PathLike[str] | nn.Module,
         args: UnlearningConfig,
         forget_dataset: Any,
         retain_dataset: Any,
@@ -82,6 +84,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         callbacks: list[TrainerCallback] | None = None,
         **trainer_arguments: Any,
     ) -> None:
+        self.check_configuration(args)
         self.args = args
         self.divergence: str | None = None
         self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
@@ -117,6 +120,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self.retain_objective.reference == "logits":
             dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
             self.reference = ReferenceModel(self.model, args.reference_device, dtype)
+        self._first_state: dict[str, Any] | None = None
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
         self._measurements: dict[str, list[float]] = {}
@@ -392,13 +396,25 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
         Raises:
             ValueError: when there is no checkpoint to resume from.
+
+        Called again without a checkpoint, it goes on from the weights as they are, with a method that starts anew.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
         self.divergence = None
+        if self._first_state is None:
+            self._first_state = copy.deepcopy(self.method_state())
+        elif not resume_from_checkpoint:
+            self.load_method_state(copy.deepcopy(self._first_state))
         if resume_from_checkpoint:
             # mapped, so that a large state is not read once for every rank
-            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
+            file = Path(resume_from_checkpoint) / METHOD_STATE_FILE
+            if not file.exists():
+                raise ValueError(
+                    f"resume_from_checkpoint: {str(resume_from_checkpoint)!r} is no checkpoint of an unlearning run "
+                    f"({METHOD_STATE_FILE} is not there); name one, or True for the newest."
+                )
+            state = torch.load(file, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
