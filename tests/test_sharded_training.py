@@ -53,7 +53,8 @@ def _say_that_there_are_gpus() -> None:
 
     def begin(self: PartialState, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
-        self.distributed_type = DistributedType.MULTI_GPU
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
 
     pytest.MonkeyPatch().setattr(PartialState, "__init__", begin)
 
@@ -121,8 +122,9 @@ def _save_and_resume(folder: Path, **options: Any) -> Any:
 def _save_and_resume_sharded(folder: str) -> None:
     _say_that_there_are_gpus()
     whole, resumed = _save_and_resume(Path(folder), **HALVES)
-    assert largest_difference(_whole_parameters(whole), _whole_parameters(resumed)) == 0.0
+    found = [_whole_parameters(trainer) for trainer in (whole, resumed)]
     if whole.is_world_process_zero():
+        assert largest_difference(*found) == 0.0
         torch.save(
             [line for line in whole.state.log_history if "eval_model_utility" in line], f"{folder}/evaluations.pt"
         )
