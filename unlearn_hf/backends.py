@@ -68,9 +68,9 @@ def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
     if isinstance(values, DTensor):
         yield values.full_tensor()
     elif hasattr(parameter, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters([parameter]):
             yield parameter.detach()
     else:
         yield values
