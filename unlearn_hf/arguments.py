@@ -248,7 +248,8 @@ class EvaluateArguments:
     )
     output_file: str | None = field(default=None, metadata={"help": "Also write the metrics to this JSON file."})
     overwrite: bool = field(
-        default=False, metadata={"help": "Replace results; the old folder is kept as NAME.backup-1, -2, ..."}
+        default=False,
+        metadata={"help": "Replace output_file, and results, which are kept in NAME.backup-1, -2, ... beside theirs."},
     )
     template: str = field(
         default="auto", metadata={"help": "Prompt template; `auto`: the one the run used, or the chat template."}

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
-from unlearn_hf.parsing import ArgumentsError, Setting, Settings, add_benchmark_defaults, build, collect_settings
+from unlearn_hf.commands.checks import check_models, check_output_file, lies_in, named_inputs
+from unlearn_hf.parsing import (
+    ArgumentsError,
+    Setting,
+    Settings,
+    add_benchmark_defaults,
+    build,
+    collect_settings,
+)
 from unlearn_hf.run_folder import RECORD, read_record, set_aside, write_json
 
 SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
@@ -20,6 +28,8 @@ EXAMPLES = (
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 training_config = None
 RESULT = "evaluation.json"
+# What an evaluation leaves in its folder; whatever else is there stays where it is.
+RESULTS = (RESULT, "samples.parquet", "lm_eval.json", "partial")
 
 
 @dataclass
@@ -95,6 +105,7 @@ def run(argv: Sequence[str]) -> int:
 def _from_log(arguments: EvaluationRun) -> dict[str, float]:
     from unlearn_hf.evaluation.logs import evaluate_from_log
 
+    _check_log(arguments)
     evaluation = arguments.evaluation
     options: dict[str, Any] = {"compatibility": evaluation.compatibility or "auto", "split": arguments.data.split}
     if "protocol" in arguments.settings:
@@ -107,38 +118,63 @@ def _from_log(arguments: EvaluationRun) -> dict[str, float]:
     )
 
 
+def _check_log(arguments: EvaluationRun) -> None:
+    """Refuse to lose a file, before anything is read.
+
+    Raises:
+        ArgumentsError: listing everything that is in the way.
+    """
+    evaluate, problems = arguments.evaluate, list[str]()
+    if evaluate.output_file is not None:
+        inputs = {"from_log": evaluate.from_log, "reference": arguments.evaluation.reference}
+        present = {name: path for name, path in inputs.items() if path is not None}
+        problems += check_output_file(evaluate.output_file, evaluate.overwrite, present)
+    if problems:
+        raise ArgumentsError(problems)
+
+
 def _check(arguments: EvaluationRun) -> None:
     """Look at what can be seen without loading anything.
 
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
     """
-    from unlearn_hf.loading import check_model_path
-
     problems = []
     if arguments.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
-    model = arguments.model
-    for name in (model.model_name_or_path, model.tokenizer_name_or_path, arguments.evaluation.reference_model):
-        if name is not None:
-            try:
-                check_model_path(name)
-            except ValueError as problem:
-                problems.append(str(problem))
-    reference = arguments.evaluation.reference
-    if reference is not None and not Path(reference).exists():
-        problems.append(f"reference: {reference!r} is not there; check the path.")
-    folder = arguments.folder
-    if (folder / RESULT).exists():
-        if (folder / RECORD).exists():
-            problems.append(f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one.")
-        elif not arguments.evaluate.overwrite:
+    evaluate, folder = arguments.evaluate, arguments.folder
+    problems += check_models(arguments.model, arguments.evaluation)
+    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.reference)
+    if evaluate.output_file is not None:
+        inputs = named_inputs(arguments.model, arguments.data, arguments.evaluation)
+        problems += check_output_file(evaluate.output_file, evaluate.overwrite, inputs)
+        if any(lies_in(evaluate.output_file, folder / name) for name in RESULTS):
             problems.append(
-                f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
-                "folder."
+                f"output_file: {evaluate.output_file!r} is where the results themselves go; name another file."
             )
     if problems:
         raise ArgumentsError(problems)
+
+
+def _check_folder(folder: Path, overwrite: bool, reference: str | None) -> list[str]:
+    """What is wrong with writing results to `folder`."""
+    if folder.exists() and not folder.is_dir():
+        return [f"output_dir: {str(folder)!r} is a file; name a folder."]
+    if not (folder / RESULT).exists():
+        return []
+    if (folder / RECORD).exists():
+        return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
+    if not overwrite:
+        return [
+            f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
+            "folder."
+        ]
+    if reference is not None and Path(reference).resolve() in [(folder / name).resolve() for name in (".", *RESULTS)]:
+        return [
+            f"overwrite: reference {reference!r} is the result in output_dir {str(folder)!r}, which would be set "
+            "aside; name another output_dir."
+        ]
+    return []
 
 
 def _from_model(arguments: EvaluationRun) -> dict[str, float]:
@@ -162,7 +198,7 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     accelerator = Accelerator()
     folder = arguments.folder
     if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
-        print(f"the old results are now in {set_aside(folder)}")
+        print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
     model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation).to(accelerator.device)
     metrics: dict[str, float] = {}
