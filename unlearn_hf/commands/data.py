@@ -56,7 +56,7 @@ def load_data(arguments: DataArguments) -> LoadedData:
     train_file = getattr(arguments, "train_file", None)
     record: dict[str, Any]
     if arguments.benchmark is None and arguments.split is not None:
-        raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu.")
+        raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu (or muse).")
     if train_file is not None:
         found = LoadedData({"train": load_rows(train_file, "train_file")}, record={"train_file": train_file})
     elif arguments.benchmark == "tofu":

@@ -18,7 +18,7 @@ from unlearn_hf.arguments import (
     RunArguments,
 )
 from unlearn_hf.checkpoints import newest_complete_checkpoint
-from unlearn_hf.commands.checks import check_models, check_overwrite, named_inputs
+from unlearn_hf.commands.checks import check_models, check_overwrite, check_own_data, named_inputs
 from unlearn_hf.commands.data import LoadedData, describe_data
 from unlearn_hf.commands.metrics import print_metrics
 from unlearn_hf.commands.model_card import write_model_card
@@ -81,6 +81,7 @@ def check_before_loading(run: TrainingRun) -> None:
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation)
+    problems += check_own_data(run.data, run.evaluation)
     if run.training.process_index == 0:
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
