@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_a_training_file_gives_the_data_and_nothing_else(capsys: pytest.CaptureF
         (["--model_name_or_path", "model", "--benchmark", "tofu", "--source", "nowhere"], "source: 'nowhere'"),
         (["--model_name_or_path", "model", "--reference", "absent"], "reference: 'absent' is not there"),
         (["--from_log", "absent.json"], "absent.json"),
+        (["--from_log", "broken.gz"], "broken.gz is no JSON file"),
         (["--from_log", "a.json", "--output_dir", "a"], "output_dir: has no effect with --from_log"),
         (["--from_log", "a.json", "--max_evaluation_rows", "5"], "max_evaluation_rows: has no effect"),
         (["--from_log", "a.json", "--model_name_or_path", "model"], "model_name_or_path: has no effect"),
@@ -117,6 +119,7 @@ def test_bad_input(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(workplace)
+    Path("broken.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
     assert main(["evaluate", *words]) == BAD_INPUT
     assert message in capsys.readouterr().err
 
