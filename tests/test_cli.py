@@ -32,6 +32,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_rows(folder / f"{name}.jsonl", rows)
     write_rows(folder / "wrong.jsonl", [{"query": "a", "answer": "b"}])
     (folder / "empty.jsonl").touch()
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
     return folder
 
 
@@ -136,6 +138,12 @@ BAD = {
     ),
     "absent reference": ({}, ["--reference", "absent.json"], "reference: 'absent.json' is not there"),
     "nothing to resume": ({}, ["--resume"], "holds no run"),
+    "refusals as rows": (
+        {"forget_file": None, "retain_file": None},
+        ["--benchmark", "tofu", "--source", "mini", "--forget_part", "idk"],
+        "forget_part: 'idk' holds no rows to train on; name one of full, forget",
+    ),
+    "adapter on an adapter": ({"model_name_or_path": "adapter"}, ["--use_lora"], "use_lora: 'adapter' is an adapter"),
     "both ways": ({}, ["--resume", "--overwrite"], "exclude each other"),
     "lora of no rank": ({}, ["--use_lora", "--lora_r", "0"], "lora_r: 0 is not positive"),
     "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),

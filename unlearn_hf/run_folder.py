@@ -208,13 +208,18 @@ class RunRecord:
         self.write(status=status, finished=now(), **changes)
 
 
-def changed_settings(record: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[str]:
-    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`."""
+def changed_settings(
+    record: Mapping[str, Any], configuration: Mapping[str, Any], names: Collection[str] | None = None
+) -> list[str]:
+    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`.
+
+    With `names`, only those are looked at.
+    """
     earlier = record.get("configuration", {})
     current = json.loads(json.dumps(hide_secrets(configuration), default=str))
     free = ("resume", "overwrite")
     return [
         f"{name}: {earlier[name]} -> {value}"
         for name, value in current.items()
-        if name in earlier and earlier[name] != value and name not in free
+        if name in earlier and earlier[name] != value and name not in free and (names is None or name in names)
     ]

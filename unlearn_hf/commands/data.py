@@ -77,7 +77,13 @@ def load_data(arguments: DataArguments) -> LoadedData:
         files = {"forget_file": arguments.forget_file, "retain_file": arguments.retain_file}
         found = LoadedData(dict(load_pairs(arguments.forget_file, arguments.retain_file)), record=dict(files))
     if arguments.forget_part is not None:
-        found.datasets["forget"] = found.part(arguments.forget_part)
+        part = found.part(arguments.forget_part)
+        if not isinstance(part, Dataset):
+            there = [name for name, rows in found.benchmark.items() if isinstance(rows, Dataset)]
+            raise ValueError(
+                f"forget_part: {arguments.forget_part!r} holds no rows to train on; name one of {', '.join(there)}."
+            )
+        found.datasets["forget"] = part
         found.record["forget_part"] = arguments.forget_part
     for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
         if limit is not None and name in found.datasets:

@@ -22,6 +22,7 @@ from unlearn_hf.commands.checks import check_models, check_overwrite, check_own_
 from unlearn_hf.commands.data import LoadedData, describe_data
 from unlearn_hf.commands.metrics import print_metrics
 from unlearn_hf.commands.model_card import write_model_card
+from unlearn_hf.commands.resuming import check_same_run
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
 from unlearn_hf.parsing import COMMAND_LINE, ArgumentsError, Settings
@@ -82,12 +83,18 @@ def check_before_loading(run: TrainingRun) -> None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation)
     problems += check_own_data(run.data, run.evaluation)
+    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+        problems.append(
+            f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
+            "--use_lora."
+        )
     if run.training.process_index == 0:
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
         collect(newest_complete_checkpoint, run.folder)
+        problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
 
