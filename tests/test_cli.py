@@ -32,6 +32,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_rows(folder / f"{name}.jsonl", rows)
     write_rows(folder / "wrong.jsonl", [{"query": "a", "answer": "b"}])
     (folder / "empty.jsonl").touch()
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
     return folder
 
 
@@ -120,7 +122,7 @@ BAD = {
     "no model": ({"model_name_or_path": None}, [], "model_name_or_path: missing"),
     "absent path": ({"model_name_or_path": "./absent"}, [], "model_name_or_path: './absent' is not there"),
     "not in the cache": ({"model_name_or_path": "some/model"}, [], "the hub is off"),
-    "absent tokenizer": ({}, ["--tokenizer_name_or_path", "./nothing"], "'./nothing' is not there"),
+    "absent tokenizer": ({}, ["--tokenizer_name_or_path", "./nothing"], "tokenizer_name_or_path: './nothing' is"),
     "no data": ({"forget_file": None, "retain_file": None}, [], "no data are given; use --benchmark tofu"),
     "half of the data": ({"retain_file": None}, [], "retain_file: missing"),
     "both kinds of data": ({}, ["--benchmark", "tofu"], "exclude each other"),
@@ -136,8 +138,17 @@ BAD = {
     ),
     "absent reference": ({}, ["--reference", "absent.json"], "reference: 'absent.json' is not there"),
     "nothing to resume": ({}, ["--resume"], "holds no run"),
+    "refusals as rows": (
+        {"forget_file": None, "retain_file": None},
+        ["--benchmark", "tofu", "--source", "mini", "--forget_part", "idk"],
+        "forget_part: 'idk' holds no rows to train on; name one of full, forget",
+    ),
+    "adapter on an adapter": ({"model_name_or_path": "adapter"}, ["--use_lora"], "use_lora: 'adapter' is an adapter"),
     "both ways": ({}, ["--resume", "--overwrite"], "exclude each other"),
     "lora of no rank": ({}, ["--use_lora", "--lora_r", "0"], "lora_r: 0 is not positive"),
+    "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),
+    "layers without lora": ({}, ["--lora_target_modules", "q_proj"], "lora_target_modules: ['q_proj'] has no effect"),
+    "reference for own rows": ({}, ["--reference", "forget.jsonl"], "has no effect on rows of your own"),
     "unknown template": ({}, ["--template", "lama"], "template: 'lama' is not known"),
 }
 

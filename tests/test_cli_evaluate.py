@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 
 from tests.test_cli import unlearn, workplace
 from unlearn_hf.cli import BAD_INPUT, main
+from unlearn_hf.commands.evaluate import parse
+from unlearn_hf.run_folder import write_json
 
 ROOT = Path(__file__).parent.parent
 __all__ = ["unlearn", "workplace"]  # fixtures
+OWN = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl"]
 SHORT = ["--max_new_tokens", "4"]
 
 
@@ -93,6 +97,18 @@ def test_a_training_file_gives_the_data_and_nothing_else(capsys: pytest.CaptureF
         (["--model_name_or_path", "model", "--benchmark", "tofu", "--source", "nowhere"], "source: 'nowhere'"),
         (["--model_name_or_path", "model", "--reference", "absent"], "reference: 'absent' is not there"),
         (["--from_log", "absent.json"], "absent.json"),
+        (["--from_log", "broken.gz"], "broken.gz is no JSON file"),
+        (["--from_log", "a.json", "--output_dir", "a"], "output_dir: has no effect with --from_log"),
+        (["--from_log", "a.json", "--max_evaluation_rows", "5"], "max_evaluation_rows: has no effect"),
+        (["--from_log", "a.json", "--model_name_or_path", "model"], "model_name_or_path: has no effect"),
+        (["--model_name_or_path", "model", *OWN, "--protocol", "official"], "protocol: 'official' has no effect"),
+        (["--model_name_or_path", "model", *OWN, "--gradient_norm_attack"], "gradient_norm_attack: True has no"),
+        (["--model_name_or_path", "model", *OWN, "--compatibility", "open_unlearning"], "compatibility: 'open_un"),
+        (["--model_name_or_path", "model", *OWN, "--reference", "model"], "reference: 'model' has no effect"),
+        (["--model_name_or_path", "model", *OWN, "--reference_model", "model"], "reference_model: 'model' has no"),
+        (["--model_name_or_path", "model", "--reference_model", "./m"], "reference_model: './m' is not there"),
+        (["--model_name_or_path", "model", "--tokenizer_name_or_path", "."], "tokenizer_name_or_path: the folder"),
+        (["--model_name_or_path", "model", *OWN, "--split", "forget"], "split: 'forget' belongs to a benchmark"),
     ],
 )
 def test_bad_input(
@@ -103,8 +119,69 @@ def test_bad_input(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(workplace)
+    Path("broken.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 20)
     assert main(["evaluate", *words]) == BAD_INPUT
     assert message in capsys.readouterr().err
+
+
+TOFU = {"benchmark": "tofu", "split": "forget05", "source": "mini", "max_length": 99, "template": "plain"}
+MUSE = {"benchmark": "muse", "split": "news", "source": "hub", "revision": "a1", "forget_part": "scal_forget_1"}
+FILES = {"forget_file": "f.jsonl", "retain_file": "r.jsonl", "max_forget_rows": 4, "max_length": 99}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words", "expected"),
+    [
+        (TOFU, "", {**TOFU, "reference": "here"}),
+        (TOFU, "--benchmark tofu", {**TOFU, "reference": "here"}),
+        (TOFU, "--split forget01", {**TOFU, "split": "forget01", "reference": None}),
+        (TOFU, "--max_length 7 --template auto", {**TOFU, "max_length": 7, "template": "auto"}),
+        (TOFU, "--benchmark muse", {"split": "news", "source": "hub", "max_length": 2048, "template": "plain"}),
+        (TOFU, "--forget_file a --retain_file b", {"benchmark": None, "max_length": 512, "reference": None}),
+        (MUSE, "--benchmark muse", MUSE),
+        (MUSE, "--split books", {**MUSE, "split": "books", "forget_part": None}),
+        (MUSE, "--source mini", {**MUSE, "source": "mini", "revision": None}),
+        (FILES, "", {**FILES, "reference": None}),
+        (FILES, "--retain_file b", {**FILES, "retain_file": "b"}),
+        (FILES, "--forget_file a", {**FILES, "forget_file": "a", "max_forget_rows": None}),
+        (FILES, "--benchmark muse", {"forget_file": None, "max_length": 2048, "reference": None}),
+        (FILES, "--benchmark tofu", {"forget_file": None, "split": "forget10", "max_length": 512}),
+    ],
+)
+def test_what_is_taken_from_the_record_of_a_run(
+    recorded: dict[str, object],
+    words: str,
+    expected: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").touch()
+    write_json(Path("run/run.json"), {"configuration": {**recorded, "reference": "here"}})
+    for folder in ("run", "run/checkpoint-3"):
+        found = parse(["--model_name_or_path", folder, *words.split()])
+        values = {**vars(found.evaluate), **vars(found.data), "reference": found.evaluation.reference}
+        assert {name: values[name] for name in expected} == expected
+
+
+def test_a_log_is_read_with_its_set_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = {"avg_gt_loss": {"0": 0.5}, "average_perturb_loss": {"0": [1.0]}, "avg_paraphrased_loss": {"0": 0.5}}
+    Path("single.json").write_text(json.dumps(log))
+    write_json(Path("run/run.json"), {"configuration": {**TOFU, "reference": "single.json"}})
+    Path("config.yaml").write_text("model_name_or_path: run\nmax_evaluation_rows: 5\nlearning_rate: 1")
+    words = ["evaluate", "--from_log", "single.json", "--config", "config.yaml"]
+    assert main(words) == BAD_INPUT
+    assert "pass split=" in capsys.readouterr().err
+    assert main([*words, "--split", "forget"]) == 0
+    printed = capsys.readouterr().out
+    assert "forget_prob " in printed
+    assert "forget_quality" not in printed  # the run's reference is none of the log's
+    assert "more under other definitions; --output_file writes them)" in printed
+    assert main([*words, "--split", "forget", "--output_file", "out.json"]) == 0
+    assert "more under other definitions; they are in out.json)" in capsys.readouterr().out
 
 
 def test_demo_keeps_what_an_earlier_one_left(

@@ -92,6 +92,7 @@ def test_record(tmp_path: Path) -> None:
     assert changed_settings(written, {**configuration, "learning_rate": 2e-5, "resume": True}) == [
         "learning_rate: 1e-05 -> 2e-05"
     ]
+    assert changed_settings(written, {**configuration, "learning_rate": 2e-5, "seed": 4}, ["seed"]) == ["seed: 3 -> 4"]
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ The first line of each docstring is the heading under which `--help` shows the f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 
 from unlearn_hf.extras import require
 
@@ -53,7 +53,10 @@ class DataArguments:
     )
     split: str | None = field(
         default=None,
-        metadata={"help": "tofu: forget01, forget05, forget10 (default); muse: news (default), books."},
+        metadata={
+            "help": "tofu: forget01, forget05, forget10 (default); muse: news (default), books. With --from_log, the "
+            "set of a TOFU log that does not tell: forget, retain, real_authors, world_facts."
+        },
     )
     source: str = field(
         default="hub",
@@ -87,10 +90,6 @@ class DataArguments:
         if self.benchmark is not None:
             self._refuse_with_benchmark("forget_file", "retain_file")
             self.split = self.split or DEFAULT_SPLITS.get(self.benchmark)
-        elif self.split is not None:
-            raise ValueError(
-                f"split: {self.split!r} belongs to a benchmark; add --benchmark tofu or --benchmark muse."
-            )
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark muse.")
 
@@ -203,13 +202,21 @@ class LoraArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a rank or scale that is not positive, a dropout outside [0, 1), or no layers.
+            ValueError: for a rank or scale that is not positive, a dropout outside [0, 1), no layers, or any of
+                them without `use_lora`.
         """
         check_positive(self, "lora_r", "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout: {self.lora_dropout} is not in [0, 1).")
         if not self.lora_target_modules:
             raise ValueError("lora_target_modules: the list is empty; name layers, or `all-linear`.")
+        for item in [] if self.use_lora else fields(self):
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            if getattr(self, item.name) != default:
+                raise ValueError(
+                    f"{item.name}: {getattr(self, item.name)!r} has no effect without an adapter; add --use_lora, or "
+                    "leave it out."
+                )
 
 
 @dataclass
@@ -248,7 +255,8 @@ class EvaluateArguments:
     )
     output_file: str | None = field(default=None, metadata={"help": "Also write the metrics to this JSON file."})
     overwrite: bool = field(
-        default=False, metadata={"help": "Replace results; the old folder is kept as NAME.backup-1, -2, ..."}
+        default=False,
+        metadata={"help": "Replace output_file, and results, which are kept in NAME.backup-1, -2, ... beside theirs."},
     )
     template: str = field(
         default="auto", metadata={"help": "Prompt template; `auto`: the one the run used, or the chat template."}

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"output_dir: {str(path)!r} is a file; name a folder.")
     occupied = path.is_dir() and any(path.iterdir())
+    if overwrite and occupied and Path.cwd().is_relative_to(path.resolve()):
+        raise ValueError(
+            f"output_dir: {str(path)!r} holds the working directory; name a folder that can be set aside."
+        )
     if resume and not occupied:
         raise ValueError(f"resume: {str(path)!r} holds no run; leave out --resume to begin one.")
     if occupied and not (overwrite or resume):
@@ -63,22 +67,39 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
-def set_aside(path: Path) -> Path | None:
-    """Rename an occupied folder to `NAME.backup-1`, `-2`, ..., and say where it went."""
-    if not (path.is_dir() and any(path.iterdir())):
+def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
+    """Rename an occupied folder to `NAME.backup-1`, `-2`, ..., and say where it went.
+
+    With `names`, only the entries of these names move there, and everything else stays.
+    """
+    found = list(path.iterdir()) if path.is_dir() else []
+    if names is not None:
+        found = [each for each in found if each.name in names]
+    if not found:
         return None
+    if path.name in ("", ".."):
+        path = path.resolve()
     number = 1
     while (backup := path.with_name(f"{path.name}.backup-{number}")).exists():
         number += 1
-    path.rename(backup)
+    if names is None:
+        path.rename(backup)
+        return backup
+    backup.mkdir()
+    for each in found:
+        each.rename(backup / each.name)
     return backup
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is either whole or not there."""
+    """Write a file that is either whole or not there; a pipe or a device is written to, never replaced."""
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -187,13 +208,18 @@ class RunRecord:
         self.write(status=status, finished=now(), **changes)
 
 
-def changed_settings(record: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[str]:
-    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`."""
+def changed_settings(
+    record: Mapping[str, Any], configuration: Mapping[str, Any], names: Collection[str] | None = None
+) -> list[str]:
+    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`.
+
+    With `names`, only those are looked at.
+    """
     earlier = record.get("configuration", {})
     current = json.loads(json.dumps(hide_secrets(configuration), default=str))
     free = ("resume", "overwrite")
     return [
         f"{name}: {earlier[name]} -> {value}"
         for name, value in current.items()
-        if name in earlier and earlier[name] != value and name not in free
+        if name in earlier and earlier[name] != value and name not in free and (names is None or name in names)
     ]

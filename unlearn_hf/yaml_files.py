@@ -21,10 +21,12 @@ class Loader(yaml.SafeLoader):
         """Build a mapping.
 
         Raises:
-            yaml.constructor.ConstructorError: for a key that comes twice.
+            yaml.constructor.ConstructorError: for a key that comes twice, or is a list or a mapping.
         """
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no plain word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
@@ -84,7 +86,10 @@ def _read(
     problems: list[str] = []
     content = dict(content or {})
     included = content.pop(INCLUDE, [])
-    for name in [included] if isinstance(included, str) else included:
+    names = included if isinstance(included, list) else [included]
+    if not all(isinstance(name, str) and name for name in names):
+        return {}, [f"{path}: {INCLUDE}: {included!r} is neither the name of a file nor a list of names."]
+    for name in names:
         inner, found = _read(path.parent / name, fields, (*including, path.resolve()))
         values.update(inner)
         problems.extend(found)

@@ -56,7 +56,7 @@ def load_data(arguments: DataArguments) -> LoadedData:
     train_file = getattr(arguments, "train_file", None)
     record: dict[str, Any]
     if arguments.benchmark is None and arguments.split is not None:
-        raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu.")
+        raise ValueError(f"split: {arguments.split!r} belongs to a benchmark; add --benchmark tofu (or muse).")
     if train_file is not None:
         found = LoadedData({"train": load_rows(train_file, "train_file")}, record={"train_file": train_file})
     elif arguments.benchmark == "tofu":
@@ -77,7 +77,13 @@ def load_data(arguments: DataArguments) -> LoadedData:
         files = {"forget_file": arguments.forget_file, "retain_file": arguments.retain_file}
         found = LoadedData(dict(load_pairs(arguments.forget_file, arguments.retain_file)), record=dict(files))
     if arguments.forget_part is not None:
-        found.datasets["forget"] = found.part(arguments.forget_part)
+        part = found.part(arguments.forget_part)
+        if not isinstance(part, Dataset):
+            there = [name for name, rows in found.benchmark.items() if isinstance(rows, Dataset)]
+            raise ValueError(
+                f"forget_part: {arguments.forget_part!r} holds no rows to train on; name one of {', '.join(there)}."
+            )
+        found.datasets["forget"] = part
         found.record["forget_part"] = arguments.forget_part
     for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
         if limit is not None and name in found.datasets:

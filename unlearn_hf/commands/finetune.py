@@ -55,8 +55,9 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
-    from unlearn_hf.commands.data import as_windows, load_data, make_evaluators, training_rows
+    from unlearn_hf.commands.data import as_windows, describe_data, load_data, make_evaluators, training_rows
     from unlearn_hf.commands.processes import join_processes
+    from unlearn_hf.commands.resuming import check_same_rows
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.finetuning import FinetuningTrainer
     from unlearn_hf.loading import load_tokenizer
@@ -67,6 +68,8 @@ def run(argv: Sequence[str]) -> int:
     data = load_data(arguments.data)
     assert isinstance(arguments.data, FinetuningDataArguments)
     rows = training_rows(data, arguments.data)
+    if arguments.run.resume:
+        check_same_rows(arguments, describe_data(data, {"train": rows})["trained_on"])
     training = arguments.training
     assert arguments.model.model_name_or_path is not None
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)

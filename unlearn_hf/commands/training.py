@@ -18,12 +18,13 @@ from unlearn_hf.arguments import (
     RunArguments,
 )
 from unlearn_hf.checkpoints import newest_complete_checkpoint
+from unlearn_hf.commands.checks import check_models, check_overwrite, check_own_data, named_inputs
 from unlearn_hf.commands.data import LoadedData, describe_data
 from unlearn_hf.commands.metrics import print_metrics
 from unlearn_hf.commands.model_card import write_model_card
+from unlearn_hf.commands.resuming import check_same_run
 from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.finetuning import FinetuningTrainer
-from unlearn_hf.loading import check_model_path
 from unlearn_hf.parsing import COMMAND_LINE, ArgumentsError, Settings
 from unlearn_hf.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
 
@@ -80,17 +81,20 @@ def check_before_loading(run: TrainingRun) -> None:
 
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
-    else:
-        collect(check_model_path, run.model.model_name_or_path)
-    for path in (run.model.tokenizer_name_or_path, run.evaluation.reference_model):
-        if path is not None:
-            collect(check_model_path, path)
-    if run.evaluation.reference is not None and not Path(run.evaluation.reference).exists():
-        problems.append(f"reference: {run.evaluation.reference!r} is not there; check the path.")
+    problems += check_models(run.model, run.evaluation)
+    problems += check_own_data(run.data, run.evaluation)
+    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+        problems.append(
+            f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
+            "--use_lora."
+        )
     if run.training.process_index == 0:
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+        if run.run.overwrite:
+            problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
         collect(newest_complete_checkpoint, run.folder)
+        problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
 

@@ -101,8 +101,9 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.commands.data import as_windows, load_data, make_evaluators
+    from unlearn_hf.commands.data import as_windows, describe_data, load_data, make_evaluators
     from unlearn_hf.commands.processes import join_processes
+    from unlearn_hf.commands.resuming import check_same_rows
     from unlearn_hf.commands.training import check_before_loading, lora_config, train_and_judge
     from unlearn_hf.config import UnlearningConfig
     from unlearn_hf.loading import load_tokenizer
@@ -113,6 +114,8 @@ def run(argv: Sequence[str]) -> int:
     check_before_loading(arguments)
     data = load_data(arguments.data)
     trained = {name: data.part(name) for name in ("forget", "retain")}
+    if arguments.run.resume:
+        check_same_rows(arguments, describe_data(data, trained)["trained_on"])
     training = arguments.training
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def read_json(path: Path) -> Any:
         if data[:2] == _GZIP_MAGIC:
             data = gzip.decompress(data)
         return json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no JSON file ({error}); expected an evaluation log, plain or gzipped.") from error
 
 
