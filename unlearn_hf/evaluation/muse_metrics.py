@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak, table_auc
+from unlearn_hf.evaluation.references import check_contribution, has_min_k
 from unlearn_hf.evaluation.statistics import (
     RETRAIN_AUC_MUSE,
     RETRAIN_AUC_OPEN_UNLEARNING,
@@ -65,7 +66,8 @@ def aggregate_muse(
         variants, extraction strength and exact memorisation of the VerbMem rows.
 
     Raises:
-        ValueError: for malformed tables, unknown arguments, or a table with none of this.
+        ValueError: for malformed tables, unknown arguments, a table with none of this, or a reference over
+            other rows or without what PrivLeak needs.
     """
     if corpus not in (None, "other", *RETRAIN_AUC_MUSE):
         raise ValueError(f'corpus is {corpus!r}; choose "news", "books" or "other".')
@@ -73,6 +75,14 @@ def aggregate_muse(
         raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
     table = prepare_table(samples, "all", missing)
     reference = None if reference is None else prepare_table(reference, "all", missing)
+    if reference is not None:
+        check_contribution(
+            reference,
+            truth_ratios=False,
+            min_k=has_min_k(table, missing),
+            compatibility=compatibility,
+            missing=missing,
+        )
     record: dict[str, Any] = {"settings": dict(settings or {}), "fingerprint": fingerprint}
     values: dict[str, MetricValue] = {}
 
@@ -110,7 +120,7 @@ def aggregate_muse(
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
             add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
             add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
-            if corpus and "privleak" not in values:
+            if corpus and reference is None and "privleak" not in values:
                 add("privleak", constant, n, f"muse_constant_{name}")
     if not values:
         raise ValueError(

@@ -99,8 +99,14 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
     return rows.loc[present, name].to_numpy(np.float64)
 
 
-def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
+def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str = "forget") -> None:
     """Raise unless a model's rows and the reference's rows are the same ones, as a paired metric needs.
+
+    Args:
+        rows: the model's rows of one split.
+        reference: the reference's rows of that split.
+        what: the metric, for errors.
+        split: the split, for errors.
 
     Raises:
         ValueError: if one side has no rows, or the indices or reference texts differ; it names both sides and the
@@ -108,15 +114,15 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> N
     """
     if rows.empty or reference.empty:
         side = "the table" if rows.empty else "the reference"
-        raise ValueError(f"{what} compares forget rows, but {side} has none.")
+        raise ValueError(f"{what} compares {split} rows, but {side} has none.")
     mine, theirs = set(rows["index"]), set(reference["index"])
     if mine != theirs:
         raise ValueError(
-            f"{what} compares {len(mine)} rows with a reference of {len(theirs)} rows; its value depends on which "
-            f"rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
+            f"{what} on {split} compares {len(mine)} rows with a reference of {len(theirs)} rows; its value depends "
+            f"on which rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
             f"{OFFICIAL_ROWS} rows) for both."
         )
-    _check_same_texts(rows, reference, what)
+    _check_same_texts(rows, reference, what, split)
     _check_same_lengths(rows, reference, what)
 
 
@@ -128,7 +134,7 @@ def _paired(rows: pd.DataFrame, reference: pd.DataFrame, name: str) -> pd.DataFr
     return pairs if len(pairs) else None
 
 
-def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
+def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str) -> None:
     pairs = _paired(rows, reference, "reference_text")
     if pairs is None:
         return
@@ -136,8 +142,8 @@ def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str) ->
     equal = (plain["left"] == plain["right"]).mean()
     if equal < 0.5:  # templates and decoding change some answers slightly, another split changes all of them
         raise ValueError(
-            f"{what} compares different questions: only {equal:.0%} of the reference answers agree. Take a reference "
-            "that was evaluated on the same forget split."
+            f"{what} compares different {split} rows: only {equal:.0%} of the reference answers agree. Take a "
+            "reference that was evaluated on the same data."
         )
 
 
