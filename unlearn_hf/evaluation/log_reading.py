@@ -33,8 +33,7 @@ from unlearn_hf.evaluation.result_files import (
     read_result_samples,
     read_samples,
 )
-from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol
-from unlearn_hf.evaluation.tofu_metrics import Compatibility
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Compatibility, Missing, Protocol
 from unlearn_hf.evaluation.values import flatten
 
 Benchmark = Literal["tofu", "muse"]

@@ -24,8 +24,8 @@ from unlearn_hf.evaluation.log_reading import (
 from unlearn_hf.evaluation.muse_metrics import Corpus, aggregate_muse
 from unlearn_hf.evaluation.result_files import read_result
 from unlearn_hf.evaluation.statistics import harmonic_mean, privleak_open_unlearning
-from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol, check_same_rows, split_rows
-from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Compatibility, Missing, Protocol, check_same_rows, split_rows
+from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
 from unlearn_hf.evaluation.truth_ratio import available_definitions
 from unlearn_hf.evaluation.values import MetricValue, flatten, metric_value
 

@@ -13,9 +13,23 @@ Missing = Literal["error", "skip"]
 OFFICIAL_ROWS = 300
 """TOFU's own evaluation takes the first 300 rows of each set."""
 
+Compatibility = Literal["open_unlearning"] | None
+
 SPLITS: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts", "holdout")
 _ROWS_TO_JUDGE_LENGTHS = 20
 _SCORED = ("answer", "paraphrase", "perturbed")
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Raise a `ValueError` for an unknown protocol."""
+    if protocol not in get_args(Protocol):
+        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
+
+
+def check_compatibility(compatibility: Compatibility) -> None:
+    """Raise a `ValueError` for an unknown compatibility."""
+    if compatibility not in (None, "open_unlearning"):
+        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
 
 
 def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Missing = "error") -> pd.DataFrame:
@@ -31,8 +45,7 @@ def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Mi
         ValueError: for unknown arguments, missing or duplicate keys, and likelihoods that are NaN; it names the split,
             the column and the first rows.
     """
-    if protocol not in get_args(Protocol):
-        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
+    check_protocol(protocol)
     if missing not in get_args(Missing):
         raise ValueError(f'missing is {missing!r}; choose "error" or "skip".')
     if absent := [name for name in ("split", "index") if name not in samples]:

@@ -16,7 +16,7 @@ Everything else is the same number by both. Model utility differs by some 1e-9, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,16 @@ from unlearn_hf.evaluation.statistics import (
     kolmogorov_smirnov,
     strength_open_unlearning,
 )
-from unlearn_hf.evaluation.tables import Missing, Protocol, check_same_rows, column_values, prepare_table, split_rows
+from unlearn_hf.evaluation.tables import (
+    Compatibility,
+    Missing,
+    Protocol,
+    check_compatibility,
+    check_same_rows,
+    column_values,
+    prepare_table,
+    split_rows,
+)
 from unlearn_hf.evaluation.truth_ratio import (
     DEFINITIONS,
     Definition,
@@ -41,7 +50,6 @@ from unlearn_hf.evaluation.truth_ratio import (
 )
 from unlearn_hf.evaluation.values import MetricValue, metric_value
 
-Compatibility = Literal["open_unlearning"] | None
 Array = NDArray[np.float64]
 _OPTION_SPLITS = ("real_authors", "world_facts")
 _SPLITS = ("forget", "retain", *_OPTION_SPLITS)
@@ -77,8 +85,7 @@ def aggregate_tofu(
         ValueError: for malformed tables, NaN likelihoods, and a reference over other rows, of another truth ratio
             definition, or with nothing to compare.
     """
-    if compatibility not in (None, "open_unlearning"):
-        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
+    check_compatibility(compatibility)
     table = prepare_table(samples, protocol, missing)
     reference = None if reference is None else prepare_table(reference, protocol, missing)
     aggregate = _Aggregate(table, compatibility, missing, {"protocol": protocol, "settings": dict(settings or {}),
