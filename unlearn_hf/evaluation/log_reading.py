@@ -112,6 +112,15 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
             path, "unlearn_hf", found or "tofu", samples, missing="error", benchmark_known=found is not None
         )
     content = read_json(path)
+    try:
+        return _read_content(path, content, split)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
     if is_result(content):
         return _read_own(path)
     if tofu_logs.is_tofu_log(content):
@@ -189,7 +198,7 @@ def _read_own(path: Path) -> EvaluationLog:
         record["protocol"],
         record["compatibility"],
         missing="error",
-        record={"settings": record["settings"], "fingerprint": record["fingerprint"]},
+        record={"settings": record.get("settings") or {}, "fingerprint": record.get("fingerprint")},
     )
 
 
