@@ -28,7 +28,7 @@ class Scripted:
         return {"model_utility": next(self.scores)}
 
 
-def train(folder: Path, callbacks: list[TrainerCallback], **options: Any) -> Trainer:
+def train(folder: Path, callbacks: list[TrainerCallback], eval_dataset: Any = None, **options: Any) -> Trainer:
     arguments = TrainingArguments(
         **{
             "output_dir": str(folder),
@@ -48,7 +48,7 @@ def train(folder: Path, callbacks: list[TrainerCallback], **options: Any) -> Tra
         model=build_model(),
         args=arguments,
         train_dataset=rows(8, 1),
-        eval_dataset=rows(4, 2),
+        eval_dataset=eval_dataset or rows(4, 2),
         data_collator=UnlearningCollator(1),
         processing_class=build_tokenizer(),
         callbacks=callbacks,
@@ -106,6 +106,34 @@ def test_early_stopping_added_before_does_not_see_them(tmp_path: Path) -> None:
         metric_for_best_model="model_utility",
         greater_is_better=True,
     )
+    assert trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_several_datasets_are_one_evaluation(steps: int, tmp_path: Path) -> None:
+    evaluator = Scripted(*range(10))
+    datasets = {"forget": rows(4, 2), "retain": rows(4, 3), "other": rows(4, 4)}
+    trainer = train(tmp_path, [EvaluatorCallback([evaluator])], eval_dataset=datasets, max_steps=steps)
+    assert len(evaluator.folders) == steps
+    lines = [line for line in trainer.state.log_history if "eval_model_utility" in line]
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    assert trainer.evaluate()["eval_model_utility"] == steps  # weights may have changed at the same step
+    assert trainer.evaluate()["eval_model_utility"] == steps + 1
+    assert len(evaluator.folders) == steps + 2
+
+
+def test_best_checkpoint_of_several_datasets(tmp_path: Path) -> None:
+    trainer = train(
+        tmp_path,
+        [EvaluatorCallback([Scripted(0.1, 0.9, 0.3, 0.4)]), EarlyStoppingCallback(early_stopping_patience=2)],
+        eval_dataset={"forget": rows(4, 2), "retain": rows(4, 3)},
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="model_utility",
+        greater_is_better=True,
+    )
+    assert trainer.state.best_metric == 0.9
     assert trainer.state.global_step == 4
 
 

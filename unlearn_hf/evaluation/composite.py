@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.privacy import table_auc
+from unlearn_hf.evaluation.privacy import paired_auc
 from unlearn_hf.evaluation.statistics import harmonic_mean
 from unlearn_hf.evaluation.tables import Missing, column_values, split_rows
 from unlearn_hf.evaluation.values import MetricValue, metric_value
@@ -52,6 +52,9 @@ def composite_scores(
         reference: the retain model's table, for `privacy`.
         missing: see `prepare_table`.
         **record: further fields of `MetricValue`.
+
+    Raises:
+        ValueError: if the reference is over other forget or holdout rows.
     """
     composites = []
     if all(name in values for name in _MEMORIZATION_PARTS):
@@ -62,12 +65,10 @@ def composite_scores(
             metric_value("memorization", harmonic_mean(parts), rows, f"harmonic_extraction_{strength}", **record)
         )
     if reference is not None:
-        scores, rows = {}, 0
-        for attack in _PRIVACY_ATTACKS:
-            mine, theirs = table_auc(table, attack, missing), table_auc(reference, attack, missing)
-            if mine is not None and theirs is not None:
-                scores[attack], rows = privacy_score(mine[0], theirs[0]), mine[1]
+        pairs = {attack: paired_auc(table, reference, attack, missing) for attack in _PRIVACY_ATTACKS}
+        scores = {attack: privacy_score(*pair) for attack, pair in pairs.items() if pair is not None}
         if len(scores) == len(_PRIVACY_ATTACKS):
+            rows = values[f"mia_{_PRIVACY_ATTACKS[-1]}_auc"].n
             composites.append(metric_value("privacy", harmonic_mean(scores), rows, "harmonic_auc_distance", **record))
     if "model_utility" in values:
         parts = {"model_utility": values["model_utility"].value}

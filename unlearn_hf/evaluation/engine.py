@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.backends import shards
 from unlearn_hf.chunked import causal_model
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, check_count, generate_batch
 from unlearn_hf.evaluation.packing import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.loading import pad_token_id
@@ -53,6 +53,11 @@ class Engine:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     packed: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are no numbers above zero."""
+        for name in ("batch_size", "token_budget", "max_length"):
+            check_count(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
         """What results depend on, JSON-ready (batching does not change them)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,20 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
+from unlearn_hf.evaluation.generation import check_count
+from unlearn_hf.evaluation.log_reading import Benchmark, read_reference
+from unlearn_hf.evaluation.references import check_contribution, has_min_k
 from unlearn_hf.evaluation.requests import Request
 from unlearn_hf.evaluation.result_files import write_results
+from unlearn_hf.evaluation.tables import (
+    Compatibility,
+    Protocol,
+    check_compatibility,
+    check_protocol,
+    check_same_rows,
+    prepare_table,
+    split_rows,
+)
 from unlearn_hf.evaluation.values import MetricValue, flatten
 from unlearn_hf.passes import PartialResults
 from unlearn_hf.reference import model_fingerprint
@@ -42,21 +55,73 @@ class TableEvaluator:
         engine: how the model is run.
         resume: keep results of each batch in the output folder until the evaluation is complete, so that an
             interrupted one continues; costs one hash of the model. For evaluation in the training loop leave it off.
+        max_rows: most rows of each set.
+        protocol: see `prepare_table`.
+        compatibility: whose definitions get the plain names.
 
     Attributes:
         last_result: the full result of the last call.
+
+    Raises:
+        ValueError: for unknown choices and sizes that are not above zero.
     """
 
-    benchmark = ""
+    benchmark: Benchmark
 
-    def __init__(self, engine: Engine, resume: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        resume: bool = False,
+        max_rows: int | None = None,
+        protocol: Protocol = "all",
+        compatibility: Compatibility = None,
+    ) -> None:
+        check_count("max_rows", max_rows)
+        check_protocol(protocol)
+        check_compatibility(compatibility)
         self.engine = engine
         self.resume = resume
+        self.max_rows = max_rows
+        self.protocol: Protocol = protocol
+        self.compatibility: Compatibility = compatibility
         self.last_result: EvaluationResult | None = None
 
     def requests(self) -> Sequence[Request]:
         """What is needed of the model."""
         raise NotImplementedError
+
+    def fitting_reference(
+        self, reference: str | os.PathLike[str] | pd.DataFrame | None, truth_ratios: bool, corpus: str | None = None
+    ) -> pd.DataFrame | None:
+        """A reference's table, cut to the rows that are evaluated, once it is known to fit them.
+
+        Args:
+            reference: a log or its table.
+            truth_ratios: whether this evaluation has truth ratios of forget rows.
+            corpus: of MUSE.
+
+        Raises:
+            ValueError: if it cannot be read, is of other data, over other rows or texts, or has nothing to compare.
+        """
+        if reference is None:
+            return None
+        requested = {request.split: request.rows for request in self.requests()}
+        try:
+            table = read_reference(reference, self.benchmark, corpus)
+            assert table is not None
+            table = prepare_table(table, self.protocol)
+            if self.max_rows is not None:
+                table = table[table["index"] < self.max_rows].reset_index(drop=True)
+            attacked = {"forget", "holdout"} <= requested.keys()
+            check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
+            for split in ("forget", "holdout") if attacked and has_min_k(table) else ("forget",):
+                rows = [{"index": index, "reference_text": row.get("answer")}
+                        for index, row in enumerate(requested[split])]  # fmt: skip
+                check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
+        except ValueError as error:
+            prefix = "" if str(error).startswith("reference:") else "reference: "
+            raise ValueError(f"{prefix}{error}") from error
+        return table
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Metrics from the per-sample table."""

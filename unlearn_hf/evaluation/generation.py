@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -27,6 +28,16 @@ class GenerationSettings:
 
     max_new_tokens: int = 200
     max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a continuation without tokens."""
+        check_count("max_new_tokens", self.max_new_tokens)
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raise a `ValueError` unless `value` is a whole number above zero, or `None`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+        raise ValueError(f"{name}: {value!r} is no whole number above zero; give 1 or more.")
 
 
 @dataclass(frozen=True)

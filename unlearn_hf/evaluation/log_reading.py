@@ -14,7 +14,7 @@ All may be gzipped. A folder stands for the log in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from unlearn_hf.evaluation import open_unlearning_logs, tofu_logs
 from unlearn_hf.evaluation.catalog import METRICS
 from unlearn_hf.evaluation.json_files import number, read_json
 from unlearn_hf.evaluation.muse_metrics import TEXT_SPLITS
+from unlearn_hf.evaluation.references import has_truth_ratios
 from unlearn_hf.evaluation.result_files import (
     RESULT_FILE,
     is_result,
@@ -32,11 +33,12 @@ from unlearn_hf.evaluation.result_files import (
     read_result_samples,
     read_samples,
 )
-from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol
-from unlearn_hf.evaluation.tofu_metrics import Compatibility
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Compatibility, Missing, Protocol
 from unlearn_hf.evaluation.values import flatten
 
+Benchmark = Literal["tofu", "muse"]
 PathLike = str | os.PathLike[str]
+_TOFU_SPLITS = ("retain", "real_authors", "world_facts")
 _FOLDER_FILES = (RESULT_FILE, "eval_log_aggregated.json", "TOFU_EVAL.json", "MUSE_EVAL.json")
 
 
@@ -48,6 +50,7 @@ class EvaluationLog:
         path: where from.
         kind: see the module.
         benchmark: `"tofu"` or `"muse"`.
+        benchmark_known: whether the content says so, rather than having nothing that is of one benchmark alone.
         samples: per-sample table, `None` where the log has aggregates only.
         logged: flat name -> aggregate as logged.
         protocol: rows it covers, as far as known.
@@ -58,13 +61,19 @@ class EvaluationLog:
 
     path: Path
     kind: str
-    benchmark: Literal["tofu", "muse"]
+    benchmark: Benchmark
     samples: pd.DataFrame | None
     logged: dict[str, float] = field(default_factory=dict)
     protocol: Protocol = "all"
     compatibility: Compatibility = None
     missing: Missing = "skip"
     record: dict[str, Any] = field(default_factory=dict)
+    benchmark_known: bool = True
+
+    @property
+    def data(self) -> tuple[str | None, ...]:
+        """Benchmark and, for MUSE, corpus, each `None` where unknown."""
+        return (self.benchmark if self.benchmark_known else None, self.record.get("settings", {}).get("corpus"))
 
     def table(self, purpose: str) -> pd.DataFrame:
         """The per-sample table.
@@ -98,9 +107,20 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
         return _read_folder(path)
     if path.suffix == ".parquet":
         samples = read_samples(path)
-        benchmark: Literal["tofu", "muse"] = "muse" if samples["split"].isin(list(TEXT_SPLITS)).any() else "tofu"
-        return EvaluationLog(path, "unlearn_hf", benchmark, samples, missing="error")
+        found = table_benchmark(samples)
+        return EvaluationLog(
+            path, "unlearn_hf", found or "tofu", samples, missing="error", benchmark_known=found is not None
+        )
     content = read_json(path)
+    try:
+        return _read_content(path, content, split)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
     if is_result(content):
         return _read_own(path)
     if tofu_logs.is_tofu_log(content):
@@ -116,14 +136,31 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
         return _tofu(path, tofu_logs.read_tofu_set(content, chosen, path.name))
     if _is_flat(content):
         values = {key: number(value, key) for key, value in content.items()}
-        return EvaluationLog(path, "flat", "tofu", None, values)
+        benchmark = _names_benchmark(values)
+        return EvaluationLog(path, "flat", benchmark or "tofu", None, values, benchmark_known=benchmark is not None)
     if open_unlearning_logs.is_evaluation(content) or open_unlearning_logs.is_summary(content):
         return _read_open_unlearning(path, content)
-    found = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
+    what = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
     raise ValueError(
-        f"{path} is no evaluation log that is known: found {found}. Known are TOFU logs (eval_log_aggregated.json, "
+        f"{path} is no evaluation log that is known: found {what}. Known are TOFU logs (eval_log_aggregated.json, "
         f"{', '.join(tofu_logs.FILES)}), open-unlearning's TOFU_EVAL.json and MUSE_EVAL.json, and our evaluation.json."
     )
+
+
+def table_benchmark(samples: pd.DataFrame) -> Benchmark | None:
+    """The benchmark that a per-sample table is of; `None` if it has no rows that only one of them has."""
+    splits = set(samples["split"])
+    if splits & set(TEXT_SPLITS):
+        return "muse"
+    return "tofu" if splits & set(_TOFU_SPLITS) or has_truth_ratios(samples) else None
+
+
+def _names_benchmark(names: Iterable[str]) -> Benchmark | None:
+    """The benchmark that has metrics of these flat names; `None` if they are of no one alone."""
+    names = set(names)
+    if names & {*TEXT_SPLITS, *TEXT_SPLITS.values()}:
+        return "muse"
+    return "tofu" if any(name.startswith(("forget_", "model_utility", *_TOFU_SPLITS)) for name in names) else None
 
 
 def _is_flat(content: Any) -> bool:
@@ -161,27 +198,68 @@ def _read_own(path: Path) -> EvaluationLog:
         record["protocol"],
         record["compatibility"],
         missing="error",
-        record={"settings": record["settings"], "fingerprint": record["fingerprint"]},
+        record={"settings": record.get("settings") or {}, "fingerprint": record.get("fingerprint")},
     )
 
 
 def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationLog:
     samples = open_unlearning_logs.read_evaluation(content)
     kind = "open_unlearning" if samples is not None else "open_unlearning_summary"
-    benchmark: Literal["tofu", "muse"] = "muse" if open_unlearning_logs.is_muse(content) else "tofu"
     logged = open_unlearning_logs.logged_aggregates(content)
-    return EvaluationLog(path, kind, benchmark, samples, logged, compatibility="open_unlearning")
+    names = filter(None, map(open_unlearning_logs.flat_name, content))
+    benchmark = _names_benchmark(names) or (None if samples is None else table_benchmark(samples))
+    return EvaluationLog(
+        path,
+        kind,
+        benchmark or "tofu",
+        samples,
+        logged,
+        compatibility="open_unlearning",
+        benchmark_known=benchmark is not None,
+    )
 
 
-def read_reference(reference: PathLike | pd.DataFrame | None) -> pd.DataFrame | None:
+def read_reference(
+    reference: PathLike | pd.DataFrame | None, benchmark: Benchmark | None = None, corpus: str | None = None
+) -> pd.DataFrame | None:
     """The per-sample table of a retain model's log; a table, or `None`, as it is.
 
+    Args:
+        reference: the log, or its table.
+        benchmark: of the evaluation that is to be compared; `None` takes any.
+        corpus: of that evaluation, for MUSE.
+
     Raises:
-        ValueError: if it is no log, or one without values per sample.
+        ValueError: if it is no log, one without values per sample, or known to be of other data.
     """
-    if reference is None or isinstance(reference, pd.DataFrame):
+    if reference is None:
+        return None
+    if isinstance(reference, pd.DataFrame):
+        if {"split", "index"} <= set(reference.columns):
+            check_same_data((benchmark, corpus), (table_benchmark(reference), None), "the table")
         return reference
-    return read_reference_log(reference).table("a reference")
+    log = read_reference_log(reference)
+    check_same_data((benchmark, corpus), log.data, log.path)
+    return log.table("a reference")
+
+
+def check_same_data(
+    mine: tuple[str | None, ...],
+    theirs: tuple[str | None, ...],
+    reference: PathLike,
+    evaluation: str = "the evaluation",
+) -> None:
+    """Raise unless benchmark and corpus of an evaluation and of its reference are equal, where both are known.
+
+    Raises:
+        ValueError: naming both sides.
+    """
+    if any(one and other and one != other for one, other in zip(mine, theirs, strict=True)):
+        sides = [" ".join(filter(None, side)) for side in (theirs, mine)]
+        raise ValueError(
+            f"reference: {reference} is of {sides[0]}, but {evaluation} is of {sides[1]}. Take the retain model's "
+            "evaluation on the same data."
+        )
 
 
 def read_reference_log(path: PathLike) -> EvaluationLog:

@@ -13,12 +13,19 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from unlearn_hf.evaluation.log_reading import EvaluationLog, PathLike, read_log, read_reference, read_reference_log
+from unlearn_hf.evaluation.log_reading import (
+    EvaluationLog,
+    PathLike,
+    check_same_data,
+    read_log,
+    read_reference,
+    read_reference_log,
+)
 from unlearn_hf.evaluation.muse_metrics import Corpus, aggregate_muse
 from unlearn_hf.evaluation.result_files import read_result
 from unlearn_hf.evaluation.statistics import harmonic_mean, privleak_open_unlearning
-from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Missing, Protocol, check_same_rows, split_rows
-from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Compatibility, Missing, Protocol, check_same_rows, split_rows
+from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
 from unlearn_hf.evaluation.truth_ratio import available_definitions
 from unlearn_hf.evaluation.values import MetricValue, flatten, metric_value
 
@@ -52,10 +59,13 @@ def recompute_values(
         gives its aggregates as logged.
 
     Raises:
-        ValueError: for unreadable or contradictory logs, and references over other rows or of another definition.
+        ValueError: for unreadable or contradictory logs, and references of other data, over other rows or of
+            another definition, or with nothing to compare.
     """
     log = read_log(log_file, split)
     reference = None if reference_file is None else read_reference_log(reference_file)
+    if reference is not None:
+        check_same_data(log.data, reference.data, reference.path, str(log.path))
     if log.samples is None:
         return _logged_values(log, reference)
     table = None if reference is None else reference.table("a reference")

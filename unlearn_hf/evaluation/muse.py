@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -12,9 +12,10 @@ from unlearn_hf.data.muse import MuseData
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs import read_reference
+from unlearn_hf.evaluation.log_reading import Benchmark
 from unlearn_hf.evaluation.muse_metrics import aggregate_muse
 from unlearn_hf.evaluation.requests import ContinuationRequest, Request, TextRequest
+from unlearn_hf.evaluation.tables import Compatibility
 from unlearn_hf.evaluation.values import MetricValue
 
 VERBMEM_TOKENS, KNOWMEM_TOKENS = 128, 32
@@ -38,7 +39,8 @@ class MuseEvaluator(TableEvaluator):
             constant of MUSE's own evaluation.
         batch_size: most sequences per forward pass.
         max_rows: evaluate only the first rows of each set (a quick look).
-        max_length: tokens per scored text, BOS among them.
+        max_length: tokens per scored text, BOS among them. At another length than MUSE's 2048, PrivLeak relative to
+            the constant is left out, because that belongs to texts of this length.
         compatibility: `open_unlearning`: that framework's stemming, Min-K without each text's last token, untruncated
             references, and formula of PrivLeak.
         resume: see `TableEvaluator`.
@@ -46,13 +48,14 @@ class MuseEvaluator(TableEvaluator):
             do, except on the mini corpus: a small byte-level vocabulary has that space only as part of a word.
 
     Raises:
-        ValueError: for a reference that cannot be read, or data without any of the parts.
+        ValueError: for unknown choices, sizes that are not above zero, data without any of the parts, and a reference
+            that cannot be read or is not over the rows that are evaluated.
 
     Source:
         Shi et al. 2024, arXiv 2407.06460, section 3, with the constants of its released evaluation.
     """
 
-    benchmark = "muse"
+    benchmark: Benchmark = "muse"
 
     def __init__(
         self,
@@ -61,21 +64,21 @@ class MuseEvaluator(TableEvaluator):
         batch_size: int = 16,
         max_rows: int | None = None,
         max_length: int = 2048,
-        compatibility: Literal["open_unlearning"] | None = None,
+        compatibility: Compatibility = None,
         resume: bool = False,
         trailing_space: bool | None = None,
     ) -> None:
-        super().__init__(Engine("plain", batch_size, max_length=max_length), resume)
+        super().__init__(
+            Engine("plain", batch_size, max_length=max_length), resume, max_rows, compatibility=compatibility
+        )
         self.muse = muse
-        self.max_rows = max_rows
         self.trailing_space = muse.source != "mini" if trailing_space is None else trailing_space
-        self.compatibility: Literal["open_unlearning"] | None = compatibility
-        self.reference = read_reference(reference)
         if not self.requests():
             raise ValueError(
                 f"muse: {muse.split} from {muse.source} has none of the parts that are evaluated (verbmem, knowmem, "
                 f"privleak); it has {', '.join(muse)}."
             )
+        self.reference = self.fitting_reference(reference, truth_ratios=False, corpus=self.corpus)
 
     def requests(self) -> Sequence[Request]:
         """All parts that the data have."""
@@ -112,19 +115,20 @@ class MuseEvaluator(TableEvaluator):
         found: list[dict[str, Any]] = rows.select(range(min(len(rows), self.max_rows or len(rows)))).to_list()
         return found
 
+    @property
+    def corpus(self) -> str:
+        """Which constants of the official evaluation serve: those of its own corpora, none for others."""
+        return "other" if self.muse.source == "mini" else self.muse.split
+
     def settings(self) -> dict[str, Any]:
         """The corpus too, which says what PrivLeak is relative to."""
-        # The constants of the official evaluation belong to its own corpora.
-        return super().settings() | {"corpus": "other" if self.muse.source == "mini" else self.muse.split}
+        return super().settings() | {"corpus": self.corpus}
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Every MUSE aggregate."""
-        reference = self.reference
-        if reference is not None and self.max_rows is not None:
-            reference = reference[reference["index"] < self.max_rows]
         return aggregate_muse(
             samples,
-            reference,
+            self.reference,
             corpus=settings["corpus"],
             compatibility=self.compatibility,
             settings={**settings, "max_rows": self.max_rows},

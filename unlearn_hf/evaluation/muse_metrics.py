@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak, table_auc
+from unlearn_hf.evaluation.references import check_contribution, has_min_k
 from unlearn_hf.evaluation.statistics import (
     RETRAIN_AUC_MUSE,
     RETRAIN_AUC_OPEN_UNLEARNING,
@@ -22,10 +23,20 @@ from unlearn_hf.evaluation.statistics import (
     privleak_open_unlearning,
     strength_open_unlearning,
 )
-from unlearn_hf.evaluation.tables import Missing, column_values, prepare_table, split_rows
+from unlearn_hf.evaluation.tables import (
+    Compatibility,
+    Missing,
+    check_compatibility,
+    column_values,
+    prepare_table,
+    split_rows,
+)
 from unlearn_hf.evaluation.values import MetricValue, metric_value
 
 Corpus = Literal["news", "books", "other"]
+
+MUSE_LENGTH = 2048
+"""Tokens that MUSE's evaluation, and open-unlearning's, cut a text to before its Min-K score."""
 
 TEXT_SPLITS: dict[str, str] = {
     "verbmem_forget": "forget_verbmem_rouge",
@@ -39,7 +50,7 @@ def aggregate_muse(
     samples: pd.DataFrame,
     reference: pd.DataFrame | None = None,
     corpus: Corpus | None = None,
-    compatibility: Literal["open_unlearning"] | None = None,
+    compatibility: Compatibility = None,
     *,
     missing: Missing = "error",
     settings: Mapping[str, Any] | None = None,
@@ -52,11 +63,13 @@ def aggregate_muse(
         reference: the retrained model's table; PrivLeak is then relative to its AUC.
         corpus: `"news"` or `"books"`; without a reference, `privleak` is relative to the constant that MUSE's official
             evaluation has for it. `"other"`: no constant serves. Unknown (`None`): both do, as `privleak_muse_news`
-            and so on.
+            and so on. At another `max_length` than MUSE's own 2048 the constants are not comparable, and every value
+            relative to one is left out.
         compatibility: `"open_unlearning"` takes that framework's formula for `privleak`, and an AUC of 0.5 without a
             reference.
         missing: see `prepare_table`.
-        settings: recorded with each value.
+        settings: recorded with each value; `"max_length"` in it decides about constants, which are taken to be
+            comparable where it is absent.
         fingerprint: hash of the data, recorded with each value.
 
     Returns:
@@ -65,14 +78,22 @@ def aggregate_muse(
         variants, extraction strength and exact memorisation of the VerbMem rows.
 
     Raises:
-        ValueError: for malformed tables, unknown arguments, or a table with none of this.
+        ValueError: for malformed tables, unknown arguments, a table with none of this, or a reference over
+            other rows or without what PrivLeak needs.
     """
     if corpus not in (None, "other", *RETRAIN_AUC_MUSE):
         raise ValueError(f'corpus is {corpus!r}; choose "news", "books" or "other".')
-    if compatibility not in (None, "open_unlearning"):
-        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
+    check_compatibility(compatibility)
     table = prepare_table(samples, "all", missing)
     reference = None if reference is None else prepare_table(reference, "all", missing)
+    if reference is not None:
+        check_contribution(
+            reference,
+            truth_ratios=False,
+            min_k=has_min_k(table, missing),
+            compatibility=compatibility,
+            missing=missing,
+        )
     record: dict[str, Any] = {"settings": dict(settings or {}), "fingerprint": fingerprint}
     values: dict[str, MetricValue] = {}
 
@@ -105,12 +126,13 @@ def aggregate_muse(
         auc, n = area
         add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
         values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **record))
-        for name in (name for name in RETRAIN_AUC_MUSE if corpus in (None, name)):
+        comparable = record["settings"].get("max_length", MUSE_LENGTH) == MUSE_LENGTH
+        for name in (name for name in RETRAIN_AUC_MUSE if comparable and corpus in (None, name)):
             constant = privleak_muse(1 - auc, RETRAIN_AUC_MUSE[name])
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
             add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
             add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
-            if corpus and "privleak" not in values:
+            if corpus and reference is None and "privleak" not in values:
                 add("privleak", constant, n, f"muse_constant_{name}")
     if not values:
         raise ValueError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.json_files import number, numbers, row_index
+from unlearn_hf.evaluation.json_files import MEAN_NLL, SHARE, mapping, number, numbers, row_index
 from unlearn_hf.evaluation.truth_ratio import truth_ratio, truth_ratio_scores
 
 _SPLITS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
@@ -97,7 +97,8 @@ def read_evaluation(content: Mapping[str, Any]) -> pd.DataFrame | None:
     precision), `choice_prob`, `truth_ratio` with `truth_ratio_definition`, `fluency`.
 
     Raises:
-        ValueError: if a value is NaN or of the wrong kind, or logged truth ratios contradict the logged losses.
+        ValueError: if a value is NaN, impossible or of the wrong kind, or logged truth ratios contradict the
+            logged losses.
     """
     cells: Cells = {}
     for metric, entry in content.items():
@@ -113,7 +114,9 @@ def read_evaluation(content: Mapping[str, Any]) -> pd.DataFrame | None:
         elif match := _ATTACK.match(name):
             for split in ("forget", "holdout"):
                 column = _ATTACK_COLUMNS.get(match[1], match[1])
-                _read_scores(cells, entry.get(split) or {}, f"{metric}: {split}", split, column)
+                values = entry.get(split)
+                where = f"{metric}: {split}"
+                _read_scores(cells, {} if values is None else mapping(values, where), where, split, column)
         elif name in _SCORES:
             _read_scores(cells, entry, metric, "verbmem_forget" if is_muse(content) else "forget", name)
     if not cells:
@@ -128,7 +131,9 @@ def _by_index(entry: Mapping[str, Any], metric: str) -> dict[int, Mapping[str, A
     rows = entry.get("value_by_index") or {}
     if not isinstance(rows, Mapping):
         raise ValueError(f"{metric}: value_by_index is {type(rows).__name__}, and must be {{'0': {{...}}, ...}}.")
-    return {row_index(key, metric): value for key, value in rows.items() if value is not None}
+    return {
+        row_index(key, metric): mapping(value, f"{metric}[{key}]") for key, value in rows.items() if value is not None
+    }
 
 
 def _cell(cells: Cells, split: str, index: int) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _read_rouge(cells: Cells, entry: Mapping[str, Any], metric: str, split: str)
         cell = _cell(cells, split, index)
         for key, column in _ROUGE_COLUMNS.items():
             if key in values:
-                cell[column] = number(values[key], f"{metric}[{index}]: {key}")
+                cell[column] = number(values[key], f"{metric}[{index}]: {key}", SHARE)
         cell.update({column: values[key] for key, column in _TEXT_COLUMNS.items() if key in values})
 
 
@@ -158,12 +163,12 @@ def _read_question_metric(cells: Cells, entry: Mapping[str, Any], metric: str, s
         for index, values in _by_index(entry, metric).items():
             cell, where = _cell(cells, split, index), f"{metric}[{index}]"
             if what == "prob_normalised":
-                cell["choice_prob"] = number(values.get("prob"), f"{where}: prob")
+                cell["choice_prob"] = number(values.get("prob"), f"{where}: prob", SHARE)
                 continue
             for key, suffix in (("prob", "prob"), ("avg_loss", "mean_nll")):
                 if key not in values:
                     continue
-                parsed = numbers(values[key], f"{where}: {key}")
+                parsed = numbers(values[key], f"{where}: {key}", SHARE if key == "prob" else MEAN_NLL)
                 if what == "pert_prob":
                     cell[f"perturbed_{suffix}"] = parsed
                 else:  # several paraphrases are averaged, as that framework does

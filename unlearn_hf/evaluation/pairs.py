@@ -11,6 +11,7 @@ from unlearn_hf.data.encoding import detect_columns
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.log_reading import Benchmark
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
@@ -32,7 +33,7 @@ class PairsEvaluator(TableEvaluator):
         ValueError: for rows that are no pairs of a question and an answer (raw text, conversations).
     """
 
-    benchmark = "tofu"
+    benchmark: Benchmark = "tofu"
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class PairsEvaluator(TableEvaluator):
         resume: bool = False,
     ) -> None:
         engine = Engine(template, batch_size, max_length=max_length, generation=GenerationSettings(max_new_tokens))
-        super().__init__(engine, resume)
+        super().__init__(engine, resume, max_rows)
         self.rows: dict[str, list[dict[str, Any]]] = {}
         for split in ("forget", "retain"):
             rows = [dict(row) for row in pairs[split]][:max_rows]

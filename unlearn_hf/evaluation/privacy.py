@@ -29,7 +29,7 @@ from unlearn_hf.evaluation.statistics import (
     privleak_muse,
     privleak_open_unlearning,
 )
-from unlearn_hf.evaluation.tables import Missing, column_values, split_rows
+from unlearn_hf.evaluation.tables import Missing, check_same_rows, column_values, split_rows
 from unlearn_hf.evaluation.values import MetricValue, metric_value
 
 ATTACKS: tuple[str, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference")
@@ -45,6 +45,22 @@ def table_auc(table: pd.DataFrame, attack: str, missing: Missing = "error") -> t
     if forget is None or holdout is None:
         return None
     return attack_auc(forget, holdout), forget.size + holdout.size
+
+
+def paired_auc(
+    table: pd.DataFrame, reference: pd.DataFrame, attack: str, missing: Missing = "error"
+) -> tuple[float, float] | None:
+    """AUCs of one attack on a model and on its reference, `None` where a side lacks the scores.
+
+    Raises:
+        ValueError: if the two are not over the same forget and holdout rows, see `check_same_rows`.
+    """
+    mine, theirs = table_auc(table, attack, missing), table_auc(reference, attack, missing)
+    if mine is None or theirs is None:
+        return None
+    for split in ("forget", "holdout"):
+        check_same_rows(split_rows(table, split), split_rows(reference, split), f"the attack {attack}", split)
+    return mine[0], theirs[0]
 
 
 def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **record: Any) -> dict[str, MetricValue]:
@@ -89,6 +105,9 @@ def aggregate_privleak(
         `compatibility`) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
         with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
         reference with an AUC of 1 leaves it undefined: a warning says so.
+
+    Raises:
+        ValueError: if the reference is over other forget or holdout rows.
     """
     area = table_auc(table, "min_k", missing)
     if area is None:
@@ -96,19 +115,19 @@ def aggregate_privleak(
     auc, n = area
     half = privleak_open_unlearning(auc)
     values = [metric_value("privleak_versus_half", half, n, "open_unlearning_reference_0.5", **record)]
-    reference_area = None if reference is None else table_auc(reference, "min_k", missing)
-    if reference_area is not None:
+    pair = None if reference is None else paired_auc(table, reference, "min_k", missing)
+    if pair is not None:
         if compatibility == "open_unlearning":
-            relative = privleak_open_unlearning(auc, reference_area[0])
+            relative = privleak_open_unlearning(*pair)
             values.append(metric_value("privleak", relative, n, "open_unlearning_reference_log", **record))
-        elif reference_area[0] == 1:
+        elif pair[1] == 1:
             warnings.warn(
                 "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
                 "divides by one minus that. Is the reference a model that never saw the forget set?",
                 stacklevel=2,
             )
         else:
-            relative = privleak_muse(1 - auc, 1 - reference_area[0])
+            relative = privleak_muse(1 - auc, 1 - pair[1])
             values.append(metric_value("privleak", relative, n, "muse_reference_log", **record))
     elif compatibility == "open_unlearning":
         values.append(metric_value("privleak", half, n, "open_unlearning_reference_0.5", **record))

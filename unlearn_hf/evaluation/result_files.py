@@ -13,17 +13,26 @@ import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.json_files import read_json
+from unlearn_hf.evaluation.json_files import mapping, read_json
+from unlearn_hf.evaluation.tables import Protocol
 from unlearn_hf.evaluation.values import MetricValue
 
 FORMAT = "unlearn_hf.evaluation"
 FORMAT_VERSION = 1
 RESULT_FILE, SAMPLES_FILE = "evaluation.json", "samples.parquet"
+_FIELDS: dict[str, tuple[Any, ...] | None] = {
+    "format_version": tuple(range(1, FORMAT_VERSION + 1)),
+    "benchmark": ("tofu", "muse"),
+    "protocol": get_args(Protocol),
+    "compatibility": (None, "open_unlearning"),
+    "metrics": None,
+    "samples": None,
+}
 _PACKAGES = ("unlearn_hf", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "rouge_score")
 
 
@@ -108,18 +117,44 @@ def read_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     """The record of an `evaluation.json` and its aggregates by name.
 
     Raises:
-        ValueError: if it is another kind of file, or of a later format.
+        ValueError: if it is another kind of file, of a later format, or damaged.
     """
     content = read_json(Path(path))
     if not is_result(content):
         raise ValueError(f"{path} is no result file of unlearn_hf (no format {FORMAT!r} in it).")
-    if content["format_version"] > FORMAT_VERSION:
+    version_found = content.get("format_version", FORMAT_VERSION)
+    if isinstance(version_found, int) and version_found > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {content['format_version']}, this unlearn_hf reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {version_found}, this unlearn_hf reads up to {FORMAT_VERSION}. "
             "Update unlearn_hf."
         )
-    metrics = [MetricValue.from_dict(metric) for metric in content["metrics"]]
+    try:
+        _check_record(content)
+        metrics = [
+            MetricValue.from_dict(mapping(metric, f"metrics[{index}]"))
+            for index, metric in enumerate(content["metrics"])
+        ]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error} Evaluate again.") from error
     return content, {metric.name: metric for metric in metrics}
+
+
+def _check_record(content: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` that names the first field which is absent or cannot be."""
+    if absent := [name for name in _FIELDS if name not in content]:
+        raise ValueError(f"it lacks {', '.join(absent)}.")
+    for name, choices in _FIELDS.items():
+        if choices is not None and content[name] not in choices:
+            known = ", ".join(map(repr, choices))
+            raise ValueError(f"{name} is {content[name]!r}, and must be one of {known}.")
+    if not isinstance(content["metrics"], list):
+        raise ValueError(f"metrics is {content['metrics']!r}, and must be a list.")
+    if content.get("settings") is not None:
+        mapping(content["settings"], "settings")
+    samples = mapping(content["samples"], "samples")
+    for name in ("file", "sha256"):
+        if not isinstance(samples.get(name), str):
+            raise ValueError(f"samples lacks {name}.")
 
 
 def read_result_samples(path: str | os.PathLike[str]) -> pd.DataFrame | None:
@@ -142,9 +177,14 @@ def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A `samples.parquet`, with list columns as Python lists, as they were before writing.
 
     Raises:
-        ValueError: if it is no per-sample table.
+        ValueError: if there is no such file, or it is no per-sample table.
     """
-    table = pd.read_parquet(path)
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}.")
+    try:
+        table = pd.read_parquet(path)
+    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError that does not name the file
+        raise ValueError(f"{path} is no table that can be read ({error}); is it whole?") from error
     if not {"split", "index"} <= set(table.columns):
         raise ValueError(f"{path} has the columns {list(table.columns)}, and must have split and index.")
     for name in table.columns:

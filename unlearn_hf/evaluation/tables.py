@@ -13,9 +13,23 @@ Missing = Literal["error", "skip"]
 OFFICIAL_ROWS = 300
 """TOFU's own evaluation takes the first 300 rows of each set."""
 
+Compatibility = Literal["open_unlearning"] | None
+
 SPLITS: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts", "holdout")
 _ROWS_TO_JUDGE_LENGTHS = 20
 _SCORED = ("answer", "paraphrase", "perturbed")
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Raise a `ValueError` for an unknown protocol."""
+    if protocol not in get_args(Protocol):
+        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
+
+
+def check_compatibility(compatibility: Compatibility) -> None:
+    """Raise a `ValueError` for an unknown compatibility."""
+    if compatibility not in (None, "open_unlearning"):
+        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
 
 
 def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Missing = "error") -> pd.DataFrame:
@@ -31,8 +45,7 @@ def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Mi
         ValueError: for unknown arguments, missing or duplicate keys, and likelihoods that are NaN; it names the split,
             the column and the first rows.
     """
-    if protocol not in get_args(Protocol):
-        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
+    check_protocol(protocol)
     if missing not in get_args(Missing):
         raise ValueError(f'missing is {missing!r}; choose "error" or "skip".')
     if absent := [name for name in ("split", "index") if name not in samples]:
@@ -99,8 +112,14 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
     return rows.loc[present, name].to_numpy(np.float64)
 
 
-def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
+def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str = "forget") -> None:
     """Raise unless a model's rows and the reference's rows are the same ones, as a paired metric needs.
+
+    Args:
+        rows: the model's rows of one split.
+        reference: the reference's rows of that split.
+        what: the metric, for errors.
+        split: the split, for errors.
 
     Raises:
         ValueError: if one side has no rows, or the indices or reference texts differ; it names both sides and the
@@ -108,15 +127,15 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> N
     """
     if rows.empty or reference.empty:
         side = "the table" if rows.empty else "the reference"
-        raise ValueError(f"{what} compares forget rows, but {side} has none.")
+        raise ValueError(f"{what} compares {split} rows, but {side} has none.")
     mine, theirs = set(rows["index"]), set(reference["index"])
     if mine != theirs:
         raise ValueError(
-            f"{what} compares {len(mine)} rows with a reference of {len(theirs)} rows; its value depends on which "
-            f"rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
+            f"{what} on {split} compares {len(mine)} rows with a reference of {len(theirs)} rows; its value depends "
+            f"on which rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
             f"{OFFICIAL_ROWS} rows) for both."
         )
-    _check_same_texts(rows, reference, what)
+    _check_same_texts(rows, reference, what, split)
     _check_same_lengths(rows, reference, what)
 
 
@@ -128,7 +147,7 @@ def _paired(rows: pd.DataFrame, reference: pd.DataFrame, name: str) -> pd.DataFr
     return pairs if len(pairs) else None
 
 
-def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
+def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str) -> None:
     pairs = _paired(rows, reference, "reference_text")
     if pairs is None:
         return
@@ -136,8 +155,8 @@ def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str) ->
     equal = (plain["left"] == plain["right"]).mean()
     if equal < 0.5:  # templates and decoding change some answers slightly, another split changes all of them
         raise ValueError(
-            f"{what} compares different questions: only {equal:.0%} of the reference answers agree. Take a reference "
-            "that was evaluated on the same forget split."
+            f"{what} compares different {split} rows: only {equal:.0%} of the reference answers agree. Take a "
+            "reference that was evaluated on the same data."
         )
 
 

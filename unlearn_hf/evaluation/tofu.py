@@ -18,10 +18,10 @@ from unlearn_hf.evaluation.attacks import SLOW_ATTACKS, gradient_norms, referenc
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs import read_reference
+from unlearn_hf.evaluation.log_reading import Benchmark
 from unlearn_hf.evaluation.requests import SplitRequest
-from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Protocol
-from unlearn_hf.evaluation.tofu_metrics import Compatibility, aggregate_tofu
+from unlearn_hf.evaluation.tables import OFFICIAL_ROWS, Compatibility, Protocol
+from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
 from unlearn_hf.evaluation.values import MetricValue
 from unlearn_hf.passes import PartialResults
 
@@ -56,10 +56,11 @@ class TofuEvaluator(TableEvaluator):
             once per evaluator.
 
     Raises:
-        ValueError: for a reference that cannot be read, or an unknown attack.
+        ValueError: for unknown choices, sizes that are not above zero, and a reference that cannot be read or is not
+            over the rows that are evaluated.
     """
 
-    benchmark = "tofu"
+    benchmark: Benchmark = "tofu"
 
     def __init__(
         self,
@@ -79,15 +80,13 @@ class TofuEvaluator(TableEvaluator):
         if unknown := [attack for attack in attacks if attack not in SLOW_ATTACKS]:
             raise ValueError(f"attacks: {unknown} is not among {list(SLOW_ATTACKS)}; the others are always made.")
         generation = GenerationSettings(max_new_tokens, 200 if protocol == "official" else None)
-        super().__init__(Engine(template, batch_size, max_length=max_length, generation=generation), resume)
+        engine = Engine(template, batch_size, max_length=max_length, generation=generation)
+        super().__init__(engine, resume, max_rows, protocol, compatibility)
         self.tofu = tofu
-        self.protocol: Protocol = protocol
-        self.compatibility: Compatibility = compatibility
-        self.max_rows = max_rows
         self.attacks = tuple(attacks)
         self.reference_model = reference_model
         self._reference_losses: Mapping[tuple[str, int], float] | None = None
-        self.reference = read_reference(reference)
+        self.reference = self.fitting_reference(reference, truth_ratios=_PARTS["forget"][0] in tofu)
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
@@ -106,12 +105,9 @@ class TofuEvaluator(TableEvaluator):
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Every TOFU aggregate."""
-        reference = self.reference
-        if reference is not None and self.max_rows is not None:
-            reference = reference[reference["index"] < self.max_rows]
         return aggregate_tofu(
             samples,
-            reference,
+            self.reference,
             protocol=self.protocol,
             compatibility=self.compatibility,
             settings={**settings, "max_rows": self.max_rows},

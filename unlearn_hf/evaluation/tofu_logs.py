@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn_hf.evaluation.json_files import number, numbers, row_index
+from unlearn_hf.evaluation.json_files import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
 
 FILES: dict[str, str] = {
     "eval_log.json": "retain",
@@ -33,6 +33,13 @@ _NUMBER_KEYS = {
     "normalized_gt_loss": "logged_choice_nll",
 }
 _LIST_KEYS = {"average_perturb_loss": "perturbed_mean_nll", "num_token_perturb": "perturbed_tokens"}
+_BOUNDS: dict[str, Bounds] = {
+    "avg_gt_loss": MEAN_NLL,
+    "avg_paraphrased_loss": MEAN_NLL,
+    "average_perturb_loss": MEAN_NLL,
+    "rouge1_recall": SHARE,
+    "rougeL_recall": SHARE,
+}
 _SUMS = {
     "avg_gt_loss": ("gt_loss", "num_token_gt"),
     "avg_paraphrased_loss": ("paraphrased_loss", "num_token_paraphrased"),
@@ -72,16 +79,15 @@ def guess_split(file_name: str) -> str | None:
 
 
 def read_tofu_log(content: Mapping[str, Any]) -> pd.DataFrame:
-    """Per-sample table of an aggregated log; entries that are no set of TOFU are left out.
+    """Per-sample table of an aggregated log; entries under other names than those of its sets are left out.
 
     Raises:
-        ValueError: see `read_tofu_set`.
+        ValueError: see `read_tofu_set`; also if the entry of a set is no object.
     """
     tables = []
     for key, entry in content.items():
-        split = _file_split(str(key))
-        if split and is_tofu_set(entry):
-            tables.append(read_tofu_set(entry, split, str(key)))
+        if split := _file_split(str(key)):
+            tables.append(read_tofu_set(mapping(entry, str(key)), split, str(key)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -94,8 +100,8 @@ def read_tofu_set(content: Mapping[str, Any], split: str, name: str) -> pd.DataF
         name: file name, for errors.
 
     Raises:
-        ValueError: if keys disagree about the rows, a value is NaN or of the wrong kind, or rows are padding of a
-            distributed sampler.
+        ValueError: if keys disagree about the rows, a value is NaN, impossible or of the wrong kind, or rows are
+            padding of a distributed sampler.
     """
     content = _with_means(content)
     used = [key for key in (*_NUMBER_KEYS, *_LIST_KEYS, "generated_text") if content.get(key)]
@@ -117,10 +123,10 @@ def read_tofu_set(content: Mapping[str, Any], split: str, name: str) -> pd.DataF
     table: dict[str, list[Any]] = {"split": [split] * len(indices), "index": indices}
     for key, column in _NUMBER_KEYS.items():
         if key in columns:
-            table[column] = [number(columns[key][i], f"{name}: {key}[{i}]") for i in indices]
+            table[column] = [number(columns[key][i], f"{name}: {key}[{i}]", _BOUNDS.get(key)) for i in indices]
     for key, column in _LIST_KEYS.items():
         if key in columns:
-            table[column] = [numbers(columns[key][i], f"{name}: {key}[{i}]") for i in indices]
+            table[column] = [numbers(columns[key][i], f"{name}: {key}[{i}]", _BOUNDS.get(key)) for i in indices]
     if "generated_text" in columns:
         table.update(_texts([columns["generated_text"][i] for i in indices]))
     return pd.DataFrame(table)

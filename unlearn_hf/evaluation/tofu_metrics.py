@@ -16,21 +16,31 @@ Everything else is the same number by both. Model utility differs by some 1e-9, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.composite import composite_scores
-from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak, table_auc
+from unlearn_hf.evaluation.privacy import aggregate_attacks, aggregate_privleak
+from unlearn_hf.evaluation.references import check_contribution, has_min_k, has_truth_ratios
 from unlearn_hf.evaluation.statistics import (
     KolmogorovSmirnov,
     harmonic_mean,
     kolmogorov_smirnov,
     strength_open_unlearning,
 )
-from unlearn_hf.evaluation.tables import Missing, Protocol, check_same_rows, column_values, prepare_table, split_rows
+from unlearn_hf.evaluation.tables import (
+    Compatibility,
+    Missing,
+    Protocol,
+    check_compatibility,
+    check_same_rows,
+    column_values,
+    prepare_table,
+    split_rows,
+)
 from unlearn_hf.evaluation.truth_ratio import (
     DEFINITIONS,
     Definition,
@@ -40,7 +50,6 @@ from unlearn_hf.evaluation.truth_ratio import (
 )
 from unlearn_hf.evaluation.values import MetricValue, metric_value
 
-Compatibility = Literal["open_unlearning"] | None
 Array = NDArray[np.float64]
 _OPTION_SPLITS = ("real_authors", "world_facts")
 _SPLITS = ("forget", "retain", *_OPTION_SPLITS)
@@ -73,11 +82,10 @@ def aggregate_tofu(
         components, forget quality without `reference`.
 
     Raises:
-        ValueError: for malformed tables, NaN likelihoods, and a reference over other rows or of another truth ratio
-            definition.
+        ValueError: for malformed tables, NaN likelihoods, and a reference over other rows, of another truth ratio
+            definition, or with nothing to compare.
     """
-    if compatibility not in (None, "open_unlearning"):
-        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
+    check_compatibility(compatibility)
     table = prepare_table(samples, protocol, missing)
     reference = None if reference is None else prepare_table(reference, protocol, missing)
     aggregate = _Aggregate(table, compatibility, missing, {"protocol": protocol, "settings": dict(settings or {}),
@@ -86,6 +94,13 @@ def aggregate_tofu(
         aggregate.add_split(split, split_rows(table, split))
     aggregate.add_model_utility()
     if reference is not None:
+        check_contribution(
+            reference,
+            truth_ratios=has_truth_ratios(table),
+            min_k=has_min_k(table, missing),
+            compatibility=compatibility,
+            missing=missing,
+        )
         aggregate.add_forget_quality(reference)
     aggregate.add_memorization_of_tokens()
     attacks = aggregate_attacks(table, missing=missing, **aggregate.record)
@@ -161,20 +176,10 @@ class _Aggregate:
 
     def add_forget_quality(self, reference: pd.DataFrame) -> None:
         """KS p-values against the retain model, for each definition that both sides can be brought to."""
-        rows, reference_rows = split_rows(self.table, "forget"), split_rows(reference, "forget")
-        for side, forget_rows, table in (
-            ("the table", rows, self.table),
-            ("the reference", reference_rows, reference),
-        ):
-            if not available_definitions(forget_rows):
-                if table_auc(table, "min_k", self.missing) is None:
-                    raise ValueError(
-                        f"a reference was given, but {side} has neither truth ratios of forget rows nor Min-K scores "
-                        "of forget and holdout rows, so there is nothing to compare. Leave the reference away, or "
-                        "take one with paraphrase and perturbed losses on forget."
-                    )
-                return
-        tests = forget_quality(rows, reference_rows)
+        if not (has_truth_ratios(self.table) and has_truth_ratios(reference)):
+            return
+        rows = split_rows(self.table, "forget")
+        tests = forget_quality(rows, split_rows(reference, "forget"))
         for definition, test in tests.items():
             n = len(rows)
             self.add(self.name("forget_quality", definition), test.pvalue, n, definition)
