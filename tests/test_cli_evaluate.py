@@ -12,7 +12,7 @@ import pytest
 from tests.test_cli import unlearn, workplace
 from unlearn_hf.cli import BAD_INPUT, main
 from unlearn_hf.commands.evaluate import parse
-from unlearn_hf.run_folder import write_json
+from unlearn_hf.evaluation.json_files import write_json
 
 ROOT = Path(__file__).parent.parent
 __all__ = ["unlearn", "workplace"]  # fixtures

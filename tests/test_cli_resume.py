@@ -14,7 +14,7 @@ from tests.test_cli import unlearn, workplace
 from unlearn_hf.cli import BAD_INPUT
 from unlearn_hf.commands.unlearn import parse
 from unlearn_hf.data.benchmark import content_fingerprint
-from unlearn_hf.run_folder import write_json
+from unlearn_hf.evaluation.json_files import write_json
 
 __all__ = ["unlearn", "workplace"]  # fixtures
 CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {

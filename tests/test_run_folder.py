@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from unlearn_hf.run_folder import (
     hide_secrets,
     read_record,
     set_aside,
-    write_json,
 )
 
 
@@ -100,20 +98,6 @@ def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json: not a record"):
         read_record(tmp_path)
-
-
-def test_json_files_are_whole_or_absent(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="Circular"):
-        write_json(path, _circular())
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-def _circular() -> list[object]:
-    items: list[object] = []
-    items.append(items)
-    return items
 
 
 def test_secrets() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Collection, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from unlearn_hf import __version__
 from unlearn_hf.arguments import DataArguments, ModelArguments
+from unlearn_hf.evaluation.json_files import write_json
 
 RECORD = "run.json"
 _PACKAGES = (
@@ -89,18 +89,6 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     for each in found:
         each.rename(backup / each.name)
     return backup
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that is either whole or not there; a pipe or a device is written to, never replaced."""
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _is_metrics(path: Path) -> bool:
         isinstance(values, dict)
         and any(name in METRICS for name in values)
         and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values.values())
-        and text in [json.dumps(values, indent=spaces) + "\n" for spaces in (1, 2)]
+        and text == json.dumps(values, indent=1) + "\n"
     )
 
 

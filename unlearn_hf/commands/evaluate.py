@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearn_hf.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
 from unlearn_hf.commands.checks import check_models, check_output_file, check_own_data, lies_in, named_inputs
+from unlearn_hf.evaluation.json_files import write_json
 from unlearn_hf.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -19,7 +20,7 @@ from unlearn_hf.parsing import (
     collect_settings,
     word_of,
 )
-from unlearn_hf.run_folder import RECORD, read_record, set_aside, write_json
+from unlearn_hf.run_folder import RECORD, read_record, set_aside
 
 SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
 EXAMPLES = (

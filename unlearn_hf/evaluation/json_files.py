@@ -1,4 +1,4 @@
-"""Reading JSON logs, plain or gzipped, and the numbers in them."""
+"""Writing JSON files, reading logs (plain or gzipped), and the numbers in them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,28 @@ def read_json(path: Path) -> Any:
         return json.loads(data)
     except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no JSON file ({error}); expected an evaluation log, plain or gzipped.") from error
+
+
+def write_json(path: Path, content: Any, strict: bool = False) -> None:
+    """Write a file that is either whole or not there; a pipe or a device is written to, never replaced.
+
+    Args:
+        path: where; its folder is made if absent.
+        content: what is written.
+        strict: refuse NaN, infinity and what JSON has no form for, instead of writing names and texts for them.
+
+    Raises:
+        ValueError: for a number that is not finite, where that is refused.
+        TypeError: for an object that is no JSON, likewise.
+    """
+    text = json.dumps(content, indent=1, default=None if strict else str, allow_nan=not strict) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def number(value: Any, where: str, bounds: Bounds | None = None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.evaluation.json_files import write_json
 from unlearn_hf.extras import require
 from unlearn_hf.passes import evaluating
 
@@ -105,10 +105,8 @@ class LmEvalEvaluator:
             raise ValueError(f"tasks: lm-evaluation-harness gave no metric for {absent}; check their names.")
         self.last_result = result
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):
-            output_dir = Path(output_dir)
-            output_dir.mkdir(parents=True, exist_ok=True)
             record = {"tasks": self.tasks, "limit": self.limit, "metrics": metrics, "versions": result.get("versions")}
-            (output_dir / RESULT_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_json(Path(output_dir) / RESULT_FILE, record)
         return metrics
 
 

@@ -7,12 +7,12 @@ definition of the framework that wrote the log (`compatibility`), suffixes the o
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from unlearn_hf.evaluation.json_files import write_json
 from unlearn_hf.evaluation.log_reading import (
     EvaluationLog,
     PathLike,
@@ -112,9 +112,7 @@ def evaluate_from_log(
     """
     values = recompute(log, reference, **options)
     if output_file is not None:
-        output_file = Path(output_file)
-        output_file.parent.mkdir(parents=True, exist_ok=True)
-        output_file.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(Path(output_file), values, strict=True)
     return values
 
 

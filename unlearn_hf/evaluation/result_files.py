@@ -7,7 +7,6 @@ evaluation is never read in its place. Both round-trip bit for bit.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.json_files import mapping, read_json
+from unlearn_hf.evaluation.json_files import mapping, read_json, write_json
 from unlearn_hf.evaluation.tables import Protocol
 from unlearn_hf.evaluation.values import MetricValue
 
@@ -102,9 +101,7 @@ def write_results(
         "metrics": [metric.to_dict() for metric in metrics],
     }
     path = folder / RESULT_FILE
-    temporary = folder / f".{RESULT_FILE}.tmp"
-    temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, record, strict=True)
     return path
 
 
