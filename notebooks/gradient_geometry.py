@@ -34,8 +34,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from transformers import PrinterCallback
 
 from unlearn_hf import METHODS, FinetuningConfig, FinetuningTrainer, load_tofu
-from unlearn_hf.demo import DemoSettings, new_model, train_tokenizer
-from unlearn_hf.methods.gram_weightings import mgda, normalized_sum, pcgrad, unilateral_surgery
+from unlearn_hf.cli.demo import DemoSettings, new_model, train_tokenizer
+from unlearn_hf.gradients.weightings import mgda, normalized_sum, pcgrad, unilateral_surgery
 
 folder = Path(tempfile.mkdtemp())
 quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True, "weight_decay": 0.0}

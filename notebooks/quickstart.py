@@ -28,7 +28,7 @@ from datasets import concatenate_datasets
 from transformers import PrinterCallback
 
 from unlearn_hf import EUPMUConfig, EUPMUTrainer, FinetuningConfig, FinetuningTrainer, TofuEvaluator, load_tofu
-from unlearn_hf.demo import DemoSettings, new_model, train_tokenizer
+from unlearn_hf.cli.demo import DemoSettings, new_model, train_tokenizer
 
 folder = Path(tempfile.mkdtemp())
 quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True, "weight_decay": 0.0}

@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from bench_runs import memory, reset_peak
 
+from unlearn_hf.benchmarks.tofu.data import load_tofu
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.data.collator import collate
 from unlearn_hf.data.encoding import encode_pair, encode_prompt
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.data.tofu import load_tofu
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.requests import SplitRequest
-from unlearn_hf.evaluation.tofu import TofuEvaluator
-from unlearn_hf.loading import load_model, load_tokenizer, pad_token_id
+from unlearn_hf.models.loading import load_model, load_tokenizer, pad_token_id
 
 FORGET_PASSES = 10
 _COLUMNS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}

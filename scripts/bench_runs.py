@@ -15,14 +15,14 @@ from bench_plain import PLAIN
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, SchedulerType, TrainerCallback, TrainingArguments
 
-from unlearn_hf.config import FinetuningConfig
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
-from unlearn_hf.data.pairing import PairedDataset
+from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.finetuning import FinetuningTrainer
-from unlearn_hf.loading import load_model, load_tokenizer
 from unlearn_hf.methods import METHODS
+from unlearn_hf.models.loading import load_model, load_tokenizer
+from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.finetuning import FinetuningTrainer
 
 # Name: method (`plain ...` is the usual way of writing it), options.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

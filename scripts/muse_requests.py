@@ -50,8 +50,8 @@ def run(folder: Path, verb: str, *words: str) -> Path:
 
 def mini_target(folder: Path) -> Path:
     """Train a tokenizer and a small Llama on the mini news; returns the target's folder."""
-    from unlearn_hf.data.muse import load_muse
-    from unlearn_hf.demo import DemoSettings, new_model, train_tokenizer
+    from unlearn_hf.benchmarks.muse.data import load_muse
+    from unlearn_hf.cli.demo import DemoSettings, new_model, train_tokenizer
 
     fresh = folder / "fresh"
     if not (fresh / "config.json").is_file():

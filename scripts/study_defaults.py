@@ -27,13 +27,13 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, set_seed
 
-from unlearn_hf.config import FinetuningConfig
-from unlearn_hf.data.tofu import TofuData, load_tofu
-from unlearn_hf.demo import Demo, DemoSettings
-from unlearn_hf.evaluation.tofu import TofuEvaluator
-from unlearn_hf.finetuning import FinetuningTrainer
-from unlearn_hf.loading import load_tokenizer
+from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.cli.demo import Demo, DemoSettings
 from unlearn_hf.methods import METHODS, EUPMUConfig
+from unlearn_hf.models.loading import load_tokenizer
+from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.finetuning import FinetuningTrainer
 
 METRICS = ("forget_prob", "retain_prob", "model_utility", "forget_quality", "seconds")
 METHOD_NAMES = ("graddiff", "npo", "ngdiff", "eupmu")

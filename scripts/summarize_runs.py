@@ -11,7 +11,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.evaluation.logs import recompute
+from unlearn_hf.benchmarks.from_logs import recompute
 
 COLUMNS = {
     "forget Prob": "forget_prob",

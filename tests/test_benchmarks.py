@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training import largest_difference, parameters
+from tests.small_runs import largest_difference, parameters
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -36,7 +36,7 @@ def test_every_dependency_has_a_tested_version() -> None:
 
 
 def test_metadata() -> None:
-    assert PROJECT["scripts"] == {"unlearn-hf": "unlearn_hf.cli:main"}
+    assert PROJECT["scripts"] == {"unlearn-hf": "unlearn_hf.cli.main:main"}
     assert PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert (ROOT / PROJECT["readme"]).is_file()
@@ -54,7 +54,7 @@ def test_the_two_commands_are_there() -> None:
     assert "make test" in script.read_text()
 
 
-@pytest.mark.parametrize("module", ["unlearn_hf", "unlearn_hf.cli"])
+@pytest.mark.parametrize("module", ["unlearn_hf", "unlearn_hf.cli.main"])
 def test_import_is_light(module: str) -> None:
     code = (
         f"import sys, {module}\n"

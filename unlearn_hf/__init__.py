@@ -8,16 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from unlearn_hf.version import __version__ as __version__
 
 _MODULES: dict[str, tuple[str, ...]] = {
-    "unlearn_hf.callbacks": ("EvaluatorCallback",),
-    "unlearn_hf.config": ("FinetuningConfig", "UnlearningConfig"),
-    "unlearn_hf.data": ("load_muse", "load_pairs", "load_tofu"),
-    "unlearn_hf.evaluation.muse": ("MuseEvaluator",),
-    "unlearn_hf.evaluation.pairs": ("PairsEvaluator",),
-    "unlearn_hf.evaluation.tofu": ("TofuEvaluator",),
-    "unlearn_hf.finetuning": ("Evaluator", "FinetuningTrainer"),
+    "unlearn_hf.training.callbacks": ("EvaluatorCallback",),
+    "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
+    "unlearn_hf.benchmarks.muse.data": ("load_muse",),
+    "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
+    "unlearn_hf.data": ("load_pairs",),
+    "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
+    "unlearn_hf.benchmarks.own_rows": ("PairsEvaluator",),
+    "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
+    "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
     "unlearn_hf.methods": (
         "METHODS",
         "EUPMUConfig",
@@ -40,24 +42,19 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "PDUTrainer",
     ),
     "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
-    "unlearn_hf.trainer": ("UnlearningTrainer",),
+    "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from unlearn_hf.callbacks import EvaluatorCallback as EvaluatorCallback
-    from unlearn_hf.config import FinetuningConfig as FinetuningConfig
-    from unlearn_hf.config import UnlearningConfig as UnlearningConfig
-    from unlearn_hf.data import load_muse as load_muse
+    from unlearn_hf.benchmarks.muse.data import load_muse as load_muse
+    from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator as MuseEvaluator
+    from unlearn_hf.benchmarks.own_rows import PairsEvaluator as PairsEvaluator
+    from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
+    from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
     from unlearn_hf.data import load_pairs as load_pairs
-    from unlearn_hf.data import load_tofu as load_tofu
-    from unlearn_hf.evaluation.muse import MuseEvaluator as MuseEvaluator
-    from unlearn_hf.evaluation.pairs import PairsEvaluator as PairsEvaluator
-    from unlearn_hf.evaluation.tofu import TofuEvaluator as TofuEvaluator
-    from unlearn_hf.finetuning import Evaluator as Evaluator
-    from unlearn_hf.finetuning import FinetuningTrainer as FinetuningTrainer
     from unlearn_hf.methods import METHODS as METHODS
     from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
     from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer
@@ -79,7 +76,12 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import PDUTrainer as PDUTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
-    from unlearn_hf.trainer import UnlearningTrainer as UnlearningTrainer
+    from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
+    from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
+    from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig
+    from unlearn_hf.training.finetuning import Evaluator as Evaluator
+    from unlearn_hf.training.finetuning import FinetuningTrainer as FinetuningTrainer
+    from unlearn_hf.training.unlearning import UnlearningTrainer as UnlearningTrainer
 
 
 def __getattr__(name: str) -> Any:

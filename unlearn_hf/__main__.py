@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from unlearn_hf.cli import main
+from unlearn_hf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

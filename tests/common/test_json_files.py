@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_hf.evaluation.json_files import write_json
+from unlearn_hf.common.json_files import write_json
 
 
 def test_json_files_are_whole_or_absent(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_json_files_are_whole_or_absent(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("content, error", [(float("nan"), ValueError), (Path("x"), TypeError)])
+@pytest.mark.parametrize(("content", "error"), [(float("nan"), ValueError), (Path("x"), TypeError)])
 def test_strict_files_hold_json_alone(tmp_path: Path, content: object, error: type[Exception]) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(error):

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from unlearn_hf.data.benchmark import content_fingerprint
-from unlearn_hf.data.mini import AUTHORS, FORGET_AUTHORS, QUESTIONS, build_mini
+from unlearn_hf.benchmarks.base import content_fingerprint
+from unlearn_hf.data.mini_source import AUTHORS, FORGET_AUTHORS, QUESTIONS, build_mini
 
 # Changes only on purpose: recorded results name this data set.
 FINGERPRINT = "d9d84c687f6121bede2b9956056202c5708066f0b790550b01f2c76d489a46de"

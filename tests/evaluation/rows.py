@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from unlearn_hf.data.tofu import TofuData
+from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.requests import SplitRequest
 

@@ -10,10 +10,10 @@ from transformers import LlamaForCausalLM
 
 from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.rows import requests, tiny_tofu
-from unlearn_hf.evaluation.attacks import gradient_norm, gradient_norms
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.evaluation.attacks.extra_passes import gradient_norm, gradient_norms
 from unlearn_hf.evaluation.engine import Engine
-from unlearn_hf.evaluation.scoring import ScoredText
-from unlearn_hf.evaluation.tofu import TofuEvaluator
+from unlearn_hf.evaluation.token_scores import ScoredText
 
 TEXT = ScoredText("forget/0/answer/0", [0, 9, 8, 7, 1], [-100, -100, 8, 7, 1])
 
@@ -75,7 +75,7 @@ def test_a_model_against_itself_tells_nothing_apart() -> None:
 
 
 def test_interrupted_gradient_norms_resume(tmp_path: Path) -> None:
-    from unlearn_hf.passes import PartialResults
+    from unlearn_hf.likelihood.one_pass import PartialResults
 
     texts = requests(3)[1].texts(Engine().encoder(build_tokenizer()))
     first = gradient_norms(build_model(), texts, partial=PartialResults(tmp_path, "key"))

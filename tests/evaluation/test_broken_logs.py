@@ -12,8 +12,8 @@ import pytest
 from tests.evaluation.tables import tofu_table
 from tests.evaluation.test_open_unlearning_logs import evaluation
 from tests.evaluation.test_tofu_logs import official_log
-from unlearn_hf.evaluation.logs import read_log, recompute
-from unlearn_hf.evaluation.result_files import write_results
+from unlearn_hf.benchmarks.from_logs import read_log, recompute
+from unlearn_hf.evaluation.results import write_results
 
 RETAIN = "eval_log.json"
 

@@ -15,10 +15,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.models import ends_at_once
 from tests.evaluation.rows import SHORT, largest_difference, qa_rows, requests
+from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.requests import SplitRequest
-from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
-from unlearn_hf.passes import PartialResults
+from unlearn_hf.likelihood.one_pass import PartialResults
 
 CLOSE = 1e-5
 

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.benchmarks.test_muse_metrics import muse_table
 from tests.evaluation.rows import tiny_tofu
 from tests.evaluation.tables import tofu_table
-from tests.evaluation.test_muse_metrics import muse_table
-from unlearn_hf.data.muse import load_muse
-from unlearn_hf.evaluation.muse import MuseEvaluator
-from unlearn_hf.evaluation.muse_metrics import aggregate_muse
-from unlearn_hf.evaluation.pairs import PairsEvaluator
-from unlearn_hf.evaluation.tofu import TofuEvaluator
+from unlearn_hf.benchmarks.muse.data import load_muse
+from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
+from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.own_rows import PairsEvaluator
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 
 PAIRS = {split: [{"question": "Who?", "answer": "Ada."}] for split in ("forget", "retain")}
 MAKERS: dict[str, Callable[..., Any]] = {

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unlearn_hf.evaluation.logs import evaluate_from_log, read_log, recompute, recompute_values
-from unlearn_hf.evaluation.statistics import kolmogorov_smirnov
-from unlearn_hf.evaluation.tables import split_rows
-from unlearn_hf.evaluation.truth_ratio import rows_truth_ratio
+from unlearn_hf.benchmarks.from_logs import evaluate_from_log, read_log, recompute, recompute_values
+from unlearn_hf.evaluation.metrics.statistics import kolmogorov_smirnov
+from unlearn_hf.evaluation.metrics.truth_ratio import rows_truth_ratio
+from unlearn_hf.evaluation.sample_table import split_rows
 
 SHORT = {"ra": "real_authors", "wf": "world_facts", "retain": "retain", "forget": "forget"}
 PARTS = {"rouge": "rouge", "prob": "prob", "tr": "truth_ratio"}

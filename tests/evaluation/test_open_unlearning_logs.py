@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.evaluation.tables import tofu_table
-from unlearn_hf.evaluation.logs import read_log, recompute, recompute_values
-from unlearn_hf.evaluation.open_unlearning_logs import flat_name, truth_ratio_definition
-from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
-from unlearn_hf.evaluation.truth_ratio import truth_ratio
-from unlearn_hf.evaluation.values import flatten
+from unlearn_hf.benchmarks.from_logs import read_log, recompute, recompute_values
+from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.logs.open_unlearning import flat_name, truth_ratio_definition
+from unlearn_hf.evaluation.metric_value import flatten
+from unlearn_hf.evaluation.metrics.truth_ratio import truth_ratio
 
 PREFIXES = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn_hf.evaluation.statistics import (
+from unlearn_hf.evaluation.metrics.statistics import (
     RETRAIN_AUC_MUSE,
     RETRAIN_AUC_OPEN_UNLEARNING,
     attack_auc,

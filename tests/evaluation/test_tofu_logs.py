@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.evaluation.tables import tofu_table
-from unlearn_hf.evaluation.logs import evaluate_from_log, read_log, read_reference, recompute, recompute_values
-from unlearn_hf.evaluation.tofu_logs import FILES
-from unlearn_hf.evaluation.tofu_metrics import aggregate_tofu
-from unlearn_hf.evaluation.values import flatten
+from unlearn_hf.benchmarks.from_logs import evaluate_from_log, read_log, read_reference, recompute, recompute_values
+from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.logs.official_tofu import FILES
+from unlearn_hf.evaluation.metric_value import flatten
 
 KEYS = {
     "avg_gt_loss": "answer_mean_nll",

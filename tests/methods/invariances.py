@@ -18,7 +18,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from tests.conftest import build_model
-from tests.training import build_trainer, largest_difference, parameters
+from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.data.collator import UnlearningCollator
 
 TOLERANCE = 2e-6

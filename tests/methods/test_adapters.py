@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig
 
 from tests.conftest import build_model
-from tests.training import CASES, build_trainer, rows
+from tests.small_runs import CASES, build_trainer, rows
 from unlearn_hf.data.collator import collate
-from unlearn_hf.likelihood import answer_likelihood
+from unlearn_hf.likelihood.answers import answer_likelihood
 
 
 @pytest.mark.parametrize("case", list(CASES))

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from tests.methods import invariances
 from tests.methods.test_invariances import ALL
-from unlearn_hf import finetuning, loading, trainer, window
-from unlearn_hf.gradients import GradientBuffers
+from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import EUPMUTrainer
 from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate
-from unlearn_hf.trainer import UnlearningTrainer
+from unlearn_hf.models import loading
+from unlearn_hf.training import finetuning, optimizer_step, unlearning
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 Patch = pytest.MonkeyPatch
 
@@ -30,7 +31,7 @@ def _mean_per_micro_batch(patch: Patch) -> None:
     def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         assert self.window is not None
         kept, batches = self.window.totals, self.window.batches
-        own = window.count_totals([{"forget": batch, "retain": batch}], self.accelerator)
+        own = optimizer_step.count_totals([{"forget": batch, "retain": batch}], self.accelerator)
         self.window.totals = own
         try:
             return original(self, model, name, batch, *others) / len(batches)
@@ -130,13 +131,13 @@ def _totals_of_one_rank(patch: Patch) -> None:
     class Alone:
         num_processes = 1
 
-    original = window.count_totals
+    original = optimizer_step.count_totals
     patch.setattr(finetuning, "count_totals", lambda batches, accelerator: original(batches, Alone()))
 
 
 def _loss_of_one_rank(patch: Patch) -> None:
     """Every rank moves its dual variable by its own losses."""
-    patch.setattr(window.Window, "reduced", _own_losses)
+    patch.setattr(optimizer_step.Window, "reduced", _own_losses)
     original = UnlearningTrainer.loss_again
 
     def again(self: UnlearningTrainer, name: str) -> float:
@@ -147,8 +148,8 @@ def _loss_of_one_rank(patch: Patch) -> None:
     patch.setattr(UnlearningTrainer, "loss_again", again)
 
 
-def _own_losses(self: window.Window, accelerator: Any) -> window.Losses:
-    return window.Losses(*(self.losses[name].item() for name in window.Losses._fields))
+def _own_losses(self: optimizer_step.Window, accelerator: Any) -> optimizer_step.Losses:
+    return optimizer_step.Losses(*(self.losses[name].item() for name in optimizer_step.Losses._fields))
 
 
 @pytest.mark.timeout(60)
@@ -171,17 +172,19 @@ def test_checkpointing_with_other_dropout_in_the_second_forward_pass(tmp_path: P
 @pytest.mark.parametrize("case", ["graddiff", "npo", "eupmu"])
 def test_padding_counted_as_tokens(case: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(
-        window, "label_counts", lambda labels: torch.full((labels.shape[0],), labels.shape[1], dtype=torch.long)
+        optimizer_step,
+        "label_counts",
+        lambda labels: torch.full((labels.shape[0],), labels.shape[1], dtype=torch.long),
     )
     if case == "npo":  # counts sequences on the forget side; get the answers themselves wrong
-        original = trainer.answer_likelihood
+        original = unlearning.answer_likelihood
 
         def padded(model: Any, batch: dict[str, Tensor], **options: Any) -> Any:
             labels = batch["labels"].clone()
             labels[batch["attention_mask"] == 0] = 1
             return original(model, {**batch, "labels": labels}, **options)
 
-        monkeypatch.setattr(trainer, "answer_likelihood", padded)
+        monkeypatch.setattr(unlearning, "answer_likelihood", padded)
     with pytest.raises(AssertionError):
         invariances.check_padding(case, tmp_path)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training import build_trainer
+from tests.small_runs import build_trainer
+from unlearn_hf.gradients.weightings import unilateral_surgery
 from unlearn_hf.methods import EUPMUConfig
 from unlearn_hf.methods.dual_variable import DualVariable
-from unlearn_hf.methods.gram_weightings import unilateral_surgery
 
 
 def test_adam_moves_the_first_step_by_exactly_its_rate() -> None:

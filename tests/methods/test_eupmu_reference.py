@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from tests.conftest import build_model
-from tests.training import build_trainer, parameters
+from tests.small_runs import build_trainer, parameters
 
 STEPS = 7
 RATE = 0.02

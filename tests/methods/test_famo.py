@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.conftest import build_model
-from tests.training import build_trainer
+from tests.small_runs import build_trainer
 from unlearn_hf.methods import FAMOConfig
 from unlearn_hf.methods.famo import LogitWeights
-from unlearn_hf.window import Losses
+from unlearn_hf.training.optimizer_step import Losses
 
 
 def test_the_first_step_moves_weight_to_the_slower_loss() -> None:

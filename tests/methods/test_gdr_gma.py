@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.methods.test_gram_weightings import pair, vectors
-from tests.training import build_trainer
+from tests.gradients.test_weightings import pair, vectors
+from tests.small_runs import build_trainer
+from unlearn_hf.gradients.weightings import pcgrad, torchjd_weighting
 from unlearn_hf.methods import GDRGMAConfig
 from unlearn_hf.methods.gdr_gma import magnitudes, rectified_weights
-from unlearn_hf.methods.gram_weightings import pcgrad, torchjd_weighting
 
 
 @given(vectors, vectors, st.floats(0, 1))

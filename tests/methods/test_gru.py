@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 from transformers import TrainerCallback
 
-from tests.training import build_trainer, largest_difference, parameters
-from unlearn_hf.gradients import GradientBuffers
+from tests.small_runs import build_trainer, largest_difference, parameters
+from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import GRUConfig, GRUTrainer
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.methods import invariances
-from tests.training import CASES, build_trainer, parameters
+from tests.small_runs import CASES, build_trainer, parameters
 from unlearn_hf.methods import METHODS
 
 ALL = list(CASES)

@@ -10,8 +10,8 @@ import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from tests.conftest import build_model
-from tests.training import CASES, build_trainer, largest_difference, parameters
-from unlearn_hf import likelihood
+from tests.small_runs import CASES, build_trainer, largest_difference, parameters
+from unlearn_hf.likelihood import answers
 
 ALL = list(CASES)
 
@@ -58,14 +58,14 @@ def test_dropout_that_is_repeated_keeps_the_sets_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["graddiff", "graddiff-kl", "npo", "ngdiff"])
 def test_logits_in_chunks(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, expected, _ = run(case, tmp_path)
-    original = likelihood.answer_likelihood
+    original = answers.answer_likelihood
     chunked: list[int] = []
 
-    def in_chunks(*arguments: Any, **options: Any) -> likelihood.AnswerLikelihood:
+    def in_chunks(*arguments: Any, **options: Any) -> answers.AnswerLikelihood:
         chunked.append(1)
         return original(*arguments, **{**options, "largest_logits": 3 * 400})
 
-    for module in ("trainer", "joint"):
+    for module in ("training.unlearning", "training.joint_pass"):
         monkeypatch.setattr(f"unlearn_hf.{module}.answer_likelihood", in_chunks)
     parts, losses, _ = run(case, tmp_path)
     assert chunked

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training import build_trainer, largest_difference, parameters
+from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate, newton_ratio
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.training import build_trainer
+from tests.small_runs import build_trainer
 from unlearn_hf.methods import PDUConfig
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from unlearn_hf.likelihood import AnswerLikelihood, answer_likelihood
+from unlearn_hf.likelihood.answers import AnswerLikelihood, answer_likelihood
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 

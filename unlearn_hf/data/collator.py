@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unlearn_hf.likelihood import IGNORE_INDEX
+from unlearn_hf.data.labels import IGNORE_INDEX
 
 
 def collate(

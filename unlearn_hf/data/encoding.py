@@ -9,8 +9,8 @@ from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.data.templates import ChatTemplate, Prompt, PromptTemplate
-from unlearn_hf.likelihood import IGNORE_INDEX
 
 Template = PromptTemplate | ChatTemplate
 COLUMN_SETS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("text",))

@@ -18,14 +18,15 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.backends import shards
-from unlearn_hf.chunked import causal_model
+from unlearn_hf.common.checks import check_count
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, check_count, generate_batch
-from unlearn_hf.evaluation.packing import TextGroup, can_pack, group_texts, score_groups
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
+from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
-from unlearn_hf.loading import pad_token_id
-from unlearn_hf.passes import PartialResults, evaluating, results_of_all_ranks, run_pass
+from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
+from unlearn_hf.models.loading import pad_token_id
+from unlearn_hf.models.sharding import shards
+from unlearn_hf.models.wrappers import causal_model
 
 _TOKENS, _CPU_TOKENS = 8192, 512
 

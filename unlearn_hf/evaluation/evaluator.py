@@ -13,13 +13,14 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.common.checks import check_count
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
-from unlearn_hf.evaluation.generation import check_count
-from unlearn_hf.evaluation.log_reading import Benchmark, read_reference
-from unlearn_hf.evaluation.references import check_contribution, has_min_k
+from unlearn_hf.evaluation.logs.reading import Benchmark, read_reference
+from unlearn_hf.evaluation.metric_value import MetricValue, flatten
 from unlearn_hf.evaluation.requests import Request
-from unlearn_hf.evaluation.result_files import write_results
-from unlearn_hf.evaluation.tables import (
+from unlearn_hf.evaluation.results import write_results
+from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
+from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Protocol,
     check_compatibility,
@@ -28,9 +29,8 @@ from unlearn_hf.evaluation.tables import (
     prepare_table,
     split_rows,
 )
-from unlearn_hf.evaluation.values import MetricValue, flatten
-from unlearn_hf.passes import PartialResults
-from unlearn_hf.reference import model_fingerprint
+from unlearn_hf.likelihood.one_pass import PartialResults
+from unlearn_hf.models.fingerprint import model_fingerprint
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from unlearn_hf.chunked import causal_model
+from unlearn_hf.common.checks import check_count
 from unlearn_hf.data.collator import collate
-from unlearn_hf.loading import pad_token_id
+from unlearn_hf.models.loading import pad_token_id
+from unlearn_hf.models.wrappers import causal_model
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,6 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         """Refuse a continuation without tokens."""
         check_count("max_new_tokens", self.max_new_tokens)
-
-
-def check_count(name: str, value: int | None) -> None:
-    """Raise a `ValueError` unless `value` is a whole number above zero, or `None`."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-        raise ValueError(f"{name}: {value!r} is no whole number above zero; give 1 or more.")
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.encoding import encode_pair, encode_prompt, require_fast, special_prefix
+from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.data.templates import ChatTemplate, PromptTemplate
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings
-from unlearn_hf.evaluation.scoring import ScoredText
-from unlearn_hf.evaluation.text import Measure, rouge_scores
-from unlearn_hf.likelihood import IGNORE_INDEX
+from unlearn_hf.evaluation.metrics.rouge import Measure, rouge_scores
+from unlearn_hf.evaluation.token_scores import ScoredText
 
 _FIELDS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}
 

@@ -9,7 +9,7 @@ from unlearn_hf.methods.gru import GRUConfig, GRUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
-from unlearn_hf.trainer import UnlearningTrainer
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
     "graddiff": GradDiffTrainer,

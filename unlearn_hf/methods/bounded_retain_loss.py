@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from unlearn_hf.config import UnlearningConfig, check_positive
-from unlearn_hf.retain_level import retain_loss_before_unlearning
-from unlearn_hf.trainer import UnlearningTrainer
+from unlearn_hf.common.checks import check_positive
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.retain_level import retain_loss_before_unlearning
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 
 @dataclass

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unlearn_hf.config import UnlearningConfig, check_choice, check_positive
+from unlearn_hf.common.checks import check_choice, check_positive
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.objectives import FORGET_OBJECTIVES
-from unlearn_hf.trainer import UnlearningTrainer
-from unlearn_hf.window import Losses
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 CONSTRAINTS = ("step", "level")
 SIGNALS = ("log", "raw")

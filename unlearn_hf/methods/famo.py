@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unlearn_hf.config import UnlearningConfig, check_positive
+from unlearn_hf.common.checks import check_positive
 from unlearn_hf.objectives import FORGET_OBJECTIVES
-from unlearn_hf.trainer import UnlearningTrainer
-from unlearn_hf.window import Losses
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 _SMALLEST = 1e-8
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unlearn_hf.config import check_positive
+from unlearn_hf.common.checks import check_positive
+from unlearn_hf.gradients.weightings import Weights
 from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
-from unlearn_hf.methods.gram_weightings import Weights
 from unlearn_hf.objectives import FORGET_OBJECTIVES
-from unlearn_hf.window import Losses
+from unlearn_hf.training.optimizer_step import Losses
 
 
 @dataclass

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unlearn_hf.config import UnlearningConfig, check_choice
-from unlearn_hf.methods.gram_weightings import WEIGHTINGS, Weights, torchjd_weighting
-from unlearn_hf.trainer import UnlearningTrainer
-from unlearn_hf.window import Losses
+from unlearn_hf.common.checks import check_choice
+from unlearn_hf.gradients.weightings import WEIGHTINGS, Weights, torchjd_weighting
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 
 @dataclass

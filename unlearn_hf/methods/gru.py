@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unlearn_hf.config import UnlearningConfig
-from unlearn_hf.gradient_average import GradientAverage
-from unlearn_hf.methods.gram_weightings import Weights, unilateral_surgery
-from unlearn_hf.trainer import UnlearningTrainer
-from unlearn_hf.window import Losses
+from unlearn_hf.gradients.moving_average import GradientAverage
+from unlearn_hf.gradients.weightings import Weights, unilateral_surgery
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 
 @dataclass

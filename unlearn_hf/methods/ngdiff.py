@@ -8,12 +8,13 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from unlearn_hf.config import UnlearningConfig, check_positive
+from unlearn_hf.common.checks import check_positive
+from unlearn_hf.gradients.weightings import Weights, normalized_sum
 from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate, newton_ratio
-from unlearn_hf.methods.gram_weightings import Weights, normalized_sum
 from unlearn_hf.objectives import FORGET_OBJECTIVES
-from unlearn_hf.trainer import UnlearningTrainer
-from unlearn_hf.window import Losses
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from unlearn_hf.config import check_positive
+from unlearn_hf.common.checks import check_positive
 from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.methods.dual_variable import DualVariable
-from unlearn_hf.window import Losses
+from unlearn_hf.training.optimizer_step import Losses
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from unlearn_hf.likelihood import AnswerLikelihood
+from unlearn_hf.likelihood.answers import AnswerLikelihood
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from unlearn_hf.likelihood import AnswerLikelihood
+from unlearn_hf.likelihood.answers import AnswerLikelihood
 from unlearn_hf.objectives.base import Objective
 
 

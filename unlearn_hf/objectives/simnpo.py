@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearn_hf.likelihood import AnswerLikelihood
+from unlearn_hf.likelihood.answers import AnswerLikelihood
 from unlearn_hf.objectives.base import Objective
 
 

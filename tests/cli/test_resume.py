@@ -1,0 +1,64 @@
+"""A run is continued as it was, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from tests.cli.test_unlearn_verb import unlearn, workplace
+from unlearn_hf.benchmarks.base import content_fingerprint
+from unlearn_hf.cli.main import BAD_INPUT
+from unlearn_hf.cli.verbs.unlearn import parse
+from unlearn_hf.common.json_files import write_json
+
+__all__ = ["unlearn", "workplace"]  # fixtures
+CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
+    "method": ([], {"method": "pdu"}, "resume: method: npo -> pdu"),
+    "verb": ([], {"method": None, "verb": "finetune"}, "resume: verb: unlearn -> finetune"),
+    "adapter": (["--use_lora"], {}, "resume: use_lora: False -> True"),
+    "objective": (["--retain_loss", "kl"], {}, "resume: retain_loss: nll -> kl"),
+    "strength": (["--beta", "0.7"], {}, "resume: beta: "),
+    "fewer rows": (["--max_forget_rows", "4"], {}, "resume: max_forget_rows: None -> 4"),
+    "length": (["--max_length", "64"], {}, "resume: max_length: 512 -> 64"),
+    "benchmark": (
+        ["--benchmark", "tofu", "--source", "mini"],
+        {"forget_file": None, "retain_file": None},
+        "resume: benchmark: None -> tofu",
+    ),
+    "rows": ([], {"forget_file": "retain.jsonl"}, "resume: the forget rows are not those of the run"),
+    "allowed": (
+        ["--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_steps", "1", "--learning_rate", "1e-6"],
+        {"forget_file": "copy.jsonl"},
+        "a model was asked for",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_may_change(
+    case: str,
+    unlearn: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def loaded(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("a model was asked for")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loaded)
+    Path("copy.jsonl").write_bytes(Path("forget.jsonl").read_bytes())
+    run = tmp_path / "run"
+    words = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--model_name_or_path", "model"]
+    configuration = parse([*words, "--method", "npo", "--output_dir", str(run), "--use_cpu"]).configuration()
+    rows = [json.loads(line) for line in Path("forget.jsonl").read_text().splitlines()]
+    data = {"trained_on": {"forget": {"rows": len(rows), "sha256": content_fingerprint(rows)}}}
+    write_json(run / "run.json", {"verb": "unlearn", "configuration": configuration, "data": data})
+    write_json(run / "checkpoint-2" / "trainer_state.json", {})
+    words, replaced, message = CASES[case]
+    assert unlearn(*words, "--resume", **replaced) == BAD_INPUT
+    assert message in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""References of other data, over other rows, or with nothing to compare are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.benchmarks.test_muse_metrics import muse_table
+from tests.evaluation.tables import tofu_table
+from tests.evaluation.test_open_unlearning_logs import evaluation, muse_evaluation
+from tests.evaluation.test_privacy import scores
+from tests.evaluation.test_tofu_logs import official_log
+from unlearn_hf.benchmarks.from_logs import read_reference, recompute
+from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.results import write_results
+
+
+def make(folder: Path, kind: str) -> Path:
+    """A log of one kind; their names begin with the benchmark, where the content tells it."""
+    contents: dict[str, Any] = {
+        "tofu log": official_log(),
+        "tofu open-unlearning": evaluation(),
+        "muse open-unlearning": muse_evaluation(),
+        "muse summary": {"forget_verbmem_ROUGE": 0.5, "mia_min_k": 0.75},
+        "tofu summary": {"model_utility": 0.5, "mia_min_k": 0.75},
+        "unknown open-unlearning": {"mia_min_k": evaluation()["mia_min_k"]},
+        "unknown summary": {"mia_min_k": 0.75},
+    }
+    folder = folder / kind
+    if kind in contents:
+        folder.mkdir(exist_ok=True)
+        path = folder / "log.json"
+        path.write_text(json.dumps(contents[kind]))
+        return path
+    benchmark, _, rest = kind.partition(" ")
+    table = muse_table() if benchmark == "muse" else tofu_table()
+    settings = {"corpus": rest.split()[0]} if benchmark == "muse" else {}
+    path = write_results(folder, {}, table, benchmark=benchmark, settings=settings)
+    return folder / "samples.parquet" if rest.endswith("parquet") else path
+
+
+@pytest.mark.parametrize(
+    ("log", "reference"),
+    [
+        ("tofu result", "muse news"),
+        ("muse news", "tofu result"),
+        ("muse news", "muse books"),
+        ("muse news", "tofu log"),
+        ("muse news", "tofu parquet"),
+        ("tofu log", "muse news"),
+        ("tofu result", "muse news parquet"),
+        ("tofu open-unlearning", "muse open-unlearning"),
+        ("muse open-unlearning", "tofu open-unlearning"),
+        ("muse open-unlearning", "tofu result"),
+        ("muse summary", "tofu summary"),
+        ("tofu summary", "muse summary"),
+    ],
+)
+def test_references_of_other_data_are_refused(log: str, reference: str, tmp_path: Path) -> None:
+    names = [kind.split()[0] for kind in (reference, log)]
+    with pytest.raises(ValueError, match=rf"^reference: .* is of {names[0]}.* is of {names[1]}.*same data"):
+        recompute(make(tmp_path, log), make(tmp_path, reference))
+
+
+@pytest.mark.parametrize(
+    ("log", "reference"),
+    [
+        ("tofu result", "unknown open-unlearning"),
+        ("muse news", "unknown open-unlearning"),
+        ("muse news", "muse open-unlearning"),
+        ("unknown open-unlearning", "muse news parquet"),
+        ("unknown summary", "muse summary"),
+        ("tofu summary", "unknown summary"),
+    ],
+)
+def test_references_of_unknown_data_serve(log: str, reference: str, tmp_path: Path) -> None:
+    assert "privleak" in recompute(make(tmp_path, log), make(tmp_path, reference))
+
+
+@pytest.mark.parametrize("kind", ["muse news", "muse news parquet", "muse open-unlearning", "table"])
+def test_reference_is_read_for_a_benchmark(kind: str, tmp_path: Path) -> None:
+    reference = muse_table() if kind == "table" else make(tmp_path, kind)
+    assert read_reference(reference) is not None
+    assert read_reference(reference, "muse", "news") is not None
+    with pytest.raises(ValueError, match=r"^reference: .* is of muse.* is of tofu"):
+        read_reference(reference, "tofu")
+
+
+RATIOS = tofu_table().drop(columns="min_k")
+MIN_K = tofu_table()[["split", "index", "min_k"]]
+
+
+@pytest.mark.parametrize(
+    ("table", "reference", "message"),
+    [
+        (RATIOS, MIN_K, "evaluation has truth ratios of forget rows alone and the reference has Min-K scores"),
+        (MIN_K, RATIOS, "evaluation has Min-K scores .* alone and the reference has truth ratios .* alone"),
+        (RATIOS, RATIOS[RATIOS["split"] != "forget"], "the reference has neither truth ratios of forget rows nor"),
+        (RATIOS[RATIOS["split"] != "forget"], tofu_table(), "the evaluation has neither"),
+        (scores([1, 4], [2, 3]), scores([1, 2], [3, 4]), "its AUC is 1"),
+    ],
+)
+def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+        aggregate_tofu(table, reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (RATIOS, "nothing to compare"),
+        (muse_table().drop(columns="min_k"), "neither truth ratios of forget rows nor Min-K scores"),
+        (scores([1, 2, 3], [4, 5, 6]), "its AUC is 1"),
+    ],
+)
+def test_muse_references_of_no_use(reference: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+        aggregate_muse(muse_table(), reference, corpus="news")
+
+
+def cut(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    return table[~((table["split"] == split) & (table["index"] == 2))]
+
+
+@pytest.mark.parametrize("split", ["forget", "holdout"])
+def test_attacks_are_compared_over_the_same_rows(split: str) -> None:
+    message = f"on {split} compares 3 rows with a reference of 2 rows"
+    with pytest.raises(ValueError, match=message):
+        aggregate_muse(muse_table(), cut(muse_table(), split))
+    with pytest.raises(ValueError, match=message):
+        aggregate_tofu(tofu_table(), cut(tofu_table(), split))
+    texts = [f"Answer {index} of {split}." for index in range(3)]
+    table, other = scores([1, 2, 4], [2, 3, 3]), scores([1, 2, 4], [2, 3, 3])
+    table.loc[table["split"] == split, "reference_text"] = texts
+    other.loc[other["split"] == split, "reference_text"] = [f"{text} Another one" for text in texts]
+    with pytest.raises(ValueError, match=f"different {split} rows: only 0%"):
+        aggregate_tofu(table, other)
+    assert aggregate_tofu(table, scores([1, 2, 4], [2, 3, 3]))["privleak"].value == 0  # a log without texts

@@ -1,0 +1,1 @@
+"""TOFU: questions on invented authors (Maini et al. 2024)."""

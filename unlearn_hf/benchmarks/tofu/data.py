@@ -1,0 +1,166 @@
+"""TOFU: questions about invented authors, some of whom are to be forgotten.
+
+Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", 2024, https://arxiv.org/abs/2401.06121.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.benchmarks.base import BenchmarkData
+from unlearn_hf.common.text_files import open_text, read_objects
+from unlearn_hf.data.mini_source import build_mini
+
+HUB_NAME = "locuslab/TOFU"
+HUB_REFUSALS = ("open-unlearning/idk", "idk.jsonl")
+OFFICIAL_PERCENTS = ("01", "05", "10")
+# Of the NPO paper; contiguous slices of `full`, for which no files exist.
+SLICED_PERCENTS = ("20", "30", "50", "90")
+SPLITS = tuple(f"forget{percent}" for percent in OFFICIAL_PERCENTS + SLICED_PERCENTS)
+_REFUSAL_FILES = ("idontknow.jsonl", "idk.jsonl")
+
+Rows = list[dict[str, Any]]
+
+
+class TofuData(BenchmarkData):
+    """TOFU with one choice of authors to forget.
+
+    Parts: `full`, `forget`, `retain` (question, answer); `forget_perturbed`, `retain_perturbed` (also
+    `paraphrased_answer`, five `perturbed_answer`, `paraphrased_question`); `real_authors`, `world_facts` (three
+    `perturbed_answer`); where the source has them `holdout` (authors that no model saw) and `idk` (refusals, a list of
+    texts). `mini` also has `real_authors_facts` and `world_facts_facts`, to train a model from scratch on.
+    """
+
+
+def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str | None = None) -> TofuData:
+    """Load TOFU.
+
+    Forgetting `forgetP` means the last P percent of `full`; `retain` is the rest. For the splits of 20 percent and
+    more, which have no perturbed answers of their own, `forget_perturbed` is that of `forget10`, which lies inside
+    them (as in the NPO paper); likewise `holdout` is `holdout10`.
+
+    Args:
+        split: `forget01`, `forget05`, `forget10`, `forget20`, `forget30`, `forget50` or `forget90`.
+        source: `hub`; a folder with the official files (`forget10.json`, `retain90.json` ...); or `mini`, the
+            bundled data of the same shape with 40 authors, of whom 01, 05 and 10 mean one, two and four.
+        revision: commit or tag on the Hub.
+
+    Returns:
+        The data, a dict of `datasets.Dataset`.
+
+    Raises:
+        ValueError: for an unknown split or source, and missing files.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}.")
+    if source == "mini":
+        return _select(_MiniSource(), split, "mini")
+    if source == "hub":
+        return _select(_HubSource(revision), split, "hub" if revision is None else f"hub@{revision}")
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder of the official files.")
+    return _select(_FolderSource(folder), split, str(source))
+
+
+class _MiniSource:
+    def __init__(self) -> None:
+        self.tables = build_mini()
+
+    def read(self, name: str) -> Rows | None:
+        return self.tables.get(name)
+
+    def refusals(self) -> list[str] | None:
+        return [row["text"] for row in self.tables["idk"]]
+
+    def where(self, name: str) -> str:
+        return f"the mini data have no {name}; they have {', '.join(self.tables)}."
+
+
+class _FolderSource:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _find(self, name: str) -> Path | None:
+        candidates = (self.folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".json.gz", ".jsonl.gz"))
+        return next((path for path in candidates if path.is_file()), None)
+
+    def read(self, name: str) -> Rows | None:
+        path = self._find(name)
+        return read_objects(path) if path else None
+
+    def refusals(self) -> list[str] | None:
+        path = next((self.folder / name for name in _REFUSAL_FILES if (self.folder / name).is_file()), None)
+        # Plain text in spite of its name: one refusal per line.
+        return [line.strip() for line in open_text(path).split("\n") if line.strip()] if path else None
+
+    def where(self, name: str) -> str:
+        there = ", ".join(sorted(path.name for path in self.folder.iterdir() if ".json" in path.name)) or "none"
+        return f"{self.folder / f'{name}.json'} is missing; files there: {there}."
+
+
+class _HubSource:
+    def __init__(self, revision: str | None) -> None:
+        self.revision = revision
+        self.reasons: dict[str, str] = {}
+
+    def read(self, name: str) -> Rows | None:
+        from datasets import load_dataset
+
+        try:
+            return load_dataset(HUB_NAME, name, split="train", revision=self.revision).to_list()
+        except (ConnectionError, FileNotFoundError) as problem:
+            raise ValueError(
+                f"source: 'hub' could not reach {HUB_NAME} ({type(problem).__name__}); go online, unset "
+                "HF_HUB_OFFLINE, or pass a folder of the official files, or 'mini'."
+            ) from problem
+        except ValueError as problem:
+            # The configuration is not there, or (offline) not in the cache; the message lists those that are.
+            self.reasons[name] = str(problem)
+            return None
+
+    def refusals(self) -> list[str] | None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        repository, name = HUB_REFUSALS
+        try:
+            path = hf_hub_download(repository, name, repo_type="dataset")
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            return None
+        return [line.strip() for line in open_text(Path(path)).split("\n") if line.strip()]
+
+    def where(self, name: str) -> str:
+        return self.reasons.get(name, f"{'/'.join(HUB_REFUSALS)} could not be fetched.")
+
+
+def _select(source: _MiniSource | _FolderSource | _HubSource, split: str, label: str) -> TofuData:
+    """Choose the parts of a split, and complete `full`, `forget` and `retain` from each other."""
+    percent = int(split.removeprefix("forget"))
+    evaluated = split.removeprefix("forget") if percent <= 10 else "10"
+    full, forget, retain = (source.read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
+    if full is not None and (forget is None or retain is None):
+        boundary = len(full) - len(full) * percent // 100
+        forget, retain = forget or full[boundary:], retain or full[:boundary]
+    if forget is None or retain is None:
+        name = split if forget is None else f"retain{100 - percent:02d}"
+        raise ValueError(f"{split} from {label}: neither {name} nor full is there. {source.where(name)}")
+    names = {
+        "forget_perturbed": f"forget{evaluated}_perturbed",
+        "retain_perturbed": "retain_perturbed",
+        "real_authors": "real_authors_perturbed",
+        "world_facts": "world_facts_perturbed",
+        "holdout": f"holdout{evaluated}",
+        "real_authors_facts": "real_authors_facts",
+        "world_facts_facts": "world_facts_facts",
+    }
+    parts: dict[str, list[Any] | None] = {"full": full or retain + forget, "forget": forget, "retain": retain}
+    parts |= {part: source.read(name) for part, name in names.items()}
+    parts["idk"] = source.refusals()
+    return TofuData(
+        {part: rows for part, rows in parts.items() if rows is not None},
+        split=split,
+        source=label,
+        absent={part: source.where(names.get(part, part)) for part, rows in parts.items() if rows is None},
+    )

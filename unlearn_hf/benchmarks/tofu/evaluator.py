@@ -1,0 +1,149 @@
+"""TOFU's evaluation of a model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_hf.benchmarks.tofu.data import TofuData
+from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.attacks.extra_passes import SLOW_ATTACKS, gradient_norms, reference_losses
+from unlearn_hf.evaluation.engine import Engine
+from unlearn_hf.evaluation.evaluator import TableEvaluator
+from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.evaluation.logs.reading import Benchmark
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.requests import SplitRequest
+from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Protocol
+from unlearn_hf.likelihood.one_pass import PartialResults
+
+_PARTS = {
+    "forget": ("forget_perturbed", ("answer", "paraphrase", "perturbed")),
+    "retain": ("retain_perturbed", ("answer", "paraphrase", "perturbed")),
+    "real_authors": ("real_authors", ("answer", "perturbed")),
+    "world_facts": ("world_facts", ("answer", "perturbed")),
+    "holdout": ("holdout", ("answer",)),
+}
+
+
+class TofuEvaluator(TableEvaluator):
+    """Prob, ROUGE-L recall, truth ratio, model utility, forget quality, memorisation and privacy on TOFU.
+
+    Args:
+        tofu: the data.
+        reference: evaluation of the retain model on the same forget rows, for forget quality and PrivLeak: a result
+            folder or file of ours, a log of TOFU or open-unlearning, or a per-sample table.
+        template: prompt template.
+        batch_size: most sequences per forward pass.
+        max_new_tokens: most tokens per generated answer.
+        protocol: `all` rows; `official`: the first 300 of each set, and at most 200 tokens of prompt, padding and
+            continuation together.
+        compatibility: `open_unlearning` gives plain names to that framework's definitions.
+        max_rows: evaluate only the first rows of each set (a quick look; not comparable with anything else).
+        max_length: tokens per scored sequence.
+        resume: see `TableEvaluator`.
+        attacks: membership attacks that need passes of their own: `gradient_norm`, forward and backward over each
+            forget and holdout answer. The others are always made.
+        reference_model: a model that shares tokenizer and template, or its path, for the attack `reference`; it is run
+            once per evaluator.
+
+    Raises:
+        ValueError: for unknown choices, sizes that are not above zero, and a reference that cannot be read or is not
+            over the rows that are evaluated.
+    """
+
+    benchmark: Benchmark = "tofu"
+
+    def __init__(
+        self,
+        tofu: TofuData,
+        reference: str | os.PathLike[str] | pd.DataFrame | None = None,
+        template: str = "auto",
+        batch_size: int = 32,
+        max_new_tokens: int = 200,
+        protocol: Protocol = "all",
+        compatibility: Compatibility = None,
+        max_rows: int | None = None,
+        max_length: int = 512,
+        resume: bool = False,
+        attacks: Sequence[str] = (),
+        reference_model: nn.Module | str | None = None,
+    ) -> None:
+        if unknown := [attack for attack in attacks if attack not in SLOW_ATTACKS]:
+            raise ValueError(f"attacks: {unknown} is not among {list(SLOW_ATTACKS)}; the others are always made.")
+        generation = GenerationSettings(max_new_tokens, 200 if protocol == "official" else None)
+        engine = Engine(template, batch_size, max_length=max_length, generation=generation)
+        super().__init__(engine, resume, max_rows, protocol, compatibility)
+        self.tofu = tofu
+        self.attacks = tuple(attacks)
+        self.reference_model = reference_model
+        self._reference_losses: Mapping[tuple[str, int], float] | None = None
+        self.reference = self.fitting_reference(reference, truth_ratios=_PARTS["forget"][0] in tofu)
+
+    def requests(self) -> list[SplitRequest]:
+        """All sets that the data have."""
+        limits = [limit for limit in (self.max_rows, OFFICIAL_ROWS if self.protocol == "official" else None) if limit]
+        return [
+            SplitRequest(
+                split,
+                self.tofu[part].select(range(min([len(self.tofu[part]), *limits]))).to_list(),
+                scored,
+                details=split in ("forget", "holdout"),
+                generated=split != "holdout",
+            )
+            for split, (part, scored) in _PARTS.items()
+            if part in self.tofu
+        ]
+
+    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+        """Every TOFU aggregate."""
+        return aggregate_tofu(
+            samples,
+            self.reference,
+            protocol=self.protocol,
+            compatibility=self.compatibility,
+            settings={**settings, "max_rows": self.max_rows},
+            fingerprint=self.data_fingerprint(),
+        )
+
+    def extend(
+        self,
+        samples: pd.DataFrame,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator | None,
+        partial: PartialResults | None,
+    ) -> pd.DataFrame:
+        """Scores of the attacks by gradient norm and against a reference model."""
+        attacked = [
+            replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details
+        ]
+        rows = list(zip(samples["split"], samples["index"], strict=True))
+        if "gradient_norm" in self.attacks:
+            start = time.perf_counter()
+            texts = [text for request in attacked for text in request.texts(self.engine.encoder(tokenizer))]
+            norms = gradient_norms(model, texts, accelerator=accelerator, partial=partial)
+            samples["gradient_norm"] = [norms.get(f"{split}/{index}/answer/0", float("nan")) for split, index in rows]
+            self.engine.seconds["gradient_norm"] = time.perf_counter() - start
+        if self.reference_model is not None:
+            start = time.perf_counter()
+            if self._reference_losses is None:
+                self._reference_losses = reference_losses(
+                    self.reference_model, self.engine, tokenizer, attacked, accelerator
+                )
+            theirs = [self._reference_losses.get(row, float("nan")) for row in rows]
+            samples["reference"] = samples["answer_mean_nll"] - theirs
+            self.engine.seconds["reference_model"] = time.perf_counter() - start
+        return samples
+
+    def record(self) -> dict[str, Any]:
+        """Protocol and compatibility."""
+        return {"protocol": self.protocol, "compatibility": self.compatibility}

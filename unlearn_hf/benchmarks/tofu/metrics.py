@@ -1,0 +1,283 @@
+"""TOFU's aggregates from a per-sample table.
+
+Where published definitions differ, `compatibility` chooses which one carries the plain name; the others get a suffix.
+
+| value | default | compatibility="open_unlearning" |
+| --- | --- | --- |
+| `*_truth_ratio`, `forget_quality` | geometric (leaderboard) | 1e-10 in the denominators, see `truth_ratio` |
+| `real_authors_prob`, `world_facts_prob` | P(right) / sum of all options | 1e-10 added to the denominator |
+| `*_prob` of logged rows | exp(-mean NLL) in float64 | the logged float32 probability, where there is one |
+| `extraction_strength` | 0 when no suffix of the answer is predicted | 1/n there, n answer tokens, no end of text |
+| `privleak` | MUSE's ratio | 1e-10 added to its denominator, reference AUC 0.5 without a reference |
+
+Everything else is the same number by both. Model utility differs by some 1e-9, the rest below one row's weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.composite import composite_scores
+from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
+from unlearn_hf.evaluation.metrics.statistics import (
+    KolmogorovSmirnov,
+    harmonic_mean,
+    kolmogorov_smirnov,
+    strength_open_unlearning,
+)
+from unlearn_hf.evaluation.metrics.truth_ratio import (
+    DEFINITIONS,
+    Definition,
+    available_definitions,
+    rows_truth_ratio,
+    truth_ratio_scores,
+)
+from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k, has_truth_ratios
+from unlearn_hf.evaluation.sample_table import (
+    Compatibility,
+    Missing,
+    Protocol,
+    check_compatibility,
+    check_same_rows,
+    column_values,
+    prepare_table,
+    split_rows,
+)
+
+Array = NDArray[np.float64]
+_OPTION_SPLITS = ("real_authors", "world_facts")
+_SPLITS = ("forget", "retain", *_OPTION_SPLITS)
+_UTILITY_SPLITS = ("retain", *_OPTION_SPLITS)
+
+
+def aggregate_tofu(
+    samples: pd.DataFrame,
+    reference: pd.DataFrame | None = None,
+    protocol: Protocol = "all",
+    compatibility: Compatibility = None,
+    *,
+    missing: Missing = "error",
+    settings: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+) -> dict[str, MetricValue]:
+    """Every TOFU aggregate that the table has the columns for, by flat name.
+
+    Args:
+        samples: per-sample table, one row per (split, index).
+        reference: the retain model's table over the same forget rows; forget quality and PrivLeak need it.
+        protocol: `"all"` rows, or `"official"`: the first 300 of each set, of both tables.
+        compatibility: `"open_unlearning"` gives plain names to that framework's definitions.
+        missing: see `prepare_table`.
+        settings: recorded with each value.
+        fingerprint: hash of the data, recorded with each value.
+
+    Returns:
+        Name -> `MetricValue`. A metric whose columns are absent is left out: model utility without one of its nine
+        components, forget quality without `reference`.
+
+    Raises:
+        ValueError: for malformed tables, NaN likelihoods, and a reference over other rows, of another truth ratio
+            definition, or with nothing to compare.
+    """
+    check_compatibility(compatibility)
+    table = prepare_table(samples, protocol, missing)
+    reference = None if reference is None else prepare_table(reference, protocol, missing)
+    aggregate = _Aggregate(table, compatibility, missing, {"protocol": protocol, "settings": dict(settings or {}),
+                                                           "fingerprint": fingerprint})  # fmt: skip
+    for split in _SPLITS:
+        aggregate.add_split(split, split_rows(table, split))
+    aggregate.add_model_utility()
+    if reference is not None:
+        check_contribution(
+            reference,
+            truth_ratios=has_truth_ratios(table),
+            min_k=has_min_k(table, missing),
+            compatibility=compatibility,
+            missing=missing,
+        )
+        aggregate.add_forget_quality(reference)
+    aggregate.add_memorization_of_tokens()
+    attacks = aggregate_attacks(table, missing=missing, **aggregate.record)
+    aggregate.values.update(attacks)
+    aggregate.values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **aggregate.record))
+    if not aggregate.values:
+        raise ValueError(
+            f"no metric can be computed from the columns {list(samples.columns)} of splits "
+            f"{sorted(samples['split'].unique())}; answer_mean_nll and rouge_l_recall are the first it looks for."
+        )
+    aggregate.values.update(composite_scores(aggregate.values, table, reference, missing=missing, **aggregate.record))
+    return aggregate.values
+
+
+class _Aggregate:
+    """Values as they accumulate, with what every one of them records."""
+
+    def __init__(
+        self, table: pd.DataFrame, compatibility: Compatibility, missing: Missing, record: dict[str, Any]
+    ) -> None:
+        self.table = table
+        self.missing: Missing = missing
+        self.record = record
+        self.primary: Definition = "open_unlearning" if compatibility else "geometric"
+        self.values: dict[str, MetricValue] = {}
+
+    def name(self, base: str, definition: str) -> str:
+        return base if definition == self.primary else f"{base}_{definition}"
+
+    def add(self, name: str, value: float, n: int, definition: str) -> None:
+        self.values[name] = metric_value(name, value, n, definition, **self.record)
+
+    def add_mean(self, name: str, values: Array | None, definition: str) -> None:
+        if values is not None:
+            self.add(name, float(np.mean(values)), values.size, definition)
+
+    def add_split(self, split: str, rows: pd.DataFrame) -> None:
+        """Prob, ROUGE and truth ratio of one set."""
+        if rows.empty:
+            return
+        variants: tuple[Definition, ...] = ("geometric", "open_unlearning") if split in _OPTION_SPLITS else ()
+        for variant in variants or (self.primary,):
+            definition = f"multiple_choice_{variant}" if split in _OPTION_SPLITS else "mean"
+            probabilities = answer_probability(rows, variant, self.missing)
+            self.add_mean(self.name(f"{split}_prob", variant), probabilities, definition)
+        self.add_mean(f"{split}_rouge", column_values(rows, "rouge_l_recall", self.missing), "rouge_l_recall_stemmed")
+        if split not in _OPTION_SPLITS:
+            paraphrase = _probability(rows, "paraphrase", self.primary, self.missing)
+            self.add_mean(f"{split}_paraphrase_prob", paraphrase, "mean")
+        for definition in DEFINITIONS:
+            ratio = rows_truth_ratio(rows, definition)
+            if ratio is not None:
+                scores = truth_ratio_scores(ratio, definition, forget=split == "forget")
+                self.add_mean(self.name(f"{split}_truth_ratio", definition), scores, definition)
+
+    def add_model_utility(self) -> None:
+        """Harmonic mean of the nine components, for each definition of the truth ratio that has all nine."""
+        for definition in ("geometric", "arithmetic", "open_unlearning"):
+            # The arithmetic variant changes the truth ratio alone.
+            options = "open_unlearning" if definition == "open_unlearning" else "geometric"
+            names = []
+            for split in _UTILITY_SPLITS:
+                probability = f"{split}_prob"
+                names += [
+                    self.name(probability, options) if split in _OPTION_SPLITS else probability,
+                    f"{split}_rouge",
+                    self.name(f"{split}_truth_ratio", definition),
+                ]
+            if all(name in self.values for name in names):
+                components = {name: self.values[name].value for name in names}
+                rows = min(self.values[name].n for name in names)
+                self.add(self.name("model_utility", definition), harmonic_mean(components), rows, definition)
+
+    def add_forget_quality(self, reference: pd.DataFrame) -> None:
+        """KS p-values against the retain model, for each definition that both sides can be brought to."""
+        if not (has_truth_ratios(self.table) and has_truth_ratios(reference)):
+            return
+        rows = split_rows(self.table, "forget")
+        tests = forget_quality(rows, split_rows(reference, "forget"))
+        for definition, test in tests.items():
+            n = len(rows)
+            self.add(self.name("forget_quality", definition), test.pvalue, n, definition)
+            self.add(self.name("forget_quality_statistic", definition), test.statistic, n, definition)
+            if test.pvalue > 0:  # beyond some 540 rows a complete separation underflows
+                name = self.name("forget_quality_log10", definition)
+                self.add(name, float(np.log10(test.pvalue)), n, definition)
+
+    def add_memorization_of_tokens(self) -> None:
+        """Extraction strength and exact memorisation of the forget rows."""
+        rows = split_rows(self.table, "forget")
+        strength = column_values(rows, "extraction_strength", self.missing)
+        if strength is not None:
+            if self.primary == "open_unlearning" and "answer_tokens" in rows:
+                tokens = rows.loc[rows["extraction_strength"].notna(), "answer_tokens"].to_numpy(np.float64) - 1
+                strength = strength_open_unlearning(strength, tokens)
+            definition = "open_unlearning" if self.primary == "open_unlearning" else "zero_without_match"
+            self.add_mean("extraction_strength", strength, definition)
+        self.add_mean("exact_memorization", column_values(rows, "exact_memorization", self.missing), "teacher_forced")
+
+
+def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Missing = "error") -> Array | None:
+    """Probability of the answer of each row, shape `[n]`, or `None` without likelihoods.
+
+    On forget and retain it is P(g) = exp(-mean NLL); on real authors and world facts P(g) / (P(g) + sum_j P(w_j)),
+    which `definition="open_unlearning"` computes with 1e-10 in the denominator.
+
+    Raises:
+        ValueError: if rows are missing, or all options of a row have likelihood zero.
+    """
+    if rows.empty or rows["split"].iloc[0] not in _OPTION_SPLITS:
+        return _probability(rows, "answer", definition, missing)
+    if "choice_prob" in rows and definition == "open_unlearning" and rows["choice_prob"].notna().any():
+        return column_values(rows, "choice_prob", missing)
+    if not {"answer_mean_nll", "perturbed_mean_nll"} <= set(rows.columns):
+        return None
+    complete = rows[rows["answer_mean_nll"].notna() & rows["perturbed_mean_nll"].notna()]
+    if complete.empty:
+        return None
+    if missing == "error":
+        column_values(rows, "answer_mean_nll", missing)
+    if definition == "open_unlearning":
+        right = _probability(complete, "answer", definition, missing)
+        assert right is not None
+        wrong = np.array([np.sum(row) for row in _wrong_probabilities(complete)])
+        return np.asarray(right / (right + wrong + 1e-10))
+    probabilities = []
+    for answer, losses in zip(complete["answer_mean_nll"], complete["perturbed_mean_nll"], strict=True):
+        options = -np.concatenate([[answer], np.asarray(losses, dtype=np.float64)])
+        if not np.isfinite(options).any():
+            raise ValueError(f"all options have likelihood zero in a row of {rows['split'].iloc[0]}: diverged model?")
+        probabilities.append(np.exp(options[0] - np.logaddexp.reduce(options)))
+    return np.asarray(probabilities, dtype=np.float64)
+
+
+def _wrong_probabilities(rows: pd.DataFrame) -> list[Array]:
+    if "perturbed_prob" in rows and rows["perturbed_prob"].notna().all():
+        return [np.asarray(row, dtype=np.float64) for row in rows["perturbed_prob"]]
+    return [np.exp(-np.asarray(row, dtype=np.float64)) for row in rows["perturbed_mean_nll"]]
+
+
+def _probability(rows: pd.DataFrame, what: str, definition: Definition, missing: Missing) -> Array | None:
+    if definition == "open_unlearning":
+        logged = column_values(rows, f"{what}_prob", missing)
+        if logged is not None:
+            return logged
+    losses = column_values(rows, f"{what}_mean_nll", missing)
+    return None if losses is None else np.exp(-losses)
+
+
+def forget_quality(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, KolmogorovSmirnov]:
+    """KS test between truth ratios of a model and of the retain model, by definition of the truth ratio.
+
+    Args:
+        rows: forget rows of the model.
+        reference: forget rows of the retain model, over the same questions.
+
+    Returns:
+        Definition -> test, for every definition that both sides have. `prob_mean` appears only where both sides hold
+        nothing else: its ranks are those of the others except for likelihoods near 1e-10.
+
+    Raises:
+        ValueError: if the rows differ, or the sides have no definition in common; it names both and the mend.
+    """
+    check_same_rows(rows, reference, "forget quality")
+    tests = {}
+    for definition in DEFINITIONS:
+        mine = rows_truth_ratio(rows, definition)
+        theirs = rows_truth_ratio(reference, definition)
+        if mine is not None and theirs is not None:
+            tests[definition] = kolmogorov_smirnov(mine, theirs)
+    if not tests:
+        raise ValueError(
+            "forget quality compares truth ratios of different definitions: "
+            f"{', '.join(available_definitions(rows))} here, {', '.join(available_definitions(reference))} in the "
+            "reference. Take logs that hold paraphrase and perturbed losses, so that both can be recomputed by "
+            "one definition."
+        )
+    if len(tests) > 1:
+        tests.pop("prob_mean", None)
+    return tests

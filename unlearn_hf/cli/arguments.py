@@ -1,0 +1,294 @@
+"""Arguments of the command line beyond training options: plain dataclasses that need neither torch nor transformers.
+
+The first line of each docstring is the heading under which `--help` shows the fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+
+from unlearn_hf.common.extras import require
+
+BENCHMARKS = ("tofu", "muse")
+SUBSETS = ("full", "retain")
+PROTOCOLS = ("all", "official")
+COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
+MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
+DEFAULT_SPLITS = {"tofu": "forget10", "muse": "news"}
+
+
+def check_positive(values: object, *names: str) -> None:
+    """Raise a `ValueError` for the first of the fields `names` that is neither `None` nor above zero."""
+    for name in names:
+        value = getattr(values, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+@dataclass
+class MethodArguments:
+    """Method"""
+
+    method: str | None = field(default=None, metadata={"help": "Unlearning method; `unlearn-hf list` names them."})
+
+
+@dataclass
+class ModelArguments:
+    """Model"""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id, or folder of a model, an adapter or a run."}
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the tokenizer; the model's own by default."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Data: a benchmark, or two files of your own"""
+
+    benchmark: str | None = field(
+        default=None, metadata={"help": "Benchmark that gives data and metrics.", "choices": list(BENCHMARKS)}
+    )
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "tofu: forget01, forget05, forget10 (default); muse: news (default), books. With --from_log, the "
+            "set of a TOFU log that does not tell: forget, retain, real_authors, world_facts."
+        },
+    )
+    source: str = field(
+        default="hub",
+        metadata={
+            "help": "`hub`, `mini` (invented data that come along, offline), or a folder of the official files."
+        },
+    )
+    revision: str | None = field(default=None, metadata={"help": "Commit or tag of the data on the hub."})
+    forget_file: str | None = field(
+        default=None,
+        metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
+    )
+    retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
+    forget_part: str | None = field(
+        default=None,
+        metadata={
+            "help": "Part of the benchmark to forget instead of its forget set; on MUSE `scal_forget_1` to `_4` (sets "
+            "that grow) and `sust_forget_1` to `_4` (requests that come one after the other)."
+        },
+    )
+    max_forget_rows: int | None = field(default=None, metadata={"help": "Use the first rows only, for a quick try."})
+    max_retain_rows: int | None = field(default=None, metadata={"help": "Likewise, for training on the retain set."})
+
+    def __post_init__(self) -> None:
+        """Check the fields, and set the default split of the benchmark.
+
+        Raises:
+            ValueError: for both kinds of data at once, half of a pair of files, or a count that is not positive.
+        """
+        check_positive(self, "max_forget_rows", "max_retain_rows")
+        if self.benchmark is not None:
+            self._refuse_with_benchmark("forget_file", "retain_file")
+            self.split = self.split or DEFAULT_SPLITS.get(self.benchmark)
+        elif self.forget_part is not None:
+            raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark muse.")
+
+    def _refuse_with_benchmark(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} and benchmark {self.benchmark!r} exclude each other; "
+                    "leave out one of them."
+                )
+
+
+@dataclass
+class FinetuningDataArguments(DataArguments):
+    """Data: a benchmark, or files of your own"""
+
+    subset: str = field(
+        default="full",
+        metadata={
+            "help": "full: forget and retain set (the target model). retain: retain set alone (the gold standard).",
+            "choices": list(SUBSETS),
+        },
+    )
+    train_file: str | None = field(default=None, metadata={"help": "JSON lines to learn, instead of the above."})
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: also for a training file beside other data.
+        """
+        super().__post_init__()
+        if self.benchmark is not None:
+            self._refuse_with_benchmark("train_file")
+        if self.train_file is not None and (self.forget_file or self.retain_file):
+            raise ValueError(f"train_file: {self.train_file!r} stands alone; leave out forget_file and retain_file.")
+
+
+@dataclass
+class EvaluationArguments:
+    """Evaluation"""
+
+    reference: str | None = field(
+        default=None,
+        metadata={
+            "help": "Result file of the retain-only model (ours, TOFU's or open-unlearning's), for Forget Quality and "
+            "PrivLeak."
+        },
+    )
+    evaluation_batch_size: int = field(default=16, metadata={"help": "Rows per forward pass and process."})
+    max_new_tokens: int = field(
+        default=200, metadata={"help": "Tokens generated per answer, at most; MUSE has limits of its own."}
+    )
+    protocol: str = field(
+        default="all",
+        metadata={"help": "all: every row. official: TOFU's first 300 rows of a set.", "choices": list(PROTOCOLS)},
+    )
+    compatibility: str | None = field(
+        default=None,
+        metadata={
+            "help": "Whose definitions the plain metric names have: ours by default, for a log its writer's.",
+            "choices": list(COMPATIBILITIES),
+        },
+    )
+    max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
+    gradient_norm_attack: bool = field(
+        default=False,
+        metadata={"help": "TOFU: also attack by gradient norm, a backward pass over each forget and holdout answer."},
+    )
+    reference_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "TOFU: also attack by the loss against this model (hub id or folder), which shares tokenizer and "
+            "template."
+        },
+    )
+    lm_eval_tasks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
+    )
+    lm_eval_task_folder: str | None = field(
+        default=None, metadata={"help": "Folder with lm-evaluation-harness task files of your own."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for a count that is not positive.
+            ImportError: for tasks without lm-evaluation-harness.
+        """
+        check_positive(self, "evaluation_batch_size", "max_new_tokens", "max_evaluation_rows")
+        if self.lm_eval_tasks:
+            require("lm_eval", "lm-eval", "lm_eval_tasks")
+
+
+@dataclass
+class LoraArguments:
+    """Low-rank adapter"""
+
+    use_lora: bool = field(default=False, metadata={"help": "Train an adapter instead of the model."})
+    lora_r: int = field(default=16, metadata={"help": "Rank."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale; the update is multiplied by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter, from 0 to below 1."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Names of the layers that get an adapter."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for a rank or scale that is not positive, a dropout outside [0, 1), no layers, or any of
+                them without `use_lora`.
+        """
+        check_positive(self, "lora_r", "lora_alpha")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout: {self.lora_dropout} is not in [0, 1).")
+        if not self.lora_target_modules:
+            raise ValueError("lora_target_modules: the list is empty; name layers, or `all-linear`.")
+        for item in [] if self.use_lora else fields(self):
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            if getattr(self, item.name) != default:
+                raise ValueError(
+                    f"{item.name}: {getattr(self, item.name)!r} has no effect without an adapter; add --use_lora, or "
+                    "leave it out."
+                )
+
+
+@dataclass
+class RunArguments:
+    """Run folder"""
+
+    final_evaluation: bool = field(default=True, metadata={"help": "Evaluate the model that comes out."})
+    resume: bool = field(
+        default=False, metadata={"help": "Continue in the run folder from its newest complete checkpoint."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for resume together with overwrite.
+        """
+        if self.resume and self.overwrite:
+            raise ValueError("resume: True and overwrite: True exclude each other; leave out one of them.")
+
+
+@dataclass
+class EvaluateArguments:
+    """What to evaluate, and where results go"""
+
+    from_log: str | None = field(
+        default=None,
+        metadata={"help": "Compute metrics from a result file (ours, TOFU's, open-unlearning's) and load no model."},
+    )
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for evaluation.json and samples.parquet; by default inside the model's folder."},
+    )
+    output_file: str | None = field(default=None, metadata={"help": "Also write the metrics to this JSON file."})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace output_file, and results, which are kept in NAME.backup-1, -2, ... beside theirs."},
+    )
+    template: str = field(
+        default="auto", metadata={"help": "Prompt template; `auto`: the one the run used, or the chat template."}
+    )
+    max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
+    model_dtype: str = field(
+        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for a length that is not positive, or an attention that cannot be had.
+        """
+        check_positive(self, "max_length")
+        if self.attn_implementation is not None:
+            from unlearn_hf.models.loading import check_attention
+
+            check_attention(self.attn_implementation)
+
+
+@dataclass
+class DemoArguments:
+    """Where the demonstration goes"""
+
+    output_dir: str = field(
+        default="runs/demo", metadata={"help": "Folder for models, results, plot and summary.json."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
+    )

@@ -1,0 +1,136 @@
+"""What the verbs check before anything is loaded: inputs must be there, and no file of the user may be lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.evaluation.metrics.catalog import METRICS
+
+_INPUTS = (
+    "model_name_or_path",
+    "tokenizer_name_or_path",
+    "forget_file",
+    "retain_file",
+    "train_file",
+    "source",
+    "reference",
+    "reference_model",
+    "lm_eval_task_folder",
+)
+
+
+def check_models(model: ModelArguments, evaluation: EvaluationArguments) -> list[str]:
+    """What is wrong with the models and the reference that are named."""
+    from unlearn_hf.models.loading import check_model_path
+
+    problems = []
+    for name, path in (
+        ("model_name_or_path", model.model_name_or_path),
+        ("tokenizer_name_or_path", model.tokenizer_name_or_path),
+        ("reference_model", evaluation.reference_model),
+    ):
+        if path is not None:
+            try:
+                check_model_path(path)
+            except ValueError as problem:
+                problems.append(str(problem).replace("model_name_or_path", name, 1))
+    if evaluation.reference is not None and not Path(evaluation.reference).exists():
+        problems.append(f"reference: {evaluation.reference!r} is not there; check the path.")
+    return problems
+
+
+def named_inputs(*parts: Any) -> dict[str, str]:
+    """The options among those of `parts` that name files or folders to read, with the names of what is there."""
+    found = {name: getattr(part, name, None) for name in _INPUTS for part in parts if hasattr(part, name)}
+    if found.get("source") in ("hub", "mini"):
+        del found["source"]
+    return {name: path for name, path in found.items() if path is not None and Path(path).exists()}
+
+
+def lies_in(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path, or what it links to, is `folder` or something under it."""
+    return any(kind(path).is_relative_to(kind(folder)) for kind in (lambda each: Path(each).resolve(), _absolute))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def check_overwrite(folder: Path, inputs: Mapping[str, str]) -> list[str]:
+    """Inputs that setting `folder` aside would take away."""
+    return [
+        f"overwrite: {name} {path!r} lies in output_dir {str(folder)!r}, which would be set aside; name another "
+        "output_dir."
+        for name, path in inputs.items()
+        if lies_in(path, folder)
+    ]
+
+
+def check_output_file(file: str, overwrite: bool, inputs: Mapping[str, str]) -> list[str]:
+    """What is wrong with writing metrics to `file`.
+
+    Args:
+        file: where the metrics would go. Metrics that this program wrote there, and an empty file, may be replaced.
+        overwrite: whether other files may be, as long as they are no input.
+        inputs: option -> the file or folder it names; never replaced, nor anything in those folders but metrics.
+    """
+    path = Path(file)
+    if path.is_dir():
+        return [f"output_file: {file!r} is a folder; name a file."]
+    above = next(each for each in path.absolute().parents if each.exists())
+    if not above.is_dir():
+        return [f"output_file: {file!r} cannot be made, because {str(above)!r} is a file; name another one."]
+    if not path.is_file():  # new, or no file to lose but a pipe or a device
+        return []
+    present = {name: Path(each) for name, each in inputs.items() if Path(each).exists()}
+    for name, each in present.items():
+        if path.samefile(each):
+            return [f"output_file: {file!r} is the file that {name} names; name another one."]
+    if _is_metrics(path):
+        return []
+    for name, each in present.items():
+        if lies_in(path, each):
+            return [f"output_file: {file!r} is there already, in the folder that {name} names; name another one."]
+    if not overwrite:
+        return [f"output_file: {file!r} is there already; --overwrite replaces it, or name another one."]
+    return []
+
+
+def _is_metrics(path: Path) -> bool:
+    """Whether a file is empty, or holds metrics and nothing else, to the byte as this program writes them."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if text else None
+    except ValueError:
+        return False
+    if not text:
+        return True
+    return (
+        isinstance(values, dict)
+        and any(name in METRICS for name in values)
+        and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values.values())
+        and any(text == json.dumps(values, indent=indent) + "\n" for indent in (1, 2))  # 0.1 wrote both
+    )
+
+
+def check_own_data(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
+    """Options of evaluation that mean nothing for rows of one's own, and are given nevertheless."""
+    if data.benchmark is not None or not named_files(data):
+        return []
+    default = EvaluationArguments()
+    return [
+        f"{name}: {getattr(evaluation, name)!r} has no effect on rows of your own; leave it out, or name a benchmark."
+        for name in ("reference", "protocol", "compatibility", "gradient_norm_attack", "reference_model")
+        if getattr(evaluation, name) != getattr(default, name)
+    ]
+
+
+def named_files(data: DataArguments) -> list[str]:
+    """The options that name rows of one's own, among those that are given."""
+    names = ("forget_file", "retain_file", "train_file")
+    return [name for name in names if getattr(data, name, None) is not None]

@@ -1,0 +1,103 @@
+"""The command line: `unlearn-hf VERB --name value ...`.
+
+Help must be instant, so nothing here imports torch; the verbs do, when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from unlearn_hf.cli.help import verb_help
+from unlearn_hf.cli.parsing import nearest
+from unlearn_hf.cli.verbs import VERBS, Verb
+from unlearn_hf.version import __version__
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def load_verb(name: str) -> Verb:
+    """Import the module of a verb (a light one; torch comes when it runs)."""
+    return cast(Verb, importlib.import_module(f"unlearn_hf.cli.verbs.{VERBS[name]}"))
+
+
+def overview() -> str:
+    """What `unlearn-hf --help` prints."""
+    lines = [
+        "usage: unlearn-hf VERB [--config FILE ...] [--name value ...]",
+        "",
+        "Make a language model forget chosen data and keep the rest.",
+        "",
+        "verbs:",
+        *(f"  {name:<10}{load_verb(name).SUMMARY}" for name in VERBS),
+        "",
+        "unlearn-hf VERB --help shows what a verb takes, unlearn-hf --version the version.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the words after `unlearn-hf`; those of the process by default.
+
+    Returns:
+        The exit status: 0, 1 when a run diverged, 2 for bad input, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"unlearn-hf {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    try:
+        if name not in VERBS:
+            raise ValueError(f"{name!r} is no verb{nearest(name, list(VERBS)) or '.'} There are {', '.join(VERBS)}.")
+        verb = load_verb(name)
+        if {"-h", "--help", "--help_all", "--help-all"} & set(rest):
+            print(verb_help(name, verb, rest))
+            return 0
+        return verb.run(rest)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as problem:
+        if not _is_bad_input(problem):
+            raise
+        if os.environ.get("RANK", "0") == "0":  # one message, however many processes
+            _print_error(str(problem))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume continues from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _is_bad_input(problem: Exception) -> bool:
+    """Whether we raised it to tell the user something; anything else is a fault, and needs its traceback.
+
+    A missing file is the user's, whoever noticed it.
+    """
+    if isinstance(problem, OSError):
+        return True
+    frames = traceback.extract_tb(problem.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+
+
+def _print_error(message: str) -> None:
+    lines = message.splitlines() or ["unknown"]
+    if len(lines) == 1:
+        print(f"error: {lines[0]}", file=sys.stderr)
+        return
+    print(f"error: {len(lines)} problems", file=sys.stderr)
+    for line in lines:
+        print(f"  {line}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""What must be the same when a run is continued: method, adapter, objectives and rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.run_folder import changed_settings, read_record
+from unlearn_hf.cli.training_run import TrainingRun
+
+_SAME = (
+    "method",
+    "benchmark",
+    "split",
+    "revision",
+    "forget_part",
+    "subset",
+    "max_forget_rows",
+    "max_retain_rows",
+    "template",
+    "max_length",
+    "forget_loss",
+    "retain_loss",
+    "beta",
+    "delta",
+    "trainable_parameters",
+    "use_lora",
+)
+_SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+
+
+def check_same_run(run: TrainingRun) -> list[str]:
+    """Options that differ from those of the run that is to be continued, and cannot.
+
+    Steps, learning rates, saving, logging and evaluation may differ.
+    """
+    record = read_record(run.folder)
+    names = (*_SAME, *(_SAME_ADAPTER if run.lora.use_lora else ()))
+    changes = changed_settings(record, run.configuration(), names)
+    if record.get("verb", run.verb) != run.verb:
+        changes = [f"verb: {record['verb']} -> {run.verb}"]
+    return [
+        f"resume: {change}, but the run in {str(run.folder)!r} can only be continued as it was; give the old value, "
+        "or another --output_dir."
+        for change in changes
+    ]
+
+
+def check_same_rows(run: TrainingRun, trained_on: dict[str, Any]) -> None:
+    """Refuse to continue a run on other rows, whatever the files are called now.
+
+    Args:
+        run: what was asked for.
+        trained_on: for each set its number of rows and fingerprint.
+
+    Raises:
+        ArgumentsError: naming each set whose rows differ from those in the record of the run.
+    """
+    earlier = read_record(run.folder).get("data", {}).get("trained_on", {})
+    problems = [
+        f"resume: the {name} rows are not those of the run in {str(run.folder)!r} ({earlier[name]['rows']} then, "
+        f"{facts['rows']} now); give the same data, or another --output_dir."
+        for name, facts in trained_on.items()
+        if name in earlier and earlier[name]["sha256"] != facts["sha256"]
+    ]
+    if problems:
+        raise ArgumentsError(problems)

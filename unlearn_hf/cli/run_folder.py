@@ -1,0 +1,168 @@
+"""The folder of a run: protected against overwriting, with a record from which the run can be repeated."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Collection, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments
+from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.versions import code_commit, versions
+
+RECORD = "run.json"
+_SECRETS = ("token", "password", "secret")
+
+
+def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
+    """`runs/DATA_MODEL_LAST`."""
+    if data.benchmark is not None:
+        # TOFU's target is the same model for all splits.
+        split = data.split if last != "full" or data.benchmark != "tofu" else None
+        parts = ["mini" if data.source == "mini" else None, data.benchmark, split, data.forget_part]
+    else:
+        file = getattr(data, "train_file", None) or data.forget_file or "own"
+        parts = [Path(file).name.partition(".")[0]]
+    parts += [Path(str(model.model_name_or_path)).name, last, *(["lora"] if adapter else [])]
+    return str(Path("runs") / "_".join(str(part) for part in parts if part is not None))
+
+
+def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds something, unless it is to be continued or set aside.
+
+    Raises:
+        ValueError: for such a folder, for a file in its place, or for nothing to resume from.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"output_dir: {str(path)!r} is a file; name a folder.")
+    occupied = path.is_dir() and any(path.iterdir())
+    if overwrite and occupied and Path.cwd().is_relative_to(path.resolve()):
+        raise ValueError(
+            f"output_dir: {str(path)!r} holds the working directory; name a folder that can be set aside."
+        )
+    if resume and not occupied:
+        raise ValueError(f"resume: {str(path)!r} holds no run; leave out --resume to begin one.")
+    if occupied and not (overwrite or resume):
+        raise ValueError(
+            f"output_dir: {str(path)!r} is not empty; --resume continues that run, --overwrite sets it aside and "
+            "begins afresh, and --output_dir names another folder."
+        )
+
+
+def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
+    """Rename an occupied folder to `NAME.backup-1`, `-2`, ..., and say where it went.
+
+    With `names`, only the entries of these names move there, and everything else stays.
+    """
+    found = list(path.iterdir()) if path.is_dir() else []
+    if names is not None:
+        found = [each for each in found if each.name in names]
+    if not found:
+        return None
+    if path.name in ("", ".."):
+        path = path.resolve()
+    number = 1
+    while (backup := path.with_name(f"{path.name}.backup-{number}")).exists():
+        number += 1
+    if names is None:
+        path.rename(backup)
+        return backup
+    backup.mkdir()
+    for each in found:
+        each.rename(backup / each.name)
+    return backup
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`, or an empty one when there is none.
+
+    Raises:
+        ValueError: when the file is there and broken.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{path}: not a record of a run ({problem}).") from problem
+    return record if isinstance(record, dict) else {}
+
+
+def now() -> str:
+    """The time in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out tokens and the like. `max_new_tokens` is no secret; `hub_token` is."""
+    return {
+        name: "<hidden>" if value and name.split("_")[-1].lower() in _SECRETS else value
+        for name, value in values.items()
+    }
+
+
+class RunRecord:
+    """The file `run.json`: written when a run begins, and again when it ends.
+
+    Args:
+        folder: the run folder.
+        verb: what runs.
+        settings: what was given, by file or command line.
+        configuration: every option with the value in force.
+        data: what the data are, with fingerprints.
+        machine: device and number of processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        verb: str,
+        settings: Mapping[str, Any],
+        configuration: Mapping[str, Any],
+        data: Mapping[str, Any],
+        machine: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.content: dict[str, Any] = {
+            "verb": verb,
+            "status": "running",
+            "started": now(),
+            "finished": None,
+            "settings": hide_secrets(settings),
+            "configuration": hide_secrets(configuration),
+            "seeds": {name: configuration.get(name) for name in ("seed", "data_seed")},
+            "data": dict(data),
+            "machine": {"system": platform.platform(), **machine},
+            "versions": versions(),
+            "commit": code_commit(),
+        }
+
+    def write(self, **changes: Any) -> None:
+        """Write the record, with `changes`."""
+        self.content.update(changes)
+        write_json(self.folder / RECORD, self.content)
+
+    def finish(self, status: str, **changes: Any) -> None:
+        """Write the record of a run that ended."""
+        self.write(status=status, finished=now(), **changes)
+
+
+def changed_settings(
+    record: Mapping[str, Any], configuration: Mapping[str, Any], names: Collection[str] | None = None
+) -> list[str]:
+    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`.
+
+    With `names`, only those are looked at.
+    """
+    earlier = record.get("configuration", {})
+    current = json.loads(json.dumps(hide_secrets(configuration), default=str))
+    free = ("resume", "overwrite")
+    return [
+        f"{name}: {earlier[name]} -> {value}"
+        for name, value in current.items()
+        if name in earlier and earlier[name] != value and name not in free and (names is None or name in names)
+    ]

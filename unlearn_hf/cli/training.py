@@ -1,0 +1,171 @@
+"""What `unlearn` and `finetune` share: checks before anything is loaded, training, judgement, run folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import (
+    LoraArguments,
+)
+from unlearn_hf.cli.checks import check_models, check_overwrite, check_own_data, named_inputs
+from unlearn_hf.cli.data import LoadedData, describe_data
+from unlearn_hf.cli.model_card import write_model_card
+from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.resuming import check_same_run
+from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
+from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.report.tables import print_metrics
+from unlearn_hf.training.checkpoints import newest_complete_checkpoint
+from unlearn_hf.training.finetuning import FinetuningTrainer
+
+DIVERGED = 1
+
+
+def check_before_loading(run: TrainingRun) -> None:
+    """Look at what can be seen without loading anything.
+
+    Raises:
+        ArgumentsError: listing everything that is missing or in the way.
+    """
+    problems: list[str] = []
+
+    def collect(check: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as problem:
+            problems.append(str(problem))
+
+    if run.model.model_name_or_path is None:
+        problems.append("model_name_or_path: missing; give a hub id or a folder.")
+    problems += check_models(run.model, run.evaluation)
+    problems += check_own_data(run.data, run.evaluation)
+    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+        problems.append(
+            f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
+            "--use_lora."
+        )
+    if run.training.process_index == 0:
+        collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+        if run.run.overwrite:
+            problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
+    if run.run.resume and run.folder.is_dir():
+        collect(newest_complete_checkpoint, run.folder)
+        problems += check_same_run(run)
+    if problems:
+        raise ArgumentsError(problems)
+
+
+def lora_config(arguments: LoraArguments) -> Any | None:
+    """The adapter's configuration, or `None` without one."""
+    if not arguments.use_lora:
+        return None
+    from peft import LoraConfig
+
+    modules: list[str] | str = arguments.lora_target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=modules[0] if modules == ["all-linear"] else modules,
+    )
+
+
+def train_and_judge(
+    run: TrainingRun,
+    trainer: FinetuningTrainer,
+    data: LoadedData,
+    trained: dict[str, Any],
+    method: type[FinetuningTrainer] | None = None,
+) -> int:
+    """Train, evaluate, and fill the run folder.
+
+    Args:
+        run: what was asked for.
+        trainer: ready to train.
+        data: as loaded.
+        trained: the datasets that are trained on, by name.
+        method: the trainer class of the method, for the model card.
+
+    Returns:
+        The exit status.
+    """
+    main = trainer.is_world_process_zero()
+    folder = run.folder
+    checkpoint = str(newest_complete_checkpoint(folder)) if run.run.resume else None
+    record = RunRecord(
+        folder,
+        run.verb,
+        run.given(),
+        run.configuration(),
+        describe_data(data, trained) if main else {},
+        {"device": str(trainer.args.device), "processes": trainer.args.world_size},
+    )
+    if main:
+        _open_folder(folder, run, record)
+    trainer.accelerator.wait_for_everyone()
+    try:
+        found = _train(run, trainer, checkpoint)
+    except BaseException as problem:
+        if main:
+            record.finish("failed", problem=f"{type(problem).__name__}: {problem}")
+        raise
+    if main:
+        _bring_results_up(folder, trainer.state.global_step)
+        record.finish("diverged" if found["divergence"] else "finished", **found)
+        write_model_card(folder, record.content, method)
+        print_metrics(found["metrics"])
+        print(f"run folder: {folder}")
+    return DIVERGED if found["divergence"] else 0
+
+
+def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None) -> dict[str, Any]:
+    """Train, save, evaluate; returns what the record says about it."""
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = {"training": round(time.perf_counter() - start, 1)}
+    trainer.save_model()
+    divergence = getattr(trainer, "divergence", None)
+    budget = getattr(trainer, "retain_budget", None)
+    metrics: dict[str, float] = {}
+    if run.run.final_evaluation:
+        start = time.perf_counter()
+        try:
+            metrics = _final_metrics(trainer.evaluate())
+        except ValueError as problem:
+            if divergence is None:
+                raise
+            print(f"not evaluated: {problem}")
+        seconds["evaluation"] = round(time.perf_counter() - start, 1)
+    trainer.save_state()
+    spent = budget.exceeded if budget is not None else None
+    return {"divergence": divergence, "retain_budget_spent": spent, "seconds": seconds, "metrics": metrics}
+
+
+def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
+    if run.run.resume:
+        for change in changed_settings(read_record(folder), record.content["configuration"]):
+            print(f"resuming with a change: {change}")
+    else:
+        backup = set_aside(folder) if run.run.overwrite else None
+        if backup is not None:
+            print(f"the old run folder is now {backup}")
+    record.write()
+
+
+def _bring_results_up(folder: Path, step: int) -> None:
+    """Copy the last evaluation's files to the top of the run folder."""
+    results = folder / "evaluations" / f"step-{step}"
+    for file in ("evaluation.json", "samples.parquet"):
+        if (results / file).is_file():
+            shutil.copy2(results / file, folder / file)
+
+
+def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics by their own names, without the trainer's prefix and what the loop measures of itself."""
+    counters = ("_runtime", "_per_second", "epoch")
+    return {name.removeprefix("eval_"): value for name, value in metrics.items() if not name.endswith(counters)}

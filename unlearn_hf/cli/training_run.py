@@ -1,0 +1,52 @@
+"""What `unlearn` and `finetune` were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import (
+    DataArguments,
+    EvaluationArguments,
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+)
+from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
+from unlearn_hf.training.config import FinetuningConfig
+
+
+@dataclass
+class TrainingRun:
+    """Everything that was asked for, checked."""
+
+    verb: str
+    settings: Settings
+    model: ModelArguments
+    data: DataArguments
+    evaluation: EvaluationArguments
+    lora: LoraArguments
+    run: RunArguments
+    training: FinetuningConfig
+    method: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(str(self.training.output_dir))
+
+    def configuration(self) -> dict[str, Any]:
+        """Every option with the value in force."""
+        found: dict[str, Any] = {"method": self.method} if self.method else {}
+        for part in (self.model, self.data, self.evaluation, self.lora, self.run):
+            found.update(dataclasses.asdict(part))
+        return found | self.training.to_dict()
+
+    def given(self) -> dict[str, Any]:
+        """What was given by file or command line, as it was given."""
+        return {
+            name: " ".join(setting.words) if setting.origin == COMMAND_LINE else setting.value
+            for name, setting in self.settings.items()
+        }

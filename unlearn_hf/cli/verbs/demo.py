@@ -1,0 +1,30 @@
+"""`unlearn-hf demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unlearn_hf.cli.arguments import DemoArguments
+from unlearn_hf.cli.parsing import build, collect_settings, field_names
+from unlearn_hf.cli.run_folder import check_run_folder, set_aside
+
+SUMMARY = "Teach a small model invented authors, make it forget some, and compare: offline, on a CPU, in minutes."
+EXAMPLES = ("unlearn-hf demo", "unlearn-hf demo --output_dir runs/again")
+ARGUMENTS = (DemoArguments,)
+training_config = None
+
+
+def run(argv: Sequence[str]) -> int:
+    """Show the whole story on the bundled data."""
+    settings, problems = collect_settings(argv, field_names(ARGUMENTS))
+    (arguments,) = build(ARGUMENTS, settings, problems)
+    folder = Path(arguments.output_dir)
+    check_run_folder(folder, arguments.overwrite, resume=False)
+    backup = set_aside(folder)
+    if backup is not None:
+        print(f"the old run folder is now {backup}")
+    from unlearn_hf.cli.demo import run_demo
+
+    run_demo(folder)
+    return 0

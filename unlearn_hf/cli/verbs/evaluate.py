@@ -1,0 +1,247 @@
+"""`unlearn-hf evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.cli.checks import check_models, check_output_file, check_own_data, lies_in, named_inputs
+from unlearn_hf.cli.parsing import (
+    COMMAND_LINE,
+    ArgumentsError,
+    Setting,
+    Settings,
+    add_benchmark_defaults,
+    build,
+    collect_settings,
+    word_of,
+)
+from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.common.json_files import write_json
+
+SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
+EXAMPLES = (
+    "unlearn-hf evaluate --model_name_or_path runs/x --reference runs/retain/evaluation.json",
+    "unlearn-hf evaluate --config configs/tofu/eupmu.yaml --model_name_or_path M",
+    "unlearn-hf evaluate --from_log eval_log_aggregated.json --reference retain.json --output_file out.json",
+)
+ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
+training_config = None
+RESULT = "evaluation.json"
+# What an evaluation leaves in its folder; whatever else is there stays where it is.
+RESULTS = (RESULT, "samples.parquet", "lm_eval.json", "partial")
+# Data options of a run that mean nothing once another one is given differently.
+_BELONGS_TO = {
+    "revision": "source",
+    "forget_part": "split",
+    "max_forget_rows": "forget_file",
+    "max_retain_rows": "retain_file",
+}
+# Options that matter to a log. Others may stand in a file that describes a run.
+_LOG_OPTIONS = (
+    "from_log",
+    "reference",
+    "output_file",
+    "overwrite",
+    "protocol",
+    "compatibility",
+    "benchmark",
+    "split",
+)
+
+
+@dataclass
+class EvaluationRun:
+    """Everything that was asked for, checked."""
+
+    settings: Settings
+    evaluate: EvaluateArguments
+    model: ModelArguments
+    data: DataArguments
+    evaluation: EvaluationArguments
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: `output_dir`, or a folder inside the model's."""
+        if self.evaluate.output_dir is not None:
+            return Path(self.evaluate.output_dir)
+        model = Path(str(self.model.model_name_or_path))
+        name = "_".join([self.data.benchmark or "own", *([self.data.split] if self.data.split else [])])
+        return model / "evaluations" / name if model.is_dir() else Path("runs") / f"{name}_{model.name}_evaluation"
+
+
+def parse(argv: Sequence[str]) -> EvaluationRun:
+    """Read files, command line, and the record of the run that made the model.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.cli.registry import all_fields
+
+    known = all_fields()
+    settings, problems = collect_settings(argv, known)
+    model = settings.get("model_name_or_path")
+    if model is not None and "from_log" not in settings:
+        _inherit(settings, Path(" ".join(model.words)))
+    add_benchmark_defaults(settings)
+    # The files of a training run describe its data too; what else they say has no meaning here.
+    return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
+
+
+def _inherit(settings: Settings, folder: Path) -> None:
+    """Take data and template from the record of the run in `folder`, or of the run whose checkpoint it is.
+
+    What is given wins; the rest of the run's data are taken as long as they are of the same benchmark.
+    """
+    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    if home is None:
+        return
+    recorded = read_record(home).get("configuration", {})
+    given = {item.name: word_of(settings, item.name) for item in fields(DataArguments)}
+    changed = {name for name, word in given.items() if word is not None and word != str(recorded.get(name))}
+    own = given["forget_file"] is not None or given["retain_file"] is not None
+    benchmark = None if own else given["benchmark"] or recorded.get("benchmark")
+    names = ["tokenizer_name_or_path", "template"]
+    if benchmark == recorded.get("benchmark"):
+        names += ["max_length", *(name for name in given if _BELONGS_TO.get(name) not in changed)]
+        reference = recorded.get("reference")
+        if benchmark and reference and Path(reference).exists() and not changed & {"split", "source", "revision"}:
+            names.append("reference")
+    for name in names:
+        if name not in settings and recorded.get(name) is not None:
+            settings[name] = Setting(recorded[name], str(home / RECORD))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Evaluate."""
+    arguments = parse(argv)
+    if arguments.evaluate.from_log is not None:
+        metrics = _from_log(arguments)
+    else:
+        _check(arguments)
+        metrics = _from_model(arguments)
+    from unlearn_hf.report.tables import print_metrics
+
+    file = arguments.evaluate.output_file
+    nowhere = arguments.evaluate.from_log is not None and file is None
+    print_metrics(metrics, "--output_file writes them" if nowhere else f"they are in {file or 'the result file'}")
+    return 0
+
+
+def _from_log(arguments: EvaluationRun) -> dict[str, float]:
+    from unlearn_hf.benchmarks.from_logs import evaluate_from_log
+
+    _check_log(arguments)
+    evaluation = arguments.evaluation
+    options: dict[str, Any] = {"compatibility": evaluation.compatibility or "auto", "split": arguments.data.split}
+    if "protocol" in arguments.settings:
+        options["protocol"] = evaluation.protocol
+    if arguments.data.benchmark == "muse":
+        options.update(split=None, corpus=arguments.data.split)
+    assert arguments.evaluate.from_log is not None
+    return evaluate_from_log(
+        arguments.evaluate.from_log, evaluation.reference, arguments.evaluate.output_file, **options
+    )
+
+
+def _check_log(arguments: EvaluationRun) -> None:
+    """Refuse options without effect and the loss of a file, before anything is read.
+
+    Raises:
+        ArgumentsError: listing everything that is in the way.
+    """
+    evaluate = arguments.evaluate
+    problems = [
+        f"{name}: has no effect with --from_log, which loads neither model nor data; leave it out."
+        for name, setting in arguments.settings.items()
+        if setting.origin == COMMAND_LINE and name not in _LOG_OPTIONS
+    ]
+    if evaluate.output_file is not None:
+        inputs = {"from_log": evaluate.from_log, "reference": arguments.evaluation.reference}
+        present = {name: path for name, path in inputs.items() if path is not None}
+        problems += check_output_file(evaluate.output_file, evaluate.overwrite, present)
+    if problems:
+        raise ArgumentsError(problems)
+
+
+def _check(arguments: EvaluationRun) -> None:
+    """Look at what can be seen without loading anything.
+
+    Raises:
+        ArgumentsError: listing everything that is missing or in the way.
+    """
+    problems = []
+    if arguments.model.model_name_or_path is None:
+        problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
+    evaluate, folder = arguments.evaluate, arguments.folder
+    problems += check_models(arguments.model, arguments.evaluation)
+    problems += check_own_data(arguments.data, arguments.evaluation)
+    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.reference)
+    if evaluate.output_file is not None:
+        inputs = named_inputs(arguments.model, arguments.data, arguments.evaluation)
+        problems += check_output_file(evaluate.output_file, evaluate.overwrite, inputs)
+        if any(lies_in(evaluate.output_file, folder / name) for name in RESULTS):
+            problems.append(
+                f"output_file: {evaluate.output_file!r} is where the results themselves go; name another file."
+            )
+    if problems:
+        raise ArgumentsError(problems)
+
+
+def _check_folder(folder: Path, overwrite: bool, reference: str | None) -> list[str]:
+    """What is wrong with writing results to `folder`."""
+    if folder.exists() and not folder.is_dir():
+        return [f"output_dir: {str(folder)!r} is a file; name a folder."]
+    if not (folder / RESULT).exists():
+        return []
+    if (folder / RECORD).exists():
+        return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
+    if not overwrite:
+        return [
+            f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
+            "folder."
+        ]
+    if reference is not None and Path(reference).resolve() in [(folder / name).resolve() for name in (".", *RESULTS)]:
+        return [
+            f"overwrite: reference {reference!r} is the result in output_dir {str(folder)!r}, which would be set "
+            "aside; name another output_dir."
+        ]
+    return []
+
+
+def _from_model(arguments: EvaluationRun) -> dict[str, float]:
+    from accelerate import Accelerator
+
+    from unlearn_hf.cli.data import load_data, make_evaluators
+    from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.models.loading import load_model, load_tokenizer
+
+    join_processes()
+    data = load_data(arguments.data)
+    evaluate = arguments.evaluate
+    evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)
+    if not evaluators:
+        raise ValueError(
+            "forget_file: rows of raw text or conversations cannot be evaluated; give question and answer."
+        )
+    name = arguments.model.model_name_or_path
+    assert name is not None
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name)
+    accelerator = Accelerator()
+    folder = arguments.folder
+    if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
+        print(f"the old results are now in {set_aside(folder, RESULTS)}")
+    accelerator.wait_for_everyone()
+    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation).to(accelerator.device)
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
+        if accelerator.is_main_process:
+            for name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
+                print(f"{name}: {seconds:.1f} s")
+    if accelerator.is_main_process and evaluate.output_file is not None:
+        write_json(Path(evaluate.output_file), metrics)
+    return metrics if accelerator.is_main_process else {}

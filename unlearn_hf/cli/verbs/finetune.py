@@ -1,0 +1,84 @@
+"""`unlearn-hf finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unlearn_hf.cli.arguments import (
+    EvaluationArguments,
+    FinetuningDataArguments,
+    LoraArguments,
+    ModelArguments,
+    RunArguments,
+)
+from unlearn_hf.cli.parsing import add_benchmark_defaults, build, collect_settings
+from unlearn_hf.cli.run_folder import default_folder
+
+if TYPE_CHECKING:
+    from unlearn_hf.cli.training_run import TrainingRun
+
+SUMMARY = "Fine-tune the target model, or the retain-only model that serves as gold standard."
+EXAMPLES = (
+    "unlearn-hf finetune --config configs/tofu/target.yaml",
+    "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
+    "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
+)
+ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
+
+
+def parse(argv: Sequence[str]) -> TrainingRun:
+    """Read files and command line.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.cli.registry import all_fields
+    from unlearn_hf.cli.training_run import TrainingRun
+    from unlearn_hf.training.config import FinetuningConfig
+
+    settings, problems = collect_settings(argv, all_fields())
+    add_benchmark_defaults(settings)
+    model, data, lora, evaluation, run, training = build([*ARGUMENTS, FinetuningConfig], settings, problems)
+    if "output_dir" not in settings:
+        last = "finetuned" if data.train_file is not None else data.subset
+        training.output_dir = default_folder(data, model, last, lora.use_lora)
+    return TrainingRun("finetune", settings, model, data, evaluation, lora, run, training)
+
+
+def training_config(argv: Sequence[str]) -> type:
+    """The configuration class of training."""
+    from unlearn_hf.training.config import FinetuningConfig
+
+    return FinetuningConfig
+
+
+def run(argv: Sequence[str]) -> int:
+    """Fine-tune."""
+    from unlearn_hf.cli.data import as_windows, describe_data, load_data, make_evaluators, training_rows
+    from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.cli.resuming import check_same_rows
+    from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+    from unlearn_hf.models.loading import load_tokenizer
+    from unlearn_hf.training.finetuning import FinetuningTrainer
+
+    join_processes()
+    arguments = parse(argv)
+    check_before_loading(arguments)
+    data = load_data(arguments.data)
+    assert isinstance(arguments.data, FinetuningDataArguments)
+    rows = training_rows(data, arguments.data)
+    if arguments.run.resume:
+        check_same_rows(arguments, describe_data(data, {"train": rows})["trained_on"])
+    training = arguments.training
+    assert arguments.model.model_name_or_path is not None
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    trainer = FinetuningTrainer(
+        model=arguments.model.model_name_or_path,
+        args=training,
+        train_dataset=as_windows(data, rows, tokenizer, training.max_length),
+        evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
+        processing_class=tokenizer,
+        peft_config=lora_config(arguments.lora),
+    )
+    return train_and_judge(arguments, trainer, data, {"train": rows})

@@ -1,0 +1,137 @@
+"""`unlearn-hf unlearn`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unlearn_hf.cli.arguments import (
+    DataArguments,
+    EvaluationArguments,
+    LoraArguments,
+    MethodArguments,
+    ModelArguments,
+    RunArguments,
+)
+from unlearn_hf.cli.parsing import (
+    ArgumentsError,
+    Settings,
+    add_benchmark_defaults,
+    build,
+    collect_settings,
+    nearest,
+    word_of,
+)
+from unlearn_hf.cli.run_folder import default_folder
+
+if TYPE_CHECKING:
+    from unlearn_hf.cli.training_run import TrainingRun
+
+SUMMARY = "Make a model forget one set of rows and keep another."
+EXAMPLES = (
+    "unlearn-hf unlearn --config configs/tofu/eupmu.yaml --learning_rate 2e-5",
+    "unlearn-hf unlearn --method npo --model_name_or_path M --forget_file f.jsonl --retain_file r.jsonl",
+    "accelerate launch --config_file configs/accelerate/ddp.yaml -m unlearn_hf unlearn --config ...",
+)
+ARGUMENTS = (
+    MethodArguments,
+    ModelArguments,
+    DataArguments,
+    LoraArguments,
+    EvaluationArguments,
+    RunArguments,
+)
+
+
+def parse(argv: Sequence[str]) -> TrainingRun:
+    """Read files and command line.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.cli.registry import all_fields, method_fields
+    from unlearn_hf.cli.training_run import TrainingRun
+    from unlearn_hf.methods import METHODS
+
+    settings, problems = collect_settings(argv, all_fields())
+    add_benchmark_defaults(settings)
+    method = chosen_method(settings, problems)
+    config_class = METHODS[method].config_class if method is not None else METHODS["graddiff"].config_class
+    elsewhere = {} if method is None else method_fields(besides=method)
+    if method is None:
+        # The fields of every method are known as long as none is chosen: one mistake, one message.
+        ignored = set(method_fields())
+        settings = {name: setting for name, setting in settings.items() if name not in ignored}
+    _, model, data, lora, evaluation, run, training = build([*ARGUMENTS, config_class], settings, problems, elsewhere)
+    if "output_dir" not in settings:
+        training.output_dir = default_folder(data, model, str(method), lora.use_lora)
+    return TrainingRun("unlearn", settings, model, data, evaluation, lora, run, training, method)
+
+
+def chosen_method(settings: Settings, problems: list[str]) -> str | None:
+    """The method that is asked for; adds to `problems` when there is none of that name."""
+    from unlearn_hf.methods import METHODS
+
+    method = word_of(settings, "method")
+    if method in METHODS:
+        return method
+    names = ", ".join(METHODS)
+    if method is None:
+        problems.append(f"method: missing; choose one of {names}.")
+    else:
+        origin = settings["method"].origin
+        problems.append(
+            f"{origin}: method: {method!r} is not known{nearest(method, METHODS) or '.'} There are {names}."
+        )
+    return None
+
+
+def training_config(argv: Sequence[str]) -> type:
+    """The configuration class of the method that the words choose, or the one all methods share."""
+    from unlearn_hf.cli.registry import all_fields
+    from unlearn_hf.methods import METHODS
+    from unlearn_hf.training.config import UnlearningConfig
+
+    settings, problems = collect_settings(argv, all_fields())
+    method = chosen_method(settings, problems) if "method" in settings else None
+    if problems:
+        raise ArgumentsError(problems)
+    return METHODS[method].config_class if method is not None else UnlearningConfig
+
+
+def run(argv: Sequence[str]) -> int:
+    """Unlearn."""
+    from unlearn_hf.cli.data import as_windows, describe_data, load_data, make_evaluators
+    from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.cli.resuming import check_same_rows
+    from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+    from unlearn_hf.methods import METHODS
+    from unlearn_hf.models.loading import load_tokenizer
+    from unlearn_hf.training.config import UnlearningConfig
+
+    join_processes()
+    arguments = parse(argv)
+    check_before_loading(arguments)
+    data = load_data(arguments.data)
+    trained = {name: data.part(name) for name in ("forget", "retain")}
+    if arguments.run.resume:
+        check_same_rows(arguments, describe_data(data, trained)["trained_on"])
+    training = arguments.training
+    assert arguments.method is not None
+    assert arguments.model.model_name_or_path is not None
+    assert isinstance(training, UnlearningConfig)
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    rows = {name: as_windows(data, each, tokenizer, training.max_length) for name, each in trained.items()}
+    evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
+    trainer = METHODS[arguments.method](
+        model=arguments.model.model_name_or_path,
+        args=training,
+        forget_dataset=rows["forget"],
+        retain_dataset=rows["retain"],
+        # Rows that no evaluator can judge still have a loss.
+        eval_dataset=None if evaluators else rows,
+        evaluators=evaluators,
+        processing_class=tokenizer,
+        peft_config=lora_config(arguments.lora),
+    )
+    return train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])

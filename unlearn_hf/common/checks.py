@@ -1,0 +1,38 @@
+"""Checks of single values, with errors that name the field, the value and the mend."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
+
+
+MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:
+    """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Raise a `ValueError` unless `value` is positive (or `None`)."""
+    if value is not None and not value > 0:
+        raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+def check_device(name: str, value: str | None) -> None:
+    """Raise a `ValueError` unless torch knows a device of that name."""
+    import torch  # only here: the command line checks other values without it
+
+    try:
+        torch.device(value or "cpu")
+    except RuntimeError:
+        raise ValueError(f"{name}: {value!r} is no device; give one like 'cpu' or 'cuda:1'.") from None
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raise a `ValueError` unless `value` is a whole number above zero, or `None`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+        raise ValueError(f"{name}: {value!r} is no whole number above zero; give 1 or more.")

@@ -1,0 +1,1 @@
+"""Attacks: what an adversary can tell or get back from an unlearned model."""

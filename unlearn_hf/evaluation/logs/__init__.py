@@ -1,0 +1,1 @@
+"""Readers of result files: ours, TOFU's and open-unlearning's."""

@@ -1,0 +1,280 @@
+"""Read an evaluation log of any kind into a per-sample table.
+
+| kind | what |
+| --- | --- |
+| tofu | locuslab/tofu, NPO, SimNPO: `eval_log_aggregated.json`, or the log of one set |
+| open_unlearning | `TOFU_EVAL.json`, `MUSE_EVAL.json` |
+| open_unlearning_summary | `TOFU_SUMMARY.json`, `MUSE_SUMMARY.json`: aggregates only |
+| unlearn_hf | `evaluation.json` with `samples.parquet` beside it, or the table alone |
+| flat | the JSON of `evaluate_from_log`: aggregates only |
+
+All may be gzipped. A folder stands for the log in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from unlearn_hf.common.json_files import number, read_json
+from unlearn_hf.evaluation.logs import official_tofu, open_unlearning
+from unlearn_hf.evaluation.metric_value import flatten
+from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.results import (
+    RESULT_FILE,
+    is_result,
+    read_result,
+    read_result_samples,
+    read_samples,
+)
+from unlearn_hf.evaluation.retain_results import has_truth_ratios
+from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Missing, Protocol
+
+Benchmark = Literal["tofu", "muse"]
+PathLike = str | os.PathLike[str]
+_TOFU_SPLITS = ("retain", "real_authors", "world_facts")
+_FOLDER_FILES = (RESULT_FILE, "eval_log_aggregated.json", "TOFU_EVAL.json", "MUSE_EVAL.json")
+
+
+@dataclass
+class EvaluationLog:
+    """One log as read.
+
+    Attributes:
+        path: where from.
+        kind: see the module.
+        benchmark: `"tofu"` or `"muse"`.
+        benchmark_known: whether the content says so, rather than having nothing that is of one benchmark alone.
+        samples: per-sample table, `None` where the log has aggregates only.
+        logged: flat name -> aggregate as logged.
+        protocol: rows it covers, as far as known.
+        compatibility: framework whose definitions the plain names of this log have.
+        missing: what `null` in it means, see `prepare_table`.
+        record: what else a result file of ours says (settings, fingerprint ...).
+    """
+
+    path: Path
+    kind: str
+    benchmark: Benchmark
+    samples: pd.DataFrame | None
+    logged: dict[str, float] = field(default_factory=dict)
+    protocol: Protocol = "all"
+    compatibility: Compatibility = None
+    missing: Missing = "skip"
+    record: dict[str, Any] = field(default_factory=dict)
+    benchmark_known: bool = True
+
+    @property
+    def data(self) -> tuple[str | None, ...]:
+        """Benchmark and, for MUSE, corpus, each `None` where unknown."""
+        return (self.benchmark if self.benchmark_known else None, self.record.get("settings", {}).get("corpus"))
+
+    def table(self, purpose: str) -> pd.DataFrame:
+        """The per-sample table.
+
+        Raises:
+            ValueError: if the log has aggregates only.
+        """
+        if self.samples is None:
+            beside = " (its samples.parquet is not beside it)" if self.kind == "unlearn_hf" else ""
+            raise ValueError(
+                f"{self.path} holds aggregates only{beside}, but {purpose} needs values per sample. Take the log that "
+                "has them: *_EVAL.json rather than *_SUMMARY.json, evaluation.json with samples.parquet."
+            )
+        return self.samples
+
+
+def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
+    """Read a log of any kind that the module lists.
+
+    Args:
+        path: the file, or a folder with one.
+        split: set of a log that holds a single one, where its file name does not tell (`"forget"`, `"retain"`,
+            `"real_authors"`, `"world_facts"`); other names, such as `"forget10"`, leave it to the file name.
+
+    Raises:
+        ValueError: if there is no such file, its kind is unknown (it names what was found), or its content is
+            contradictory.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".parquet":
+        samples = read_samples(path)
+        found = table_benchmark(samples)
+        return EvaluationLog(
+            path, "unlearn_hf", found or "tofu", samples, missing="error", benchmark_known=found is not None
+        )
+    content = read_json(path)
+    try:
+        return _read_content(path, content, split)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
+    if is_result(content):
+        return _read_own(path)
+    if official_tofu.is_tofu_log(content):
+        return _tofu(path, official_tofu.read_tofu_log(content))
+    if official_tofu.is_tofu_set(content):
+        chosen = split if split in official_tofu.FILES.values() else official_tofu.guess_split(path.name)
+        if chosen is None:
+            raise ValueError(
+                f"{path} is the TOFU log of one set, but its name does not tell which. Name it as the official "
+                f"evaluation does ({', '.join(official_tofu.FILES)}), or pass split= as one of "
+                f"{', '.join(official_tofu.FILES.values())}."
+            )
+        return _tofu(path, official_tofu.read_tofu_set(content, chosen, path.name))
+    if _is_flat(content):
+        values = {key: number(value, key) for key, value in content.items()}
+        benchmark = _names_benchmark(values)
+        return EvaluationLog(path, "flat", benchmark or "tofu", None, values, benchmark_known=benchmark is not None)
+    if open_unlearning.is_evaluation(content) or open_unlearning.is_summary(content):
+        return _read_open_unlearning(path, content)
+    what = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(
+        f"{path} is no evaluation log that is known: found {what}. Known are TOFU logs (eval_log_aggregated.json, "
+        f"{', '.join(official_tofu.FILES)}), open-unlearning's TOFU_EVAL.json and MUSE_EVAL.json, and our "
+        "evaluation.json."
+    )
+
+
+def table_benchmark(samples: pd.DataFrame) -> Benchmark | None:
+    """The benchmark that a per-sample table is of; `None` if it has no rows that only one of them has."""
+    splits = set(samples["split"])
+    if splits & set(TEXT_SPLITS):
+        return "muse"
+    return "tofu" if splits & set(_TOFU_SPLITS) or has_truth_ratios(samples) else None
+
+
+def _names_benchmark(names: Iterable[str]) -> Benchmark | None:
+    """The benchmark that has metrics of these flat names; `None` if they are of no one alone."""
+    names = set(names)
+    if names & {*TEXT_SPLITS, *TEXT_SPLITS.values()}:
+        return "muse"
+    return "tofu" if any(name.startswith(("forget_", "model_utility", *_TOFU_SPLITS)) for name in names) else None
+
+
+def _is_flat(content: Any) -> bool:
+    """Whether this is flat JSON of ours: metric name -> number, with names that open-unlearning does not use."""
+    return isinstance(content, Mapping) and any(
+        key in METRICS and open_unlearning.flat_name(key) is None and isinstance(value, (int, float))
+        for key, value in content.items()
+    )
+
+
+def _read_folder(folder: Path) -> EvaluationLog:
+    for name in _FOLDER_FILES:
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return read_log(candidate)
+    sets = [candidate for name in official_tofu.FILES for candidate in (folder / name, folder / f"{name}.gz")]
+    if found := [candidate for candidate in sets if candidate.is_file()]:
+        return _tofu(folder, pd.concat([read_log(file).table("this") for file in found], ignore_index=True))
+    wanted = ", ".join((*_FOLDER_FILES, *official_tofu.FILES))
+    raise ValueError(f"{folder} holds no evaluation log; looked for {wanted}.")
+
+
+def _tofu(path: Path, samples: pd.DataFrame) -> EvaluationLog:
+    official = bool((samples["index"] < OFFICIAL_ROWS).all())
+    return EvaluationLog(path, "tofu", "tofu", samples, protocol="official" if official else "all")
+
+
+def _read_own(path: Path) -> EvaluationLog:
+    record, values = read_result(path)
+    return EvaluationLog(
+        path,
+        "unlearn_hf",
+        record["benchmark"],
+        read_result_samples(path),
+        flatten(values),
+        record["protocol"],
+        record["compatibility"],
+        missing="error",
+        record={"settings": record.get("settings") or {}, "fingerprint": record.get("fingerprint")},
+    )
+
+
+def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationLog:
+    samples = open_unlearning.read_evaluation(content)
+    kind = "open_unlearning" if samples is not None else "open_unlearning_summary"
+    logged = open_unlearning.logged_aggregates(content)
+    names = filter(None, map(open_unlearning.flat_name, content))
+    benchmark = _names_benchmark(names) or (None if samples is None else table_benchmark(samples))
+    return EvaluationLog(
+        path,
+        kind,
+        benchmark or "tofu",
+        samples,
+        logged,
+        compatibility="open_unlearning",
+        benchmark_known=benchmark is not None,
+    )
+
+
+def read_reference(
+    reference: PathLike | pd.DataFrame | None, benchmark: Benchmark | None = None, corpus: str | None = None
+) -> pd.DataFrame | None:
+    """The per-sample table of a retain model's log; a table, or `None`, as it is.
+
+    Args:
+        reference: the log, or its table.
+        benchmark: of the evaluation that is to be compared; `None` takes any.
+        corpus: of that evaluation, for MUSE.
+
+    Raises:
+        ValueError: if it is no log, one without values per sample, or known to be of other data.
+    """
+    if reference is None:
+        return None
+    if isinstance(reference, pd.DataFrame):
+        if {"split", "index"} <= set(reference.columns):
+            check_same_data((benchmark, corpus), (table_benchmark(reference), None), "the table")
+        return reference
+    log = read_reference_log(reference)
+    check_same_data((benchmark, corpus), log.data, log.path)
+    return log.table("a reference")
+
+
+def check_same_data(
+    mine: tuple[str | None, ...],
+    theirs: tuple[str | None, ...],
+    reference: PathLike,
+    evaluation: str = "the evaluation",
+) -> None:
+    """Raise unless benchmark and corpus of an evaluation and of its reference are equal, where both are known.
+
+    Raises:
+        ValueError: naming both sides.
+    """
+    if any(one and other and one != other for one, other in zip(mine, theirs, strict=True)):
+        sides = [" ".join(filter(None, side)) for side in (theirs, mine)]
+        raise ValueError(
+            f"reference: {reference} is of {sides[0]}, but {evaluation} is of {sides[1]}. Take the retain model's "
+            "evaluation on the same data."
+        )
+
+
+def read_reference_log(path: PathLike) -> EvaluationLog:
+    """A retain model's log; one of a single set under a name that says nothing is taken for that of the forget set.
+
+    Raises:
+        ValueError: see `read_log`.
+    """
+    return read_log(path, None if official_tofu.guess_split(Path(path).name) else "forget")
+
+
+TEXT_SPLITS: dict[str, str] = {
+    "verbmem_forget": "forget_verbmem_rouge",
+    "knowmem_forget": "forget_knowmem_rouge",
+    "knowmem_retain": "retain_knowmem_rouge",
+}
+"""Split (also the name of its metric x 100) -> name of the same value as a fraction."""

@@ -1,0 +1,1 @@
+"""Metrics: from values per sample to aggregates."""

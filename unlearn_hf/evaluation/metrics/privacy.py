@@ -1,0 +1,134 @@
+"""Membership inference attacks and PrivLeak, from scores per sample.
+
+Each attack gives every text of the forget set (members before unlearning) and of a holdout set (never trained on) a
+score that is *higher for texts that look less like members*. The AUC is P(holdout score > forget score): 1 means that
+the forget set is fully recognised, 0.5 that it is not told apart, below 0.5 that it looks stranger than unseen text.
+There is no best value but the AUC of a model that never saw the forget set: holdout texts may be easier by nature (on
+TOFU retrained models have 0.35 to 0.39).
+
+| column | score | source |
+| --- | --- | --- |
+| loss | mean NLL of the answer, end of text included | Yeom et al. 2018 |
+| zlib | mean NLL over the length of the zlib-compressed text | Carlini et al. 2021 |
+| min_k | minus the mean of the lowest 40 % log-probabilities | Shi et al. 2024 |
+| min_k_plus_plus | the same of log-probabilities standardised over the vocabulary | Zhang et al. 2024 |
+| gradient_norm | mean norm of the loss gradient over parameter tensors | Wang et al. 2024 |
+| reference | mean NLL minus that of a reference model | Carlini et al. 2022 |
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pandas as pd
+
+from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.statistics import (
+    attack_auc,
+    bootstrap_auc_interval,
+    privleak_muse,
+    privleak_open_unlearning,
+)
+from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
+
+ATTACKS: tuple[str, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference")
+"""Attacks, named as their score columns."""
+
+_RESAMPLES = 1000
+
+
+def table_auc(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[float, int] | None:
+    """AUC of one attack and the number of texts it is over, `None` where forget or holdout scores are absent."""
+    forget = column_values(split_rows(table, "forget"), attack, missing)
+    holdout = column_values(split_rows(table, "holdout"), attack, missing)
+    if forget is None or holdout is None:
+        return None
+    return attack_auc(forget, holdout), forget.size + holdout.size
+
+
+def paired_auc(
+    table: pd.DataFrame, reference: pd.DataFrame, attack: str, missing: Missing = "error"
+) -> tuple[float, float] | None:
+    """AUCs of one attack on a model and on its reference, `None` where a side lacks the scores.
+
+    Raises:
+        ValueError: if the two are not over the same forget and holdout rows, see `check_same_rows`.
+    """
+    mine, theirs = table_auc(table, attack, missing), table_auc(reference, attack, missing)
+    if mine is None or theirs is None:
+        return None
+    for split in ("forget", "holdout"):
+        check_same_rows(split_rows(table, split), split_rows(reference, split), f"the attack {attack}", split)
+    return mine[0], theirs[0]
+
+
+def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **record: Any) -> dict[str, MetricValue]:
+    """`mia_<attack>_auc` with a 95 % bootstrap interval, for each attack whose scores the table has.
+
+    Args:
+        table: per-sample table with splits `forget` and `holdout`.
+        missing: see `prepare_table`.
+        **record: further fields of `MetricValue`.
+    """
+    values = {}
+    for attack in ATTACKS:
+        forget = column_values(split_rows(table, "forget"), attack, missing)
+        holdout = column_values(split_rows(table, "holdout"), attack, missing)
+        if forget is None or holdout is None:
+            continue
+        interval = bootstrap_auc_interval(forget, holdout, resamples=_RESAMPLES)
+        name = f"mia_{attack}_auc"
+        values[name] = metric_value(
+            name,
+            attack_auc(forget, holdout),
+            forget.size + holdout.size,
+            "holdout_above_forget",
+            interval=interval,
+            **record,
+        )
+    return values
+
+
+def aggregate_privleak(
+    table: pd.DataFrame,
+    reference: pd.DataFrame | None,
+    compatibility: str | None = None,
+    *,
+    missing: Missing = "error",
+    **record: Any,
+) -> dict[str, MetricValue]:
+    """PrivLeak from Min-K scores, relative to a retrained model.
+
+    Returns:
+        `privleak` against the reference (MUSE's ratio; open-unlearning's, which differs by 1e-10, with that
+        `compatibility`) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
+        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
+        reference with an AUC of 1 leaves it undefined: a warning says so.
+
+    Raises:
+        ValueError: if the reference is over other forget or holdout rows.
+    """
+    area = table_auc(table, "min_k", missing)
+    if area is None:
+        return {}
+    auc, n = area
+    half = privleak_open_unlearning(auc)
+    values = [metric_value("privleak_versus_half", half, n, "open_unlearning_reference_0.5", **record)]
+    pair = None if reference is None else paired_auc(table, reference, "min_k", missing)
+    if pair is not None:
+        if compatibility == "open_unlearning":
+            relative = privleak_open_unlearning(*pair)
+            values.append(metric_value("privleak", relative, n, "open_unlearning_reference_log", **record))
+        elif pair[1] == 1:
+            warnings.warn(
+                "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
+                "divides by one minus that. Is the reference a model that never saw the forget set?",
+                stacklevel=2,
+            )
+        else:
+            relative = privleak_muse(1 - auc, 1 - pair[1])
+            values.append(metric_value("privleak", relative, n, "muse_reference_log", **record))
+    elif compatibility == "open_unlearning":
+        values.append(metric_value("privleak", half, n, "open_unlearning_reference_0.5", **record))
+    return {value.name: value for value in values}

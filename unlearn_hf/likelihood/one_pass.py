@@ -1,0 +1,172 @@
+"""One pass of a model over many items: sorted by length, shared out over ranks, with progress, resumable."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from tqdm.auto import tqdm
+
+from unlearn_hf.models.sharding import reshard, shards
+
+
+class Item(Protocol):
+    """Something to run through the model."""
+
+    @property
+    def key(self) -> str:
+        """Unique and stable, so that results on disk are found again."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens it takes."""
+        ...
+
+
+class PartialResults:
+    """Results of an evaluation that may be interrupted: one JSON line per item, one file per rank.
+
+    Args:
+        folder: where the files are kept until the evaluation is complete; `None` keeps nothing.
+        fingerprint: of model, data and settings; results under another fingerprint are never read.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+        self.folder = None if folder is None else folder / "partial" / fingerprint[:32]
+
+    def read(self) -> dict[str, Any]:
+        """All complete lines of all ranks."""
+        found: dict[str, Any] = {}
+        if self.folder is None or not self.folder.is_dir():
+            return found
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):  # the last line of an interrupted run may be cut
+                    key, value = json.loads(line)
+                    found[key] = value
+        return found
+
+    def append(self, name: str, rank: int, results: Sequence[tuple[str, Any]]) -> None:
+        """Keep the results of one batch."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}-{rank}.jsonl"
+        with path.open("ab") as file:
+            file.truncate(_end_of_last_line(path))
+            file.write("".join(json.dumps(result) + "\n" for result in results).encode())
+
+    def remove(self) -> None:
+        """Delete the files once the evaluation is written as a whole."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in self.folder.glob("*.jsonl"):
+            path.unlink()
+        self.folder.rmdir()
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Size of `path` without a last line that an interruption cut."""
+    content = path.read_bytes()
+    return content.rfind(b"\n") + 1
+
+
+def results_of_all_ranks(partial: PartialResults, accelerator: Accelerator | None) -> dict[str, Any]:
+    """What is on disk, the same for every rank; one may have read the folder when another had added to it already."""
+    done = partial.read()
+    if accelerator is not None and accelerator.num_processes > 1 and partial.folder is not None:
+        done = dict(gather_object(list(done.items())))
+    return done
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        reshard(model)
+
+
+def run_pass(
+    name: str,
+    items: Sequence[Item],
+    compute: Callable[[list[Any]], list[Any]],
+    *,
+    batch_size: int,
+    token_budget: int,
+    accelerator: Accelerator | None,
+    partial: PartialResults,
+    description: str,
+) -> dict[str, Any]:
+    """Run `compute` over all items once.
+
+    Args:
+        name: of the pass, for files.
+        items: what to run; keys must be unique.
+        compute: maps a batch of items to one JSON-ready result each.
+        batch_size: most items in a batch.
+        token_budget: most padded tokens in a batch (a longer item goes alone).
+        accelerator: ranks take turns; `None` for a single process.
+        partial: results already there are not computed again.
+        description: label of the progress bar.
+
+    Returns:
+        Results by key; every rank gets all.
+    """
+    rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
+    done = results_of_all_ranks(partial, accelerator)
+    results = [(item.key, done[item.key]) for item in items if item.key in done]
+    missing = sorted((item for item in items if item.key not in done), key=lambda item: (-item.length, item.key))
+    batches = _batches(missing, batch_size, token_budget)
+    mine = batches[rank::ranks]
+    # A sharded model needs every rank in every forward pass: one without a batch repeats another's, for nothing.
+    repeated = batches[:1] * (math.ceil(len(batches) / ranks) - len(mine)) if shards(accelerator) else []
+    # accelerate adds it to the forward of a prepared model alone, not to what an adapter's `generate` calls. Sharding
+    # has a precision of its own.
+    autocast = accelerator.autocast if accelerator is not None and not shards(accelerator) else nullcontext
+    computed: list[tuple[str, Any]] = []
+    with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
+        for batch in mine:
+            with autocast():
+                fresh = list(zip((item.key for item in batch), compute(batch), strict=True))
+            partial.append(name, rank, fresh)
+            computed += fresh
+            progress.update(len(batch))
+        for batch in repeated:
+            with autocast():
+                compute(batch)
+    if ranks > 1:
+        computed = gather_object(computed)
+    return dict(results + computed)
+
+
+def _batches(items: Sequence[Item], batch_size: int, token_budget: int) -> list[list[Any]]:
+    """Cut length-sorted items (longest first) into batches within both limits."""
+    batches: list[list[Any]] = []
+    for item in items:
+        if (
+            batches
+            and len(batches[-1]) < batch_size
+            and (len(batches[-1]) + 1) * batches[-1][0].length <= token_budget
+        ):
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches

@@ -1,0 +1,193 @@
+"""Models and tokenizers by name or as objects, in the precision that training needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import is_flash_attn_2_available
+
+from unlearn_hf.common.checks import ATTENTIONS, check_choice
+from unlearn_hf.models.selective_checkpointing import enable_selective_checkpointing
+
+
+def check_model_path(name: str) -> None:
+    """Raise a `ValueError` when `name` is neither a folder nor anything the hub could be asked for.
+
+    Raises:
+        ValueError: naming `model_name_or_path`, when `name` looks like a path and is not there, when the folder
+            holds no model, or when the hub is switched off and the model is not in its cache.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
+            raise ValueError(
+                f"model_name_or_path: the folder {name!r} holds neither config.json nor adapter_config.json; "
+                "name the folder that a model was saved to."
+            )
+        return
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.parent.is_dir()
+    if looks_like_path and not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"model_name_or_path: {name!r} is not there; check the path.")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            raise ValueError(
+                f"model_name_or_path: {name!r} is neither a folder nor in the local cache, and the hub is off "
+                "(HF_HUB_OFFLINE); give a folder, or unset HF_HUB_OFFLINE once to download it."
+            )
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `name` (a hub id or a folder)."""
+    check_model_path(name)
+    return AutoTokenizer.from_pretrained(name)
+
+
+def load_model(
+    name: str, dtype: str = "float32", trainable_adapter: bool = True, attention: str | None = None
+) -> nn.Module:
+    """Load a causal language model, or a base model with the adapter in the folder `name`.
+
+    Args:
+        name: a hub id, a folder with a model, or a folder with an adapter.
+        dtype: precision of the weights (`auto`: as they were saved).
+        trainable_adapter: whether an adapter is loaded to be trained further.
+        attention: implementation of attention (`attn_implementation` of transformers); by default its choice.
+    """
+    check_model_path(name)
+    precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    adapter_config = Path(name) / "adapter_config.json"
+    if not adapter_config.exists():
+        return AutoModelForCausalLM.from_pretrained(name, dtype=precision, attn_implementation=attention)
+    from peft import AutoPeftModelForCausalLM
+
+    return AutoPeftModelForCausalLM.from_pretrained(
+        name, dtype=precision, is_trainable=trainable_adapter, attn_implementation=attention
+    )
+
+
+def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+    """Return `tokenizer`, or the one that belongs to `model`.
+
+    Raises:
+        ValueError: when no tokenizer is given and the model does not say where it came from.
+    """
+    if tokenizer is not None:
+        return tokenizer
+    name = model if isinstance(model, str) else getattr(getattr(model, "config", None), "_name_or_path", "")
+    if not name:
+        raise ValueError("processing_class: the model does not say where it was loaded from; pass its tokenizer.")
+    return load_tokenizer(name)
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up batches: the pad token's, else the end-of-sequence token's, else 0 (it is masked out)."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Module:
+    """Add an adapter, choose what is trained, and raise what is trained to master precision.
+
+    Args:
+        model: a `PreTrainedModel` or `PeftModel`.
+        args: a `FinetuningConfig`.
+        peft_config: an adapter to add, or `None`.
+
+    Raises:
+        ValueError: when an adapter is to be added to a model that has one, a pattern matches no parameter, or nothing
+            is left to train.
+        TypeError: when `model` is no transformers or PEFT model.
+    """
+    is_peft = hasattr(model, "peft_config") and not isinstance(model, PreTrainedModel)
+    if not isinstance(model, PreTrainedModel) and not is_peft:
+        raise TypeError(
+            f"model: {type(model).__name__} is neither a hub id, a path, a PreTrainedModel nor a PeftModel."
+        )
+    if peft_config is not None:
+        if is_peft:
+            raise ValueError("peft_config: the model already carries an adapter; pass one or the other.")
+        from peft import get_peft_model
+
+        model = get_peft_model(model, peft_config)
+    if args.trainable_parameters:
+        select_trainable(model, args.trainable_parameters)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "model: none of its parameters is to be trained; an adapter loaded with PeftModel.from_pretrained needs "
+            "is_trainable=True."
+        )
+    dtype = getattr(torch, args.trainable_dtype)
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != dtype and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    if dtype != torch.float32:
+        share = rounded_away(model, args.learning_rate)
+        warnings.warn(
+            f"trainable_dtype: with {args.trainable_dtype} weights and learning_rate {args.learning_rate:g}, about "
+            f"{share:.0%} of the updates round to zero. Use float32 weights, and bf16 for compute only.",
+            stacklevel=2,
+        )
+    if args.selective_checkpointing:
+        enable_selective_checkpointing(model)
+    return model
+
+
+def select_trainable(model: nn.Module, patterns: list[str]) -> None:
+    """Train only the parameters whose name matches one of the regular expressions (and could be trained before).
+
+    Raises:
+        ValueError: when a pattern is no regular expression or matches nothing.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        try:
+            matches = {name for name in names if re.search(pattern, name)}
+        except re.error as problem:
+            raise ValueError(
+                f"trainable_parameters: {pattern!r} is not a regular expression ({problem})."
+            ) from problem
+        if not matches:
+            raise ValueError(
+                f"trainable_parameters: {pattern!r} matches none of the {len(names)} parameters, such as {names[0]!r}."
+            )
+        chosen |= matches
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def rounded_away(model: nn.Module, update: float) -> float:
+    """Share of trained weights that an Adam-sized update of magnitude `update` leaves unchanged by rounding.
+
+    An update below half a unit in the last place of the weight is lost.
+    """
+    lost, total = 0, 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            unit = torch.finfo(parameter.dtype).eps * torch.exp2(
+                torch.floor(torch.log2(parameter.detach().float().abs()))
+            )
+            lost += int((unit / 2 > update).sum())
+            total += parameter.numel()
+    return lost / max(total, 1)
+
+
+def check_attention(name: str | None) -> None:
+    """Raise a `ValueError` for an unknown attention, or one whose package is not installed."""
+    if name is not None:
+        check_choice("attn_implementation", name, ATTENTIONS)
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ValueError(
+            "attn_implementation: 'flash_attention_2' needs a GPU and flash-attn, which are not there; use 'sdpa'."
+        )

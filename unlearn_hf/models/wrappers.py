@@ -1,0 +1,39 @@
+"""What is inside wrappers, adapters and compiled modules, and what it does in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def causal_model(model: nn.Module) -> nn.Module | None:
+    """The causal language model inside wrappers and adapters, if it is built like those of transformers.
+
+    That is: it has a decoder (`get_decoder`, under `base_model_prefix`) and a head (`get_output_embeddings`).
+    """
+    for _ in range(8):
+        if hasattr(model, "get_base_model"):
+            model = model.get_base_model()  # type: ignore[operator]
+        elif isinstance(inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None), nn.Module):
+            model = inner
+        else:
+            break
+    prefix = getattr(model, "base_model_prefix", "")
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    decoder = getattr(model, "get_decoder", lambda: None)()
+    built = isinstance(getattr(model, prefix, None), nn.Module) if prefix else False
+    return model if built and head is not None and isinstance(decoder, nn.Module) and decoder is not model else None
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a forward pass in training mode draws random numbers."""
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
+        return True
+    config: Any = getattr(causal_model(model) or model, "config", None)  # a wrapper may have a `config` of its own
+    values: Mapping[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
+    return any(
+        "dropout" in name and not name.startswith(("classifier", "summary")) and isinstance(value, float) and value > 0
+        for name, value in values.items()
+    )

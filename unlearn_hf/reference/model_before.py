@@ -1,0 +1,238 @@
+"""The model before unlearning, behind one call, and without a second model in memory wherever that is possible."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from unlearn_hf.data.labels import label_positions
+from unlearn_hf.likelihood.answer_head import AnswerRequest, TokenFunction, logits_of_hidden
+from unlearn_hf.likelihood.answers import answer_likelihood, ask_about
+from unlearn_hf.likelihood.in_place_losses import divergence
+from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
+from unlearn_hf.models.fingerprint import model_fingerprint
+from unlearn_hf.models.wrappers import causal_model
+
+REFERENCE_ADAPTER = "reference"
+
+
+def rows_fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash the tokens and labels of encoded rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{list(row['input_ids'])}{list(row['labels'])}".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row to run through the model."""
+
+    index: int
+    length: int
+
+    @property
+    def key(self) -> str:
+        return str(self.index)
+
+
+def reference_nll(
+    model: nn.Module,
+    dataset: Dataset,
+    rows: list[int],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    *,
+    batch_size: int,
+    accelerator: Accelerator,
+    cache: Path | None = None,
+    description: str = "Reference likelihoods",
+) -> Tensor:
+    """NLL of the answers of `dataset` under `model` as it is now.
+
+    Args:
+        model: the model before unlearning; its mode is left as it was, dropout is off while it is read.
+        dataset: encoded rows (`input_ids`, `labels`).
+        rows: the rows that are needed.
+        collate: makes a batch of rows.
+        batch_size: rows per forward pass.
+        accelerator: rows are shared out over its processes.
+        cache: folder in which the result is kept under a fingerprint of the model and the rows, and looked up.
+        description: label of the progress bar.
+
+    Returns:
+        `[len(dataset)]` float32 on the CPU, in nats, summed over the answer; NaN in rows that were not asked for.
+    """
+    path = None
+    if cache is not None:
+        fingerprint = model_fingerprint(accelerator.unwrap_model(model))
+        parts = f"{fingerprint}{rows_fingerprint(dataset[row] for row in rows)}{rows}"
+        key = hashlib.sha256(parts.encode()).hexdigest()[:32]
+        path = cache / f"nll-{key}.safetensors"
+        found_by_all = [path.exists()]
+        if accelerator.num_processes > 1:  # of several machines, one may have the file
+            found_by_all = gather_object(found_by_all)
+        if all(found_by_all):
+            return load_file(path)["nll"]
+    device = accelerator.device
+
+    def nll_of(batch: list[_Row]) -> list[float]:
+        inputs = {name: value.to(device) for name, value in collate([dataset[row.index] for row in batch]).items()}
+        return answer_likelihood(model, inputs).nll.cpu().tolist()
+
+    with evaluating(model):
+        found = run_pass(
+            "reference",
+            [_Row(row, len(dataset[row]["input_ids"])) for row in rows],
+            nll_of,
+            batch_size=batch_size,
+            token_budget=sys.maxsize,
+            accelerator=accelerator,
+            partial=PartialResults(None, ""),
+            description=description,
+        )
+    result = torch.full((len(dataset),), float("nan"))  # type: ignore[arg-type]
+    for row in rows:
+        result[row] = found[str(row)]
+    if path is not None and accelerator.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        save_file({"nll": result}, temporary)
+        temporary.replace(path)
+    return result
+
+
+class ReferenceModel:
+    """Gives the logits of the model before unlearning.
+
+    With a fresh adapter, the adapter is switched off; with an adapter that was trained before, a frozen copy of that
+    adapter is switched on; only a model that is trained as a whole needs a frozen copy.
+
+    Args:
+        model: the model as it is before unlearning.
+        device: where the frozen copy rests and computes; by default beside the model. Without a copy it has no effect.
+        dtype: precision of the frozen copy; by default that of the model.
+
+    Attributes:
+        strategy: `"disabled adapter"`, `"adapter copy"` or `"model copy"`.
+    """
+
+    def __init__(self, model: nn.Module, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+        self._copy: nn.Module | None = None
+        self._device = torch.device(device) if device is not None else None
+        if not hasattr(model, "peft_config"):
+            self.strategy = "model copy"
+            frozen = copy.deepcopy(model).eval().requires_grad_(False)
+            self._copy = frozen.to(dtype) if dtype is not None else frozen
+        elif _adapter_is_identity(model):
+            self.strategy = "disabled adapter"
+        else:
+            self.strategy = "adapter copy"
+            _copy_adapter(model)
+
+    @torch.no_grad()
+    def logits(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits at the label positions of `batch`, `[N, V]` float32, dropout off."""
+        with self._active(model) as reference:
+            device = next(reference.parameters()).device
+            moved = {name: value.to(device) for name, value in batch.items()}
+            logits = answer_likelihood(reference, moved, keep_logits=True).logits
+        assert logits is not None
+        return logits.to(batch["labels"].device)
+
+    @torch.no_grad()
+    def divergence(self, model: nn.Module, batch: Mapping[str, Tensor], packed: bool = False) -> TokenFunction:
+        """Prepare the Kullback-Leibler divergence from the model before unlearning at each label of `batch`.
+
+        Only the reference's hidden states are kept; its logits are made chunk by chunk, beside those of the model.
+
+        Returns:
+            A token function with the value `divergence`.
+        """
+        positions, _ = label_positions(batch["labels"])
+        request = AnswerRequest(positions, batch["labels"].shape[1], keep_hidden=True)
+        with self._active(model) as reference:
+            device = next(reference.parameters()).device
+            moved = {name: value.to(device) for name, value in batch.items()}
+            request = replace(request, positions=positions.to(device))
+            hidden = ask_about(reference, moved, request, packed).hidden
+        logits = self.logits(model, batch) if hidden is None else None
+
+        def values(found: Tensor, _: Tensor, start: int) -> dict[str, Tensor]:
+            rows = slice(start, start + len(found))
+            if hidden is None:
+                assert logits is not None
+                return {"divergence": divergence(found, logits[rows])}
+            with torch.no_grad(), self._active(model) as reference:
+                inner = causal_model(reference)
+                assert inner is not None
+                expected = logits_of_hidden(inner, hidden[rows]).to(found.device)
+            return {"divergence": divergence(found, expected)}
+
+        return values
+
+    @contextmanager
+    def _active(self, model: nn.Module) -> Iterator[nn.Module]:
+        if self._copy is not None:
+            device = self._device or next(model.parameters()).device
+            if next(self._copy.parameters()).device != device:
+                self._copy.to(device)
+            yield self._copy
+            return
+        training = model.training
+        model.eval()
+        try:
+            if self.strategy == "disabled adapter":
+                with model.disable_adapter():  # type: ignore[operator]
+                    yield model
+            else:
+                active = model.active_adapter
+                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+                model.base_model.set_adapter(REFERENCE_ADAPTER)  # type: ignore[union-attr, operator]
+                try:
+                    yield model
+                finally:
+                    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
+                    for parameter in model.parameters():
+                        parameter.requires_grad_(False)
+                    for parameter in trained:
+                        parameter.requires_grad_(True)
+        finally:
+            model.train(training)
+
+
+def _adapter_is_identity(model: nn.Module) -> bool:
+    """Whether the active adapter changes nothing: every `lora_B` is zero and no module is trained beside it."""
+    if any("modules_to_save" in name for name, _ in model.named_parameters()):
+        return False
+    updates = [
+        parameter for name, parameter in model.named_parameters() if "lora_B" in name or "lora_embedding_A" in name
+    ]
+    return bool(updates) and all(not parameter.detach().any() for parameter in updates)
+
+
+def _copy_adapter(model: nn.Module) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    active = str(model.active_adapter)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(model.peft_config[active]))  # type: ignore[operator, index]
+    weights = get_peft_model_state_dict(model, adapter_name=active)
+    set_peft_model_state_dict(model, weights, adapter_name=REFERENCE_ADAPTER)
+    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)

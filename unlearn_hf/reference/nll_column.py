@@ -1,0 +1,93 @@
+"""What the model says before unlearning, as a column of the rows whose objective compares with it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from unlearn_hf.models.sharding import shards
+from unlearn_hf.reference.model_before import reference_nll, rows_fingerprint
+
+COLUMN = "reference_nll"
+
+
+class _Trainer(Protocol):
+    """What the columns need to know of a run."""
+
+    args: Any
+    accelerator: Any
+    train_dataset: Any
+    data_collator: Any
+    forget_objective: Any
+
+    @property
+    def needs_retain_reference(self) -> bool: ...
+
+
+class ReferenceColumns:
+    """Adds the column `reference_nll` to the sets that need it, and saves it with every checkpoint.
+
+    A resumed run takes the saved values: its model is not the one before unlearning any more.
+    """
+
+    def __init__(self, trainer: _Trainer) -> None:
+        self.trainer = trainer
+        self._saved: dict[str, Any] = {}
+
+    def measure(self, model: torch.nn.Module) -> None:
+        """Ask `model`, the one before unlearning, about the rows that a saved column does not cover."""
+        trainer, args = self.trainer, self.trainer.args
+        pairs = trainer.train_dataset
+        for name, rows in self._wanted().items():
+            dataset = getattr(pairs, name)
+            if COLUMN in dataset.column_names:
+                continue
+            nll = self._saved_values(name, dataset, rows)
+            if nll is None:
+                if not shards(trainer.accelerator) and next(model.parameters()).device != args.device:
+                    model.to(args.device)
+                nll = reference_nll(
+                    model,
+                    dataset,
+                    rows,
+                    trainer.data_collator,
+                    batch_size=args.per_device_eval_batch_size,
+                    accelerator=trainer.accelerator,
+                    cache=Path(args.reference_cache or Path(str(args.output_dir)) / "reference"),
+                    description=f"Reference likelihoods ({name} set)",
+                )
+            setattr(pairs, name, dataset.add_column(COLUMN, nll.tolist()))
+
+    def _wanted(self) -> dict[str, list[int]]:
+        trainer, args = self.trainer, self.trainer.args
+        pairs = trainer.train_dataset
+        wanted: dict[str, list[int]] = {}
+        if trainer.forget_objective.reference == "nll":
+            wanted["forget"] = list(range(len(pairs.forget)))
+        if trainer.needs_retain_reference:
+            epochs = math.ceil(args.num_train_epochs)
+            wanted["retain"] = list(range(len(pairs.retain))) if args.max_steps > 0 else pairs.retain_rows(epochs)
+        return wanted
+
+    def _saved_values(self, name: str, dataset: Any, rows: list[int]) -> torch.Tensor | None:
+        saved = self._saved.get(name)
+        if saved is None or len(saved["nll"]) != len(dataset) or saved["rows"] != rows_fingerprint(dataset):
+            return None
+        return saved["nll"] if not saved["nll"][rows].isnan().any() else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The columns, with a fingerprint of their rows."""
+        state = {}
+        for name in ("forget", "retain"):
+            dataset = getattr(self.trainer.train_dataset, name)
+            if COLUMN in dataset.column_names:
+                nll = torch.tensor(dataset[COLUMN][:], dtype=torch.float32)
+                state[name] = {"rows": rows_fingerprint(dataset), "nll": nll}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the columns of a checkpoint, for rows that are still the same."""
+        self._saved = state

@@ -1,0 +1,22 @@
+"""Metrics for people: the main ones, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unlearn_hf.evaluation.metrics.catalog import METRICS, VARIANT_SUFFIXES
+
+
+def is_variant(name: str) -> bool:
+    """Whether a name is a metric under another definition than the default."""
+    return name not in METRICS and name.endswith(VARIANT_SUFFIXES)
+
+
+def print_metrics(metrics: Mapping[str, float], where: str = "they are in the result file") -> None:
+    """Print metrics; variants are only counted, and `where` says how to see them."""
+    shown = {name: value for name, value in metrics.items() if not is_variant(name)}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        print(f"{name:<{width}}  {value:.4g}")
+    if len(shown) < len(metrics):
+        print(f"({len(metrics) - len(shown)} more under other definitions; {where})")

@@ -1,0 +1,269 @@
+"""Training configurations: `TrainingArguments` plus what unlearning needs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from unlearn_hf.common.checks import MODEL_DTYPES, check_choice, check_device, check_positive
+from unlearn_hf.evaluation.metrics.catalog import describe
+from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
+from unlearn_hf.likelihood.packed_rows import PACKING
+from unlearn_hf.models.loading import check_attention
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.training.joint_pass import FORWARD
+
+LEVEL_ESTIMATES = ("probe", "ema", "batch")
+TRAINABLE_DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class FinetuningConfig(TrainingArguments):
+    """Arguments of `FinetuningTrainer`, on top of transformers' `TrainingArguments`.
+
+    Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `weight_decay` 0.01, `logging_steps` 5,
+    `logging_nan_inf_filter` False (a diverging run must show), `remove_unused_columns` False (batches are nested),
+    `ddp_find_unused_parameters` False (every parameter is used), `include_num_input_tokens_seen` stays off.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the optimizer."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Decoupled weight decay of AdamW."})
+    logging_steps: float = field(default=5, metadata={"help": "Optimizer steps between log lines (below 1: a share)."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide NaN losses in the log; off, because a diverging run must show."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: batches are nested."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Search unused parameters in every step; off, because all are used."}
+    )
+    max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
+    template: str = field(
+        default="auto",
+        metadata={"help": "Prompt template; `auto` takes the tokenizer's chat template when it has one."},
+    )
+    model_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Precision in which a model given by name is loaded. Trained parameters are raised to "
+            "`trainable_dtype`, so this matters for the frozen part under an adapter.",
+            "choices": list(MODEL_DTYPES),
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of a model given by name: sdpa, eager, flex_attention, or, where it is installed, "
+            "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
+        },
+    )
+    trainable_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Precision of the parameters that are trained. float32 holds master weights (use `bf16` or `fp16` "
+            "for compute); bfloat16 rounds most updates at small learning rates to zero.",
+            "choices": list(TRAINABLE_DTYPES),
+        },
+    )
+    trainable_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expressions on parameter names; only those that match one are trained, e.g. "
+            r"`layers\.[5-7]\.mlp\.down_proj`. All by default."
+        },
+    )
+    packing: str = field(
+        default="auto",
+        metadata={
+            "help": "Compute batches without their padding, sequences end to end in one row, and under SDPA what all "
+            "of them begin with only once. `auto`: where the "
+            "attention costs no more for it (SDPA on the CPU, flash attention) and a trial on the first batch agrees.",
+            "choices": list(PACKING),
+        },
+    )
+    selective_checkpointing: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep what matrix products and attention give, and compute the rest of each layer (norms, "
+            "activation functions) again in the backward pass: about half the activations for little time. "
+            "`activation_checkpointing` computes all of it again."
+        },
+    )
+    stop_on_divergence: bool = field(
+        default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, before anything is loaded.
+
+        Raises:
+            ValueError: for a field out of range, naming it.
+        """
+        self._check_numbers()
+        best = self.metric_for_best_model
+        if self.greater_is_better is None and best is not None:
+            # transformers takes every name that does not end in `loss` for a score; ours have a direction.
+            with contextlib.suppress(ValueError):
+                self.greater_is_better = describe(best.removeprefix("eval_")).higher_is_better
+        super().__post_init__()
+        if self.use_cpu or not torch.cuda.is_available():
+            self.dataloader_pin_memory = False  # without a GPU it does nothing but warn
+        check_positive("max_length", self.max_length)
+        check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
+        check_attention(self.attn_implementation)
+        check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
+        check_choice("packing", self.packing, PACKING)
+        if self.selective_checkpointing and (self.activation_checkpointing or self.gradient_checkpointing):
+            raise ValueError(
+                "selective_checkpointing: True cannot go with activation_checkpointing, which computes everything "
+                "again; choose one."
+            )
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns: True would drop the nested batches; leave it False.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor: {self.label_smoothing_factor} is not supported; answer likelihoods are "
+                "exact. Set it to 0."
+            )
+
+    def _check_numbers(self) -> None:
+        """Refuse what transformers would notice late, or not at all."""
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            check_positive(name, getattr(self, name))
+        if self.max_steps <= 0:  # -1: not given
+            check_positive("num_train_epochs", self.num_train_epochs)
+        if self.max_steps == 0:
+            raise ValueError("max_steps: 0 trains nothing; give a positive number, or -1 for whole epochs.")
+        for name in ("seed", "dataloader_num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
+
+
+@dataclass
+class UnlearningConfig(FinetuningConfig):
+    """Arguments that every unlearning method shares."""
+
+    forget_loss: str = field(
+        default="npo", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+    )
+    retain_loss: str = field(
+        default="nll", metadata={"help": "Objective on the retain set.", "choices": list(RETAIN_OBJECTIVES)}
+    )
+    beta: float | None = field(
+        default=None, metadata={"help": "Inverse temperature of NPO (default 0.1) and SimNPO (default 4.5)."}
+    )
+    delta: float | None = field(
+        default=None, metadata={"help": "SimNPO: mean NLL per answer token aimed at, in nats (default 0)."}
+    )
+    forward: str = field(
+        default="auto",
+        metadata={
+            "help": "`joint`: forget and retain rows in one forward and one backward pass (both sets' activations at "
+            "once); `sequential`: one after the other; `auto`: joint for small batches of methods that keep one "
+            "gradient.",
+            "choices": list(FORWARD),
+        },
+    )
+    reference_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for likelihoods of the model before unlearning; runs that share it compute them once. "
+            "Default: `reference` in the output folder."
+        },
+    )
+    reference_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the frozen copy of the model rests and computes that retain_loss kl needs when all "
+            "parameters are trained; `cpu` keeps it out of accelerator memory. Default: beside the model."
+        },
+    )
+    reference_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of that copy: bfloat16 halves it, at rounding errors of the reference's distribution. "
+            "Default: that of the model.",
+            "choices": list(TRAINABLE_DTYPES),
+        },
+    )
+    gradient_buffer_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the gradients of the two objectives rest between backward passes, for methods that keep "
+            "both: `cpu` frees one or two copies of accelerator memory. Default: where the gradients are."
+        },
+    )
+    retain_budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stop when the retain loss has risen by more than this share of its value before unlearning "
+            "(0.02: 2 %), and keep the last weights measured within it; a copy of the trained parameters rests on "
+            "the CPU. Default: no budget."
+        },
+    )
+    level_estimate: str = field(
+        default="probe",
+        metadata={
+            "help": "What the rise of the retain loss is read from, for `retain_budget` and EUPMU's constraint "
+            "`level`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after it, "
+            "against the same rows before unlearning. ema: exponential moving averages of both.",
+            "choices": list(LEVEL_ESTIMATES),
+        },
+    )
+    level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
+    level_probe_interval: int = field(default=5, metadata={"help": "Optimizer steps between two probes."})
+    level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
+    log_gradient_geometry: str = field(
+        default="none",
+        metadata={
+            "help": "total: log norms and cosine of the two gradients with every method (those that need them do so "
+            "anyway). layers: also write them by layer and part to gradient_geometry.jsonl in the output folder. "
+            "Both keep the two gradients apart, as gradient surgery does: one more copy of the gradients.",
+            "choices": list(GEOMETRY_VIEWS),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, before anything is loaded.
+
+        Raises:
+            ValueError: for an unknown objective or a parameter out of range or of no use.
+        """
+        check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
+        check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
+        check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
+        for name in ("beta", "retain_budget", "level_probe_rows", "level_probe_interval"):
+            check_positive(name, getattr(self, name))
+        if not 0 <= self.level_ema_decay < 1:
+            raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
+        if self.retain_budget is not None and self.retain_loss == "kl" and self.level_estimate != "probe":
+            raise ValueError(
+                f"level_estimate: {self.level_estimate!r} follows retain_loss 'kl', which is zero before unlearning, "
+                "so that no share of it can be a budget; use level_estimate 'probe', which measures the NLL."
+            )
+        check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
+        check_choice("forward", self.forward, FORWARD)
+        if self.reference_dtype is not None:
+            check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
+        for name in ("reference_device", "gradient_buffer_device"):
+            check_device(name, getattr(self, name))
+        for name in ("reference_device", "reference_dtype"):
+            if self.retain_loss != "kl" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} has no meaning for retain_loss {self.retain_loss!r}, which "
+                    "needs no copy of the model; leave it out."
+                )
+        for name, value in self.forget_parameters().items():
+            if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
+                raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")
+        super().__post_init__()
+
+    def forget_parameters(self) -> dict[str, float]:
+        """The parameters of the forget objective that were set."""
+        chosen = {"beta": self.beta, "delta": self.delta}
+        return {name: value for name, value in chosen.items() if value is not None}

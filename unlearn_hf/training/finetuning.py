@@ -1,0 +1,241 @@
+"""Fine-tuning on answers, with evaluators in the loop: what unlearning starts from, and the base of its trainers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+from unlearn_hf.data.collator import UnlearningCollator
+from unlearn_hf.data.encoding import encode_dataset
+from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
+from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
+from unlearn_hf.models.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
+from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
+from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.joint_pass import join
+from unlearn_hf.training.optimizer_step import Window, count_totals
+
+
+class Evaluator(Protocol):
+    """Judges a model: returns flat metric names and numbers, and leaves the model as it was."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        accelerator: Accelerator | None = None,
+        output_dir: Path | None = None,
+    ) -> dict[str, float]:
+        """Evaluate `model`; with `output_dir`, keep aggregates and per-sample values there."""
+        ...
+
+
+class FinetuningTrainer(Trainer):
+    """A `Trainer` for answers: exact token averages, logits at answer positions only, evaluators in the loop.
+
+    Args:
+        model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
+        args: the configuration.
+        train_dataset: raw rows (`question`/`answer`, `prompt`/`completion`, `messages` or `text`) or encoded ones.
+        eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
+        evaluators: called by `evaluate`; their metrics are logged as `eval_<name>`.
+        processing_class: the tokenizer; by default the one that belongs to the model.
+        peft_config: an adapter to add.
+        callbacks: further callbacks.
+
+    Raises:
+        ValueError: for bad arguments, before a model is loaded.
+    """
+
+    config_class: type[FinetuningConfig] = FinetuningConfig
+    # The base class is vaguer about these; here they are always set.
+    args: FinetuningConfig
+    model: Any
+    processing_class: Any
+    # Losses are divided by the totals of the whole step, so the Trainer must not divide them again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        args: FinetuningConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        evaluators: Sequence[Evaluator] = (),
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **trainer_arguments: Any,
+    ) -> None:
+        self.check_configuration(args)
+        if isinstance(model, os.PathLike):
+            model = os.fspath(model)
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"args: {args.n_gpu} GPUs in one process would use nn.DataParallel, which is not supported; launch "
+                "one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
+            )
+        if isinstance(model, str):
+            check_model_path(model)
+        self.args = args
+        tokenizer = tokenizer_for(model, processing_class)
+        train_dataset = self._prepare_train_dataset(train_dataset, tokenizer)
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {name: self._encode(rows, tokenizer, name) for name, rows in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._encode(eval_dataset, tokenizer, "eval_dataset")
+        elif args.eval_strategy != "no":
+            eval_dataset = {}  # evaluators alone judge the model; the Trainer only asks that something is there
+        if isinstance(model, str):
+            model = load_model(model, args.model_dtype, attention=args.attn_implementation)
+        model = prepare_model(model, args, peft_config)
+        self.evaluators = list(evaluators)
+        self.window: Window | None = None
+        self.packed: bool | None = None  # decided on the first batch
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            data_collator=UnlearningCollator(pad_token_id(tokenizer)),
+            callbacks=callbacks,
+            **trainer_arguments,
+        )
+        keep_outputs_in_float32(self.accelerator)
+
+    @classmethod
+    def check_configuration(cls, args: Any) -> None:
+        """Raise a `TypeError` unless `args` is a configuration of this trainer."""
+        if not isinstance(args, cls.config_class):
+            raise TypeError(f"args: {cls.__name__} takes a {cls.config_class.__name__}, not a {type(args).__name__}.")
+
+    def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
+        return None if dataset is None else self._encode(dataset, tokenizer, "train_dataset")
+
+    def _encode(self, rows: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
+        """Encode `rows`; the first process does it, the others read what it cached."""
+        if len(rows) == 0:
+            raise ValueError(f"{name}: the dataset is empty; give at least one row.")
+        template = resolve_template(tokenizer, self.args.template)
+        with self.args.main_process_first(desc=f"encoding {name}"):
+            return encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of one optimizer step and count what its losses are divided by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        self.window = Window(batches, count_totals(batches, self.accelerator))
+        if self.packed is None:
+            self.packed = self._decide_packing(batches[0], device)
+        return batches, self.window.totals
+
+    def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
+        """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
+        if self.args.packing == "false":
+            return False
+        if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
+            return False
+        # Both sets, so that there are two rows at least.
+        rows = join([batch["forget"], batch["retain"]]) if "forget" in batch else batch
+        shortest = rows["attention_mask"].sum(-1).argsort()[:4]
+        with self.compute_loss_context_manager():
+            error = largest_packing_error(
+                self.model_wrapped, {name: value[shortest].to(device) for name, value in rows.items()}
+            )
+        error = float(self.accelerator.reduce(torch.tensor(error, device=device), "max"))  # one verdict for all ranks
+        half = self.args.bf16 or self.args.fp16 or next(self.model.parameters()).dtype != torch.float32
+        agrees = error <= (0.05 if half else 1e-4)
+        if self.args.packing == "true" and not agrees:
+            raise ValueError(
+                f"packing: 'true' is not possible, {type(self.model).__name__} gives packed rows other likelihoods "
+                f"than padded ones (relative difference {error:.1g}); set it to 'false', or attn_implementation to "
+                "'sdpa'."
+            )
+        return agrees
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward pass; attention stays within sequences when activations are computed again."""
+        with by_sequence(model, bool(self.packed)):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Cross-entropy of the answers: summed NLL over the number of answer tokens of the whole step."""
+        likelihood = answer_likelihood(model, inputs, packed=bool(self.packed))
+        total = num_items_in_batch.of("tokens", "plain") if hasattr(num_items_in_batch, "of") else None
+        loss = likelihood.nll.sum() / (total if total is not None else likelihood.tokens.sum().clamp(min=1))
+        return (loss, {"nll": likelihood.nll}) if return_outputs else loss
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model or adapter; of a sharded model the whole of it, whatever form its checkpoints have."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if _internal_call or plugin is None:
+            super().save_model(output_dir, _internal_call)
+            return
+        # transformers writes no weights at all where checkpoints are in shards.
+        of_checkpoints = plugin.state_dict_type, plugin.state_dict_config
+        plugin.state_dict_config = None
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            plugin.state_dict_type, plugin.state_dict_config = of_checkpoints
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Estimate the operations of a step, over both sets when the batch has two."""
+        if "input_ids" in inputs:
+            return super().floating_point_ops(inputs)
+        return sum(super(FinetuningTrainer, self).floating_point_ops(part) for part in inputs.values())
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Losses of the evaluation data, then the evaluators; all logged, and seen by best-checkpoint selection.
+
+        Per-sample values of evaluator runs are kept in `evaluations/step-N` of the output folder.
+        """
+        metrics: dict[str, float] = {}
+        if eval_dataset is not None and not isinstance(eval_dataset, str | Mapping):
+            eval_dataset = self._encode(eval_dataset, self.processing_class, "eval_dataset")
+        if eval_dataset or self.eval_dataset:
+            metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
+        if metric_key_prefix != "eval" or not self.evaluators or eval_dataset is not None:
+            return metrics
+        found: dict[str, float] = {}
+        for index, evaluator in enumerate(self.evaluators):
+            folder = Path(str(self.args.output_dir)) / "evaluations" / f"step-{self.state.global_step}"
+            if len(self.evaluators) > 1:
+                folder = folder / str(index)
+            values = evaluator(
+                self._model_for_evaluation(), self.processing_class, accelerator=self.accelerator, output_dir=folder
+            )
+            found.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return metrics | found
+
+    def _model_for_evaluation(self) -> nn.Module:
+        """The model without a data-parallel wrapper; sharded models stay wrapped."""
+        if shards(self.accelerator):
+            return self.model_wrapped
+        return self.model

@@ -1,0 +1,251 @@
+"""How far the retain loss has risen since before unlearning, and the budget that ends a run."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from unlearn_hf.data.labels import label_counts
+from unlearn_hf.likelihood.answers import answer_likelihood
+from unlearn_hf.models.sharding import reshard
+
+
+class _Trainer(Protocol):
+    """What is followed: a trainer with forget and retain rows."""
+
+    args: Any
+    accelerator: Any
+    train_dataset: Any
+    data_collator: Any
+    model: Any
+    state: Any
+    control: Any
+    window: Any
+
+    @property
+    def needs_retain_reference(self) -> bool: ...
+    @property
+    def is_deepspeed_enabled(self) -> bool: ...
+    def is_world_process_zero(self) -> bool: ...
+    def log(self, logs: dict[str, float]) -> None: ...
+    def compute_loss_context_manager(self) -> Any: ...
+    def _prepare_inputs(self, inputs: Any) -> Any: ...
+    def _model_for_evaluation(self) -> nn.Module: ...
+
+
+class RetainProbe:
+    """A fixed sample of retain rows whose loss is measured again and again.
+
+    Dropout is off, the rows are shared out over the ranks, and the same parameters give the same number.
+
+    Args:
+        dataset: encoded retain rows.
+        count: rows to draw, without replacement; all of them when there are not as many.
+        seed: seeds the draw.
+    """
+
+    def __init__(self, dataset: Any, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randperm(len(dataset), generator=generator)[:count].tolist()
+        encoded = [{name: dataset[row][name] for name in ("input_ids", "labels")} for row in drawn]
+        # Rows of like length side by side, so that padding stays small.
+        self.rows = sorted(encoded, key=lambda row: -len(row["input_ids"]))
+
+    @torch.no_grad()
+    def loss(self, trainer: _Trainer) -> float:
+        """NLL per answer token over all rows, in nats; the same number on every rank."""
+        accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
+        mine = self.rows[accelerator.process_index :: accelerator.num_processes]
+        # A sharded model needs as many forward passes of every rank: one without rows repeats some and drops them.
+        longest = math.ceil(len(self.rows) / accelerator.num_processes)
+        model = trainer._model_for_evaluation()
+        training = model.training
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        for start in range(0, longest, size):
+            chosen = mine[start : start + size]
+            batch: Any = trainer._prepare_inputs(trainer.data_collator(chosen or self.rows[:1]))
+            with trainer.compute_loss_context_manager():
+                nll = answer_likelihood(model, batch).nll
+            if chosen:
+                sums += torch.stack([nll.cpu().double().sum(), label_counts(batch["labels"]).sum().cpu().double()])
+        model.train(training)
+        reshard(model)
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums.to(accelerator.device), "sum")
+        nll_sum, tokens = sums.tolist()
+        return nll_sum / max(tokens, 1.0)
+
+
+def retain_loss_before_unlearning(trainer: _Trainer) -> float:
+    """Retain loss of this step's rows under the model before unlearning, in nats per token.
+
+    Zero for the KL divergence of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
+    """
+    if not trainer.needs_retain_reference:
+        return 0.0
+    assert trainer.window is not None
+    total = torch.stack([batch["retain"]["reference_nll"].sum() for batch in trainer.window.batches]).sum()
+    share = total.to(trainer.args.device) / trainer.window.totals.of("tokens", "retain")
+    return float(trainer.accelerator.reduce(share, "mean"))
+
+
+class RetainLevel:
+    """The retain loss compared with that of the model before unlearning.
+
+    `probe`: NLL per answer token of a fixed sample of rows, measured every `level_probe_interval` steps; the base is
+    its value before the first step. `batch`: the retain loss of the step's own rows after the step; the base is the
+    loss of the same rows before unlearning. `ema`: exponential moving averages of both. `batch` and `ema` cost less,
+    but judge rows that this very step has trained on.
+
+    Attributes:
+        base: loss before unlearning, in nats (0 for the KL divergence from that model); `None` before it is known.
+        current: loss now, in nats; `None` before the first measurement.
+        step: optimizer steps behind `current`.
+    """
+
+    def __init__(self, trainer: _Trainer) -> None:
+        self.trainer = trainer
+        self.estimate = trainer.args.level_estimate
+        self.base: float | None = None
+        self.current: float | None = None
+        self.step: int | None = None
+        # Decayed sums of loss, base and weight: dividing by the last makes means of what was seen.
+        self._averages = [0.0, 0.0, 0.0]
+        self._resumed = False
+        self._probe: RetainProbe | None = None
+        if self.estimate == "probe":
+            pairs = trainer.train_dataset
+            self._probe = RetainProbe(pairs.retain, trainer.args.level_probe_rows, pairs.seed)
+
+    @property
+    def rise(self) -> float | None:
+        """`current / base - 1`: 0.02 means 2 % above the loss before unlearning; `None` while there is no base."""
+        return self.current / self.base - 1 if self.base and self.current is not None else None
+
+    def begin(self) -> None:
+        """Measure the level, unless a resumed run brought it along; the first one is the base."""
+        resumed, self._resumed = self._resumed, False
+        if resumed:
+            return
+        self._averages = [0.0, 0.0, 0.0]
+        if self._probe is not None:
+            self.measure(self.trainer.state.global_step)
+            self.base = self.current if self.base is None else self.base
+
+    def measure(self, step: int) -> None:
+        """Measure the probe now; the other estimates are as new as the last step already."""
+        if self._probe is not None:
+            self.current, self.step = self._probe.loss(self.trainer), step
+
+    def follow(self, step: int, loss: float) -> None:
+        """Take up the outcome of optimizer step number `step`, whose rows have retain loss `loss` now."""
+        if self._probe is not None:
+            if step % self.trainer.args.level_probe_interval == 0:
+                self.measure(step)
+            return
+        decay = self.trainer.args.level_ema_decay if self.estimate == "ema" else 0.0
+        seen = (loss, retain_loss_before_unlearning(self.trainer), 1.0)
+        self._averages = [decay * old + (1 - decay) * new for old, new in zip(self._averages, seen, strict=True)]
+        self.current, self.base = (average / self._averages[2] for average in self._averages[:2])
+        self.step = step
+
+    def measurements(self) -> dict[str, float]:
+        """The rise as last measured, for the log."""
+        return {} if self.rise is None else {"retain_rise": self.rise}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Base, current value and averages."""
+        return {"base": self.base, "current": self.current, "step": self.step, "averages": list(self._averages)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state exactly."""
+        self.base, self.current, self.step = state["base"], state["current"], state["step"]
+        self._averages = list(state["averages"])
+        self._resumed = True
+
+
+def _local(parameter: nn.Parameter) -> Tensor:
+    """The values of a parameter that lie on this rank; writing to them writes to the parameter."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
+
+
+class RetainBudget:
+    """Ends a run whose retain loss has risen by more than `retain_budget`, and goes back to weights within it.
+
+    Whenever the level is measured and within budget, the trained parameters are copied to the CPU; when it is above,
+    that copy is put back and the run stops. A run also measures at its end and before every checkpoint, so neither a
+    checkpoint nor the outcome holds weights that were not measured to be within budget (as far as a probe says). Not
+    put back: the optimizer's state, and parameters that DeepSpeed partitions (those stay as they were measured).
+
+    Attributes:
+        exceeded: what was measured and what is kept; `None` as long as the budget holds.
+    """
+
+    def __init__(self, trainer: _Trainer, level: RetainLevel, budget: float) -> None:
+        self.trainer = trainer
+        self.level = level
+        self.budget = budget
+        self.exceeded: str | None = None
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept_step = 0
+        self._kept_rise: float | None = None
+
+    def begin(self) -> None:
+        """Keep the weights a run begins with: before unlearning, or those of a checkpoint."""
+        self.exceeded = None
+        self._keep(self.trainer.state.global_step)
+
+    @torch.no_grad()
+    def _keep(self, step: int) -> None:
+        self._kept_step, self._kept_rise = step, self.level.rise
+        if self.trainer.is_deepspeed_enabled:
+            return
+        if not self._kept:
+            trained = [_local(parameter) for parameter in self.trainer.model.parameters() if parameter.requires_grad]
+            self._kept = [(values, torch.empty_like(values, device="cpu")) for values in trained]
+        for values, copy in self._kept:
+            copy.copy_(values)
+
+    def settle(self) -> None:
+        """Before weights leave the run: measure them, unless the last step did."""
+        step = self.trainer.state.global_step
+        if self.exceeded is None and self.level.step != step:
+            self.level.measure(step)
+            self.check(step)
+
+    def finish(self) -> None:
+        """At the end of a run: measure what it leaves behind, and log how a spent budget ended it."""
+        self.settle()
+        if self.exceeded is not None and self.level.rise is not None:
+            self.trainer.log({"retain_rise": self.level.rise, "retain_budget_kept_step": float(self._kept_step)})
+
+    @torch.no_grad()
+    def check(self, step: int) -> None:
+        """If the weights after `step` were measured, keep them or go back to the kept ones and stop."""
+        rise = self.level.rise
+        if rise is None or self.level.step != step:
+            return
+        if rise <= self.budget:
+            self._keep(step)
+            return
+        outcome = f"the weights after step {self._kept_step} are kept"
+        if self._kept_rise is not None:
+            outcome += f" ({100 * self._kept_rise:+.4g} %)"
+        if self.trainer.is_deepspeed_enabled:
+            outcome = "the weights after this step are kept (DeepSpeed holds them; lower learning_rate)"
+        for values, copy in self._kept:
+            values.copy_(copy)
+        trainer = self.trainer
+        self.exceeded = (
+            f"step {step}: the retain loss is {100 * rise:.4g} % above its value before unlearning, beyond "
+            f"retain_budget {self.budget:g} ({100 * self.budget:.4g} %); the run stops and {outcome}."
+        )
+        if trainer.is_world_process_zero():
+            warnings.warn(f"Retain budget spent at {self.exceeded}", stacklevel=2)
+        trainer.control.should_training_stop = True

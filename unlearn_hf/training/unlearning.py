@@ -1,0 +1,469 @@
+"""The base of every unlearning method: two objectives, two weights, one optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.gradients.buffers import GradientBuffers
+from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
+from unlearn_hf.likelihood.answers import AnswerLikelihood, answer_likelihood
+from unlearn_hf.models.sharding import reshard, shards
+from unlearn_hf.models.wrappers import has_dropout
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.reference.model_before import ReferenceModel
+from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.training.backends import check_two_gradients
+from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
+from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.training.joint_pass import JOINT_TOKENS, joint_likelihoods
+from unlearn_hf.training.method_hooks import MethodHooks
+from unlearn_hf.training.optimizer_step import Losses, random_state, replay
+from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
+
+# Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
+_OVERFLOW_PATIENCE = 20
+
+
+class UnlearningTrainer(MethodHooks, FinetuningTrainer):
+    """Minimise `w_f l_f + w_r l_r` (or combine the two gradients with these weights), step by step.
+
+    A method says how the two weights are chosen. If they are known before the losses, it overrides `loss_weights`
+    and costs one backward pass per set into one gradient. If they depend on this step's losses or gradients, it sets
+    `gradient_level` and overrides `gradient_weights`: the two gradients are kept apart, accumulated over
+    micro-batches, reduced over ranks, and only then combined. A method with a state updates it in `after_step` and
+    names it in `method_state`, which is saved with every checkpoint. `MethodHooks` has all that can be overridden.
+
+    Args:
+        model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
+        args: the method's configuration.
+        forget_dataset: rows to forget, raw (`question`/`answer`, ...) or encoded.
+        retain_dataset: rows to keep, likewise.
+        eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
+        evaluators: called by `evaluate`.
+        processing_class: the tokenizer; by default the one that belongs to the model.
+        peft_config: an adapter to add.
+        callbacks: further callbacks.
+
+    Attributes:
+        divergence: why the run was stopped, or `None`.
+        retain_level: the rise of the retain loss since before unlearning, where something follows it.
+        retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
+
+    Raises:
+        ValueError: for bad arguments, before a model is loaded.
+    """
+
+    config_class: type[UnlearningConfig] = UnlearningConfig
+    args: UnlearningConfig
+    train_dataset: Any
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        args: UnlearningConfig,
+        forget_dataset: Any,
+        retain_dataset: Any,
+        eval_dataset: Any = None,
+        evaluators: Sequence[Evaluator] = (),
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **trainer_arguments: Any,
+    ) -> None:
+        self.check_configuration(args)
+        self.args = args
+        self.divergence: str | None = None
+        self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
+        self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
+        if self._keeps_gradients_apart:
+            check_two_gradients(args, type(self).__name__)
+        for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
+            if rows is None or len(rows) == 0:
+                raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
+        batch_size = args.per_device_train_batch_size * args.world_size
+        if len(retain_dataset) < batch_size:
+            raise ValueError(
+                f"retain_dataset: {len(retain_dataset)} rows do not fill one batch of {batch_size} "
+                f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
+                "give more rows or a smaller batch."
+            )
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset={"forget": forget_dataset, "retain": retain_dataset},
+            eval_dataset=eval_dataset,
+            evaluators=evaluators,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            callbacks=callbacks,
+            **trainer_arguments,
+        )
+        self.gradients: GradientBuffers | None = None
+        self._geometry: GradientGeometryFile | None = None
+        self._grams: Tensor | None = None
+        self.reference_columns = ReferenceColumns(self)
+        self.reference: ReferenceModel | None = None
+        if self.retain_objective.reference == "logits":
+            dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
+            self.reference = ReferenceModel(self.model, args.reference_device, dtype)
+        self._first_state: dict[str, Any] | None = None
+        self._weights: tuple[float, float] = (1.0, 1.0)
+        self._losses: Losses | None = None
+        self._measurements: dict[str, list[float]] = {}
+        self._non_finite_steps = 0
+        self._repeats_dropout = has_dropout(self.model)
+        self.retain_level = RetainLevel(self) if self.follows_retain_level else None
+        self.retain_budget: RetainBudget | None = None
+        if args.retain_budget is not None:
+            assert self.retain_level is not None
+            self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
+        if args.forward == "joint" and self._separate_because:
+            raise ValueError(f"forward: 'joint' is not possible, {self._separate_because}; use 'sequential'.")
+        self.add_callback(_UnlearningCallback(self))
+
+    def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        return PairedDataset(
+            forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        )
+
+    def training_begins(self) -> None:
+        """Called when model and optimizer are wrapped and restored, before the first step."""
+        if shards(self.accelerator):
+            # Only now, because no rank alone can be asked.
+            self.reference_columns.measure(self._model_for_evaluation())
+            reshard(self.model)
+        if self._keeps_gradients_apart:
+            # Only now, because sharding replaces the parameters.
+            self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
+        for follower in (self.retain_level, self.retain_budget):
+            if follower is not None:
+                follower.begin()
+        if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
+            names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+            self._geometry = GradientGeometryFile(Path(str(self.args.output_dir)), names, self.state.global_step)
+
+    @property
+    def _keeps_gradients_apart(self) -> bool:
+        """Whether there are two gradients to choose weights from, or to look at."""
+        return self.gradient_level or self.args.log_gradient_geometry != "none"
+
+    # ---- one optimizer step ------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Backward passes of both objectives, one after the other, so that one graph is alive at a time."""
+        window = self.window
+        assert window is not None
+        window.seen += 1
+        if window.seen == 1:
+            self._weights = (1.0, 1.0) if self.gradients is not None else self.loss_weights()
+        if self.is_deepspeed_enabled:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self._separate_backward_passes(model, inputs, num_items_in_batch)
+        if window.is_last:
+            self._finish_window(model)
+        return loss
+
+    def _separate_backward_passes(self, model: nn.Module, inputs: dict[str, Any], totals: Any) -> Tensor:
+        """Backpropagate each objective by itself; leave out what has weight zero."""
+        model.train()
+        loss = torch.zeros((), device=self.args.device)
+        weights = dict(zip(Losses._fields, self._weights, strict=True))
+        active = [name for name, weight in weights.items() if weight != 0]
+        if len(active) == 2 and self._joins(inputs):
+            return super().training_step(model, inputs, totals)
+        for name in Losses._fields:
+            batch = {name: inputs[name]}
+            if name not in active:
+                # The loss is wanted (a dual variable follows it), its gradient is not.
+                if name == "forget" or self.needs_retain_loss:
+                    with torch.no_grad(), self.compute_loss_context_manager():
+                        self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
+                    reshard(model)
+                continue
+            if self.gradients is not None:
+                context: Any = self.gradients.collect(name)
+            elif name != active[-1] and isinstance(model, DistributedDataParallel):
+                context = model.no_sync()  # the other backward pass reduces the sum of both
+            else:
+                context = contextlib.nullcontext()
+            with context:
+                loss = loss + super().training_step(model, batch, totals)
+        return loss
+
+    def _joins(self, inputs: dict[str, Any]) -> bool:
+        """Whether both sets go through the model in one pass."""
+        if not self._may_join:
+            return False
+        if self.args.forward == "joint":
+            return True
+        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in Losses._fields)
+        if shards(self.accelerator):  # every rank must run the same passes
+            tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=self.args.device), "max"))
+        return tokens <= JOINT_TOKENS
+
+    @property
+    def _may_join(self) -> bool:
+        return self.args.forward != "sequential" and self._separate_because is None
+
+    @property
+    def _separate_because(self) -> str | None:
+        """Why the two sets cannot share a forward pass, if they cannot."""
+        if self._keeps_gradients_apart:
+            return "the two gradients are kept apart"
+        if self.reference is not None:
+            return f"retain_loss {self.args.retain_loss!r} needs the reference's distribution of one set"
+        if self._repeats_dropout and self.remeasured:
+            return "a loss is measured again with the same dropout"
+        return None
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted sum of the objectives whose batches are in `inputs`; a plain batch gives the cross-entropy."""
+        if "labels" in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss: Any = 0.0
+        joint: list[Any] = [None, None]
+        if all(name in inputs for name in Losses._fields) and self._may_join:
+            joint = joint_likelihoods(model, [inputs[name] for name in Losses._fields], bool(self.packed))
+        for name, weight, likelihood in zip(Losses._fields, self._weights, joint, strict=True):
+            if name in inputs:
+                if name in self.remeasured and self._repeats_dropout:
+                    assert self.window is not None
+                    self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
+                part = self._objective_loss(model, name, inputs[name], likelihood)
+                assert self.window is not None
+                self.window.record(name, part)
+                loss = loss + weight * part
+        return (loss, {}) if return_outputs else loss
+
+    def _objective_loss(
+        self, model: nn.Module, name: str, batch: dict[str, Tensor], likelihood: AnswerLikelihood | None = None
+    ) -> Tensor:
+        """Contributions of one micro-batch over the total of the whole step."""
+        assert self.window is not None
+        objective = self.forget_objective if name == "forget" else self.retain_objective
+        divergence = None
+        if objective.reference == "logits":
+            assert self.reference is not None
+            with self.accelerator.autocast():  # which accelerate adds to the forward of the trained model alone
+                divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch, bool(self.packed))
+        if likelihood is None:
+            likelihood = answer_likelihood(model, batch, token_function=divergence, packed=bool(self.packed))
+        parameters = self.args.forget_parameters() if name == "forget" else {}
+        return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
+
+    def _finish_window(self, model: nn.Module) -> None:
+        """All gradients are there: reduce losses, combine gradients, or stop a run that diverges."""
+        assert self.window is not None
+        losses = self._losses = self.window.reduced(self.accelerator)
+        scaler = getattr(self.accelerator, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        gram = self._grams = None
+        if self.gradients is not None:
+            self.gradients_collected(scale)
+            if self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none":
+                self._grams = self.gradients.grams(scale)
+                gram = self._grams.sum(0)
+        if self._diverged(losses, gram):
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            for index, parameter in enumerate(trained):
+                # A gradient scaler must see something, and skip the step.
+                parameter.grad = torch.full_like(parameter, torch.inf) if scaler is not None and index == 0 else None
+            if self.gradients is not None:
+                self.gradients.clear()
+            return
+        if self.gradients is not None:
+            gram = self._combine_gradients(gram, losses)
+        self._measure(losses, gram)
+        self.before_step(losses)
+
+    def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
+        """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
+        assert self.gradients is not None
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        if scaled and gram is not None and not torch.isfinite(gram).all():
+            # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would hide
+            # it. The method does not choose, so its state stays as it is.
+            self._grams, self._weights = None, (1.0, 1.0)
+            self.gradients.combine(self._weights)
+            return None
+        self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
+        by_parameter = None
+        if self.needs_gram and self._grams is not None:
+            by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+        self.gradients.combine(self._weights if by_parameter is None else by_parameter)
+        return gram
+
+    def _diverged(self, losses: Losses, gram: Tensor | None) -> bool:
+        """Whether to stop here. Overflow under a gradient scaler is normal and only counts when it does not end."""
+        assert self.window is not None
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        finite = all(math.isfinite(getattr(losses, name)) for name in self.window.losses)
+        if gram is not None and not scaled:
+            finite = finite and bool(torch.isfinite(gram).all())
+        self._non_finite_steps = 0 if finite else self._non_finite_steps + 1
+        if not self.args.stop_on_divergence or self._non_finite_steps < (_OVERFLOW_PATIENCE if scaled else 1):
+            return False
+        outcome = "the update was not applied"
+        if self.is_deepspeed_enabled:
+            outcome = "DeepSpeed has applied the update already, so go back to a checkpoint before it"
+        self.divergence = (
+            f"step {self.state.global_step + 1}: forget loss {losses.forget:g}, retain loss {losses.retain:g}"
+            + (f", squared gradient norms {gram[0, 0]:g} and {gram[1, 1]:g}" if gram is not None else "")
+            + f"; {outcome}. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
+        )
+        warnings.warn(f"The run diverged at {self.divergence}", stacklevel=2)
+        self.control.should_training_stop = True
+        return True
+
+    def _optimizer_stepped(self) -> None:
+        """Parameters are new, gradients still alive: measure again and let the method update its state."""
+        if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
+            return
+        assert self._losses is not None
+        again = {name: self.loss_again(name) for name in self.remeasured}
+        step = self.state.global_step + 1
+        if self.retain_level is not None:
+            self.retain_level.follow(step, again.get("retain", self._losses.retain))
+        self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
+        if self.retain_budget is not None:
+            self.retain_budget.check(step)
+
+    @torch.no_grad()
+    def loss_again(self, name: str) -> float:
+        """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
+
+        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        ranks, so that every rank holds the same number.
+        """
+        assert self.window is not None
+        model, window = self._model_for_evaluation(), self.window
+        total = torch.zeros((), device=self.args.device)
+        states = window.random_states.get(name)
+        for index, batch in enumerate(window.batches):
+            context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
+            with context, self.compute_loss_context_manager():
+                inputs: Any = self._prepare_inputs({name: batch[name]})[name]
+                total += self._objective_loss(model, name, inputs)
+        reshard(model)
+        return float(self.accelerator.reduce(total, "mean"))
+
+    def _measure(self, losses: Losses, gram: Tensor | None) -> None:
+        values = {"forget_loss": losses.forget, "retain_loss": losses.retain}
+        values |= {"forget_weight": self._weights[0], "retain_weight": self._weights[1]}
+        if gram is not None:
+            values |= norms_and_cosine(gram)
+        if self.retain_level is not None:
+            values |= self.retain_level.measurements()
+        for name, value in (values | self.measurements()).items():
+            self._measurements.setdefault(name, []).append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of losses, weights, norms and the method's own numbers since the last line."""
+        if "loss" in logs and self._measurements:
+            logs.update({name: sum(values) / len(values) for name, values in self._measurements.items()})
+            self._measurements.clear()
+            if self._geometry is not None and self._grams is not None:
+                self._geometry.write(self.state.global_step, self._grams, self._weights)
+        super().log(logs, start_time)
+
+    # ---- before, after and between runs ------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Unlearn.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder, or `True` for the newest complete one in the output folder.
+            *args: passed on to `Trainer.train`.
+            **kwargs: passed on to `Trainer.train`.
+
+        Raises:
+            ValueError: when there is no checkpoint to resume from.
+
+        Called again without a checkpoint, it goes on from the weights as they are, with a method that starts anew.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
+        self.divergence = None
+        if self._first_state is None:
+            self._first_state = copy.deepcopy(self.method_state())
+        elif not resume_from_checkpoint:
+            self.load_method_state(copy.deepcopy(self._first_state))
+        if resume_from_checkpoint:
+            # mapped, so that a large state is not read once for every rank
+            file = Path(resume_from_checkpoint) / METHOD_STATE_FILE
+            if not file.exists():
+                raise ValueError(
+                    f"resume_from_checkpoint: {str(resume_from_checkpoint)!r} is no checkpoint of an unlearning run "
+                    f"({METHOD_STATE_FILE} is not there); name one, or True for the newest."
+                )
+            state = torch.load(file, weights_only=True, mmap=True)
+            self.load_method_state(state)
+            if self.retain_level is not None and "retain_level" in state:
+                self.retain_level.load_state_dict(state["retain_level"])
+            self.reference_columns.load_state_dict(state.get("reference_nll", {}))
+        if not shards(self.accelerator):
+            self.reference_columns.measure(self.model)
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model or adapter; inside a checkpoint also the state of the method."""
+        if _internal_call and self.retain_budget is not None:
+            self.retain_budget.settle()
+        super().save_model(output_dir, _internal_call)
+        # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
+        if _internal_call and output_dir is not None:
+            state = self.method_state()  # every rank takes part where the state is sharded
+            if self.retain_level is not None:
+                state = state | {"retain_level": self.retain_level.state_dict()}
+            state = state | {"reference_nll": self.reference_columns.state_dict()}
+            if self.args.should_save:
+                Path(output_dir).mkdir(parents=True, exist_ok=True)  # weights in shards are not written yet
+                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
+
+
+class _UnlearningCallback(TrainerCallback):
+    """Ties the trainer to the events of the loop."""
+
+    def __init__(self, trainer: UnlearningTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.training_begins()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # A resumed state carries the fraction of the epoch already done.
+        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._optimizer_stepped()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.retain_budget is not None:
+            self.trainer.retain_budget.finish()
