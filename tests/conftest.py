@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Tests fork two processes; a child of a process with OpenMP threads would wait for them for ever.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
