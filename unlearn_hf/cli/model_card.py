@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from unlearn_hf.common.files import write_text
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -57,7 +58,7 @@ def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[Fine
     if trainer is not None and getattr(trainer, "paper", None):
         paper = trainer.paper  # type: ignore[attr-defined]
         parts.append(f"## Source\n\n{paper['title']}. {paper['citation']} {paper['url']}")
-    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.common.versions import code_commit, versions
 
 RECORD = "run.json"

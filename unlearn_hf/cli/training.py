@@ -18,6 +18,7 @@ from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import newest_complete_checkpoint
 from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -162,7 +163,8 @@ def _bring_results_up(folder: Path, step: int) -> None:
     results = folder / "evaluations" / f"step-{step}"
     for file in ("evaluation.json", "samples.parquet"):
         if (results / file).is_file():
-            shutil.copy2(results / file, folder / file)
+            with whole_file(folder / file) as partial:
+                shutil.copy2(results / file, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:
