@@ -102,7 +102,8 @@ def test_the_run_ends_before_an_infeasible_step_and_keeps_the_weights(tmp_path: 
     assert trainer.state.global_step == 1
     assert trainer.ended is not None
     assert trainer.ended.startswith("step 1: no update of length 1")
-    assert trainer.ended.endswith("progress: 1e+09 is out of reach, at most 18.9949 is.")
+    assert "progress: 1e+09 is out of reach, at most" in trainer.ended
+    assert trainer.state.log_history[0]["forget_gradient_norm"] < 1e9
     assert trainer.divergence is None
     assert largest_difference(before, parameters(trainer.model)) == 0.0
 

@@ -290,10 +290,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             return
         if self.gradients is not None:
             gram = self._combine_gradients(gram, losses)
+        self._measure(losses, gram)
         if self.ended is not None:
             self._leave_out_update(model)
             return
-        self._measure(losses, gram)
         self.before_step(losses)
 
     def _leave_out_update(self, model: nn.Module) -> None:
