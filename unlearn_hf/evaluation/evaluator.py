@@ -27,6 +27,7 @@ from unlearn_hf.evaluation.sample_table import (
     check_protocol,
     check_same_rows,
     prepare_table,
+    row_fingerprint,
     split_rows,
 )
 from unlearn_hf.likelihood.one_pass import PartialResults
@@ -90,14 +91,14 @@ class TableEvaluator:
         raise NotImplementedError
 
     def fitting_reference(
-        self, reference: str | os.PathLike[str] | pd.DataFrame | None, truth_ratios: bool, corpus: str | None = None
+        self, reference: str | os.PathLike[str] | pd.DataFrame | None, truth_ratios: bool, part: str | None = None
     ) -> pd.DataFrame | None:
         """A reference's table, cut to the rows that are evaluated, once it is known to fit them.
 
         Args:
             reference: a log or its table.
             truth_ratios: whether this evaluation has truth ratios of forget rows.
-            corpus: of MUSE.
+            part: of the benchmark, see `EvaluationLog.data`.
 
         Raises:
             ValueError: if it cannot be read, is of other data, over other rows or texts, or has nothing to compare.
@@ -106,7 +107,7 @@ class TableEvaluator:
             return None
         requested = {request.split: request.rows for request in self.requests()}
         try:
-            table = read_reference(reference, self.benchmark, corpus)
+            table = read_reference(reference, self.benchmark, part)
             assert table is not None
             table = prepare_table(table, self.protocol)
             if self.max_rows is not None:
@@ -114,8 +115,10 @@ class TableEvaluator:
             attacked = {"forget", "holdout"} <= requested.keys()
             check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
             for split in ("forget", "holdout") if attacked and has_min_k(table) else ("forget",):
-                rows = [{"index": index, "reference_text": row.get("answer")}
-                        for index, row in enumerate(requested[split])]  # fmt: skip
+                rows = [
+                    {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
+                    for index, row in enumerate(requested[split])
+                ]
                 check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
         except ValueError as error:
             prefix = "" if str(error).startswith("reference:") else "reference: "

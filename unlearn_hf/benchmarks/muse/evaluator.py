@@ -78,7 +78,7 @@ class MuseEvaluator(TableEvaluator):
                 f"muse: {muse.split} from {muse.source} has none of the parts that are evaluated (verbmem, knowmem, "
                 f"privleak); it has {', '.join(muse)}."
             )
-        self.reference = self.fitting_reference(reference, truth_ratios=False, corpus=self.corpus)
+        self.reference = self.fitting_reference(reference, truth_ratios=False, part=self.corpus)
 
     def requests(self) -> Sequence[Request]:
         """All parts that the data have."""

@@ -86,7 +86,7 @@ class TofuEvaluator(TableEvaluator):
         self.attacks = tuple(attacks)
         self.reference_model = reference_model
         self._reference_losses: Mapping[tuple[str, int], float] | None = None
-        self.reference = self.fitting_reference(reference, truth_ratios=_PARTS["forget"][0] in tofu)
+        self.reference = self.fitting_reference(reference, _PARTS["forget"][0] in tofu, part=tofu.split)
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
@@ -102,6 +102,10 @@ class TofuEvaluator(TableEvaluator):
             for split, (part, scored) in _PARTS.items()
             if part in self.tofu
         ]
+
+    def settings(self) -> dict[str, Any]:
+        """The split too: splits from `forget10` on share their rows, but not their retain model."""
+        return super().settings() | {"split": self.tofu.split}
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Every TOFU aggregate."""

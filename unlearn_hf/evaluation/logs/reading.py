@@ -72,8 +72,9 @@ class EvaluationLog:
 
     @property
     def data(self) -> tuple[str | None, ...]:
-        """Benchmark and, for MUSE, corpus, each `None` where unknown."""
-        return (self.benchmark if self.benchmark_known else None, self.record.get("settings", {}).get("corpus"))
+        """Benchmark and what of it is to be forgotten (MUSE's corpus, TOFU's split), each `None` where unknown."""
+        settings = self.record.get("settings", {})
+        return (self.benchmark if self.benchmark_known else None, settings.get("corpus") or settings.get("split"))
 
     def table(self, purpose: str) -> pd.DataFrame:
         """The per-sample table.
@@ -222,14 +223,14 @@ def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationL
 
 
 def read_reference(
-    reference: PathLike | pd.DataFrame | None, benchmark: Benchmark | None = None, corpus: str | None = None
+    reference: PathLike | pd.DataFrame | None, benchmark: Benchmark | None = None, part: str | None = None
 ) -> pd.DataFrame | None:
     """The per-sample table of a retain model's log; a table, or `None`, as it is.
 
     Args:
         reference: the log, or its table.
         benchmark: of the evaluation that is to be compared; `None` takes any.
-        corpus: of that evaluation, for MUSE.
+        part: of it, see `EvaluationLog.data`.
 
     Raises:
         ValueError: if it is no log, one without values per sample, or known to be of other data.
@@ -238,10 +239,10 @@ def read_reference(
         return None
     if isinstance(reference, pd.DataFrame):
         if {"split", "index"} <= set(reference.columns):
-            check_same_data((benchmark, corpus), (table_benchmark(reference), None), "the table")
+            check_same_data((benchmark, part), (table_benchmark(reference), None), "the table")
         return reference
     log = read_reference_log(reference)
-    check_same_data((benchmark, corpus), log.data, log.path)
+    check_same_data((benchmark, part), log.data, log.path)
     return log.table("a reference")
 
 
@@ -251,7 +252,7 @@ def check_same_data(
     reference: PathLike,
     evaluation: str = "the evaluation",
 ) -> None:
-    """Raise unless benchmark and corpus of an evaluation and of its reference are equal, where both are known.
+    """Raise unless benchmark and part of an evaluation and of its reference are equal, where both are known.
 
     Raises:
         ValueError: naming both sides.
