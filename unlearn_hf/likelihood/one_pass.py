@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from unlearn_hf.models.sharding import reshard, shards
+
+_KEPT_AT_ONCE = 64
+"""Results of a batch after which they are kept."""
 
 
 class Item(Protocol):
@@ -107,7 +110,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def run_pass(
     name: str,
     items: Sequence[Item],
-    compute: Callable[[list[Any]], list[Any]],
+    compute: Callable[[list[Any]], Iterable[Any]],
     *,
     batch_size: int,
     token_budget: int,
@@ -120,7 +123,7 @@ def run_pass(
     Args:
         name: of the pass, for files.
         items: what to run; keys must be unique.
-        compute: maps a batch of items to one JSON-ready result each.
+        compute: maps a batch of items to one JSON-ready result each, in order; they are kept as they come.
         batch_size: most items in a batch.
         token_budget: most padded tokens in a batch (a longer item goes alone).
         accelerator: ranks take turns; `None` for a single process.
@@ -144,14 +147,20 @@ def run_pass(
     computed: list[tuple[str, Any]] = []
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
+            fresh: list[tuple[str, Any]] = []
             with autocast():
-                fresh = list(zip((item.key for item in batch), compute(batch), strict=True))
+                for item, result in zip(batch, compute(batch), strict=True):
+                    fresh.append((item.key, result))
+                    progress.update()
+                    if len(fresh) == _KEPT_AT_ONCE:
+                        partial.append(name, rank, fresh)
+                        computed += fresh
+                        fresh = []
             partial.append(name, rank, fresh)
             computed += fresh
-            progress.update(len(batch))
         for batch in repeated:
             with autocast():
-                compute(batch)
+                list(compute(batch))
     if ranks > 1:
         computed = gather_object(computed)
     return dict(results + computed)
