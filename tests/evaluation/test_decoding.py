@@ -105,7 +105,7 @@ def test_the_same_tokens_as_one_by_one(name: str, slots: int) -> None:
     model = MODELS[name]()
     expected = [one_by_one(model, prompt, 12) for prompt in prompts()]
     # Guesses that are right, wrong from the start, right in part, too long, and none at all.
-    guesses = [expected[0], [7] * 6, expected[2][:4] + [7, 8], [*expected[3], 5, 5, 5], [], [], expected[6], [], []]
+    guesses = [expected[0], [7] * 6, [*expected[2][:4], 7, 8], [*expected[3], 5, 5, 5], [], [], expected[6], [], []]
     shared = shared_beginning(prompts())
     assert shared >= 10
     for begin in (0, shared):

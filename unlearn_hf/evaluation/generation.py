@@ -167,8 +167,14 @@ def generate(
     return (text for batch in batches for text in generate_batch(model, tokenizer, batch, settings, device, sharded))
 
 
-def _generate_in_slots(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[GeneratedText],
-                       settings: GenerationSettings, device: torch.device, batch_size: int) -> Iterator[Any]:  # fmt: skip
+def _generate_in_slots(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[GeneratedText],
+    settings: GenerationSettings,
+    device: torch.device,
+    batch_size: int,
+) -> Iterator[Any]:
     shared = shared_beginning([prompt.input_ids for prompt in prompts])
     texts = []
     for index, prompt in enumerate(prompts):
