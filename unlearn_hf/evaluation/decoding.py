@@ -190,7 +190,8 @@ class Decoder:
         greedy = self.sampling.temperature == 0
         guesses = [text.next_guess() if greedy else [] for text in self._active]
         fed = [text.pending + guess for text, guess in zip(self._active, guesses, strict=True)]
-        keep, start = [], 0
+        keep: list[int] = []
+        start = 0
         for text, tokens in zip(self._active, fed, strict=True):
             keep += range(start + len(text.pending) - 1, start + len(tokens))
             start += len(tokens)
@@ -251,7 +252,7 @@ class Decoder:
         return tokens.gather(-1, places).squeeze(-1).tolist()
 
 
-def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+def shared_beginning(prompts: Sequence[list[int]]) -> int:
     """Tokens that all prompts begin with and that are worth sharing; 0 for none, or a single prompt."""
     if len(prompts) < 2:
         return 0

@@ -159,7 +159,7 @@ class DecodingStep:
 
 
 def in_slots(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,

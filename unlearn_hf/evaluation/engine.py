@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial as partial_function
 from typing import Any
 
 import pandas as pd
@@ -133,18 +134,19 @@ class Engine:
                 backend = self._backend(model, tokenizer, missing, device, accelerator)
                 # Slots take all that there is; a padded batch is one of `batch_size`.
                 whole = backend != "transformers"
+                compute = partial_function(
+                    generate,
+                    backend,
+                    model,
+                    tokenizer,
+                    device=device,
+                    batch_size=self.batch_size,
+                    sharded=shards(accelerator),
+                )
                 generations |= run_pass(
                     "generation",
                     chosen,
-                    lambda batch, backend=backend: generate(
-                        backend,
-                        model,
-                        tokenizer,
-                        batch,
-                        device,
-                        batch_size=self.batch_size,
-                        sharded=shards(accelerator),
-                    ),
+                    compute,
                     token_budget=sys.maxsize if whole else self.token_budget or _TOKENS,
                     description="Generations",
                     **common | ({"batch_size": math.ceil(len(missing) / ranks) or 1} if whole else {}),
