@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -79,7 +79,7 @@ class GeneratedText:
     key: str
     input_ids: list[int]
     settings: GenerationSettings = GenerationSettings()
-    guess: tuple[int, ...] = ()
+    guess: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def length(self) -> int:
