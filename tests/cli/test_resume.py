@@ -11,7 +11,7 @@ import pytest
 import transformers
 
 from tests.cli.test_unlearn_verb import unlearn, workplace
-from unlearn_hf.benchmarks.base import content_fingerprint
+from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
 from unlearn_hf.common.json_files import write_json

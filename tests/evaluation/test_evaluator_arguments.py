@@ -14,7 +14,7 @@ from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
-from unlearn_hf.benchmarks.own_rows import PairsEvaluator
+from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 
 PAIRS = {split: [{"question": "Who?", "answer": "Ada."}] for split in ("forget", "retain")}

@@ -126,10 +126,6 @@ def field_names(classes: Iterable[type]) -> list[str]:
     ]
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """`"; did you mean X?"`, or nothing when no known name is near."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def build(

@@ -10,10 +10,10 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.muse.data import MuseData
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.whose_log import read_reference
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs.reading import Benchmark
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import ContinuationRequest, Request, TextRequest
 from unlearn_hf.evaluation.sample_table import Compatibility
@@ -55,7 +55,7 @@ class MuseEvaluator(TableEvaluator):
         Shi et al. 2024, arXiv 2407.06460, section 3, with the constants of its released evaluation.
     """
 
-    benchmark: Benchmark = "muse"
+    benchmark = "muse"
 
     def __init__(
         self,
@@ -78,7 +78,9 @@ class MuseEvaluator(TableEvaluator):
                 f"muse: {muse.split} from {muse.source} has none of the parts that are evaluated (verbmem, knowmem, "
                 f"privleak); it has {', '.join(muse)}."
             )
-        self.reference = self.fitting_reference(reference, truth_ratios=False, corpus=self.corpus)
+        self.reference = self.fitting_reference(
+            read_reference(reference, self.benchmark, self.corpus), truth_ratios=False
+        )
 
     def requests(self) -> Sequence[Request]:
         """All parts that the data have."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.benchmarks.base import BenchmarkData
+from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.common.text_files import open_text, read_objects
 from unlearn_hf.data.mini import MINI_TOFU
 
