@@ -14,7 +14,7 @@ from tests.cli.test_unlearn_verb import unlearn, workplace
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 
 __all__ = ["unlearn", "workplace"]  # fixtures
 CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {

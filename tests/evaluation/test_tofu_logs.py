@@ -209,7 +209,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no JSON file"):
         read_log(broken)
     broken.write_bytes(gzip.compress(b"{}")[:-5])
-    with pytest.raises(ValueError, match="is no JSON file"):
+    with pytest.raises(ValueError, match="the gzip file is broken"):
         read_log(broken)
     with pytest.raises(ValueError, match="holds no evaluation log"):
         read_log(tmp_path)

@@ -57,6 +57,8 @@ class Benchmark:
         defaults: option of the verbs -> its default for this benchmark.
         options: options of evaluation that it takes, beyond batch size and number of rows; others are refused.
         prompts: whether questions go through the prompt template.
+        as_trained: whether the rows that are trained on are evaluated, with `max_forget_rows` and so on; otherwise
+            always the whole sets are.
         one_target: whether a model fine-tuned on everything is the same for all splits.
     """
 
@@ -68,6 +70,7 @@ class Benchmark:
     defaults: Mapping[str, Any] = {}
     options: tuple[str, ...] = ()
     prompts: bool = True
+    as_trained: bool = False
     one_target: bool = False
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:

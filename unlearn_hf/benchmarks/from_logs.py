@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS
 from unlearn_hf.benchmarks.whose_log import benchmark_of, check_same_data, data_of, read_reference
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.evaluation.logs.reading import EvaluationLog, PathLike, read_log, read_reference_log
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten, metric_value
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, privleak_open_unlearning

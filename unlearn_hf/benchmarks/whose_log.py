@@ -49,7 +49,7 @@ def read_reference(
         log = read_reference_log(reference)
         table = log.table("a reference")
     except ValueError as error:
-        raise ValueError(f"reference: {error}") from error
+        raise ValueError(f"retain_results: {error}") from error
     check_same_data((benchmark, corpus), data_of(log), log.path)
     return table
 
@@ -68,6 +68,6 @@ def check_same_data(
     if any(one and other and one != other for one, other in zip(mine, theirs, strict=True)):
         sides = [" ".join(filter(None, side)) for side in (theirs, mine)]
         raise ValueError(
-            f"reference: {reference} is of {sides[0]}, but {evaluation} is of {sides[1]}. Take the retain model's "
-            "evaluation on the same data."
+            f"retain_results: {reference} is of {sides[0]}, but {evaluation} is of {sides[1]}. Take the retain "
+            "model's evaluation on the same data."
         )

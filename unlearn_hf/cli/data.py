@@ -43,6 +43,10 @@ class LoadedData:
         """
         return self.datasets[name] if name in self.datasets else self.parts[name]
 
+    def as_trained(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Rows as the benchmark trains on them."""
+        return self.benchmark.training_rows(self.parts, rows, tokenizer, max_length)
+
 
 def load_data(arguments: DataArguments) -> LoadedData:
     """Load what the arguments name.
@@ -108,10 +112,12 @@ def make_evaluators(
         "max_length": max_length,
         "resume": resume,
         **({"template": template} if data.benchmark.prompts else {}),
-        **{name: arguments.setting(name) for name in data.benchmark.options},
+        **{name: getattr(arguments, name) for name in data.benchmark.options},
     }
-    # Rows of one's own are evaluated as far as they are trained on.
-    evaluator = data.benchmark.evaluator(data.parts, **settings)
+    if settings.get("compatibility") == "unlearn_hf":
+        settings["compatibility"] = None
+    rows = data.datasets if data.benchmark.as_trained else data.parts
+    evaluator = data.benchmark.evaluator(rows, **settings)
     evaluators = [] if evaluator is None else [evaluator]
     if arguments.lm_eval_tasks:
         from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator

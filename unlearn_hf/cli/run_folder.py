@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.common.versions import code_commit, versions
 
 RECORD = "run.json"
@@ -20,8 +20,7 @@ _SECRETS = ("token", "password", "secret")
 def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
     """`runs/DATA_MODEL_LAST`."""
     if data.benchmark is not None:
-        # TOFU's target is the same model for all splits.
-        split = data.split if last != "full" or data.benchmark != "tofu" else None
+        split = None if last == "full" and data.unit.one_target else data.split
         parts = ["mini" if data.source == "mini" else None, data.benchmark, split, data.forget_part]
     else:
         file = getattr(data, "train_file", None) or data.forget_file or "own"
@@ -94,7 +93,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def now() -> str:
     """The time in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:

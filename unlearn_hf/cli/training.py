@@ -11,13 +11,14 @@ from typing import Any
 from unlearn_hf.cli.arguments import (
     LoraArguments,
 )
-from unlearn_hf.cli.checks import check_models, check_overwrite, check_own_data, named_inputs
+from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import newest_complete_checkpoint
 from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -42,7 +43,7 @@ def check_before_loading(run: TrainingRun) -> None:
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation)
-    problems += check_own_data(run.data, run.evaluation)
+    problems += check_evaluation_options(run.data, run.evaluation)
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
@@ -162,7 +163,8 @@ def _bring_results_up(folder: Path, step: int) -> None:
     results = folder / "evaluations" / f"step-{step}"
     for file in ("evaluation.json", "samples.parquet"):
         if (results / file).is_file():
-            shutil.copy2(results / file, folder / file)
+            with whole_file(folder / file) as partial:
+                shutil.copy2(results / file, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from unlearn_hf.common.text_files import read_json
+from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.encoding import accepted_columns, detect_columns
 
 _MAY_BE_EMPTY = ("prompt", "question")
@@ -45,7 +45,7 @@ def load_rows(file: str | Path, name: str = "file") -> Dataset:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(f"{name}: {str(file)!r} is not there; give the path of a JSON-lines file.")
-    values = read_json(path)
+    values = read_json_lines(path)
     if not values:
         raise ValueError(f"{name}: {path} has no rows.")
     columns: tuple[str, ...] = ()

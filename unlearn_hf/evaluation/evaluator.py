@@ -88,9 +88,7 @@ class TableEvaluator:
         """What is needed of the model."""
         raise NotImplementedError
 
-    def fitting_reference(
-        self, reference: pd.DataFrame | None, truth_ratios: bool
-    ) -> pd.DataFrame | None:
+    def fitting_reference(self, reference: pd.DataFrame | None, truth_ratios: bool) -> pd.DataFrame | None:
         """A reference's table, cut to the rows that are evaluated, once it is known to fit them.
 
         Args:
@@ -114,7 +112,7 @@ class TableEvaluator:
                         for index, row in enumerate(requested[split])]  # fmt: skip
                 check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
         except ValueError as error:
-            prefix = "" if str(error).startswith("reference:") else "reference: "
+            prefix = "" if str(error).startswith("retain_results:") else "retain_results: "
             raise ValueError(f"{prefix}{error}") from error
         return table
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.labels import label_positions
 from unlearn_hf.likelihood.answer_head import AnswerRequest, TokenFunction, logits_of_hidden
 from unlearn_hf.likelihood.answers import answer_likelihood, ask_about
@@ -107,10 +108,8 @@ def reference_nll(
     for row in rows:
         result[row] = found[str(row)]
     if path is not None and accelerator.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        save_file({"nll": result}, temporary)
-        temporary.replace(path)
+        with whole_file(path) as partial:
+            save_file({"nll": result}, partial)
     return result
 
 

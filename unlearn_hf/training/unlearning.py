@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
@@ -436,8 +437,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 state = state | {"retain_level": self.retain_level.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
-                Path(output_dir).mkdir(parents=True, exist_ok=True)  # weights in shards are not written yet
-                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
+                with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
+                    torch.save(state, partial)
 
 
 class _UnlearningCallback(TrainerCallback):

@@ -36,7 +36,7 @@ class Muse(Benchmark):
     bundled = "The same shape in small: local news from towns that do not exist, offline."
     hub_datasets = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}  # noqa: RUF012
     defaults = {"max_length": 2048}  # noqa: RUF012 - of texts and of training windows
-    options = ("reference", "compatibility")
+    options = ("retain_results", "compatibility")
     prompts = False
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
@@ -54,9 +54,7 @@ class Muse(Benchmark):
         # The mini corpus comes with questions on its articles, because no model has learnt to answer before.
         return names + [f"{name}_qa" for name in ("train_retain", names[-1]) if f"{name}_qa" in data]
 
-    def training_rows(
-        self, data: Any, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> Dataset:
+    def training_rows(self, data: Any, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Texts in windows of `max_length` tokens, BOS among them; those of the mini corpus are short rows already."""
         from unlearn_hf.data.text_windows import text_windows
 

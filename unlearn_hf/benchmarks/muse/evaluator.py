@@ -11,6 +11,7 @@ import pandas as pd
 from unlearn_hf.benchmarks.muse.data import MuseData
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
 from unlearn_hf.benchmarks.whose_log import read_reference
+from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
@@ -34,7 +35,7 @@ class MuseEvaluator(TableEvaluator):
 
     Args:
         muse: the data; a metric whose part is absent is left out.
-        reference: evaluation of the retrained model, for PrivLeak: a result folder or file of ours, a log of
+        retain_results: evaluation of the retrained model, for PrivLeak: a result folder or file of ours, a log of
             open-unlearning, or a per-sample table. Without one, PrivLeak on the official corpora is relative to the
             constant of MUSE's own evaluation.
         batch_size: most sequences per forward pass.
@@ -57,10 +58,11 @@ class MuseEvaluator(TableEvaluator):
 
     benchmark = "muse"
 
+    @renamed_arguments(reference="retain_results")
     def __init__(
         self,
         muse: MuseData,
-        reference: str | os.PathLike[str] | pd.DataFrame | None = None,
+        retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
         batch_size: int = 16,
         max_rows: int | None = None,
         max_length: int = 2048,
@@ -79,7 +81,7 @@ class MuseEvaluator(TableEvaluator):
                 f"privleak); it has {', '.join(muse)}."
             )
         self.reference = self.fitting_reference(
-            read_reference(reference, self.benchmark, self.corpus), truth_ratios=False
+            read_reference(retain_results, self.benchmark, self.corpus), truth_ratios=False
         )
 
     def requests(self) -> Sequence[Request]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.benchmarks.base import Benchmark, DataChoice
+from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark, DataChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ class OwnRows(Benchmark):
     summary = "Files of your own (--forget_file, --retain_file): probability, ROUGE and memorisation of the answers."
     paper = "this project"
     options = ("max_new_tokens",)
+    as_trained = True
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
         """The rows of the files: `train`, or `forget` and `retain`."""
@@ -27,11 +28,13 @@ class OwnRows(Benchmark):
 
         files = choice.files
         if choice.split is not None:
-            raise ValueError(f"split: {choice.split!r} belongs to a benchmark; add --benchmark.")
+            raise ValueError(f"split: {choice.split!r} belongs to a benchmark; add --benchmark {_others()}.")
         if "train_file" in files:
             return {"train": load_rows(files["train_file"], "train_file")}
         if not files:
-            raise ValueError("benchmark: no data are given; use --benchmark, or --forget_file and --retain_file.")
+            raise ValueError(
+                f"benchmark: no data are given; use --benchmark {_others()}, or --forget_file and --retain_file."
+            )
         if missing := [name for name in ("forget_file", "retain_file") if name not in files]:
             raise ValueError(f"{missing[0]}: missing; unlearning needs rows to forget and rows to keep.")
         return load_pairs(files["forget_file"], files["retain_file"])
@@ -57,6 +60,10 @@ class OwnRows(Benchmark):
         from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 
         return aggregate_tofu(samples, retain_samples, **options)
+
+
+def _others() -> str:
+    return " or ".join(name for name in BENCHMARKS if name != OWN_ROWS)
 
 
 OWN = OwnRows()

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.benchmarks.whose_log import read_reference
+from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, chosen_attacks
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
@@ -39,8 +40,8 @@ class TofuEvaluator(TableEvaluator):
 
     Args:
         tofu: the data.
-        reference: evaluation of the retain model on the same forget rows, for forget quality and PrivLeak: a result
-            folder or file of ours, a log of TOFU or open-unlearning, or a per-sample table.
+        retain_results: evaluation of the retain model on the same forget rows, for forget quality and PrivLeak: a
+            result folder or file of ours, a log of TOFU or open-unlearning, or a per-sample table.
         template: prompt template.
         batch_size: most sequences per forward pass.
         max_new_tokens: most tokens per generated answer.
@@ -62,10 +63,11 @@ class TofuEvaluator(TableEvaluator):
 
     benchmark = "tofu"
 
+    @renamed_arguments(reference="retain_results", reference_model="attack_model")
     def __init__(
         self,
         tofu: TofuData,
-        reference: str | os.PathLike[str] | pd.DataFrame | None = None,
+        retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
         template: str = "auto",
         batch_size: int = 32,
         max_new_tokens: int = 200,
@@ -85,7 +87,7 @@ class TofuEvaluator(TableEvaluator):
         self.attack_model = attack_model
         self._memory: dict[str, Any] = {}
         self.reference = self.fitting_reference(
-            read_reference(reference, self.benchmark), truth_ratios=_PARTS["forget"][0] in tofu
+            read_reference(retain_results, self.benchmark), truth_ratios=_PARTS["forget"][0] in tofu
         )
 
     def requests(self) -> list[SplitRequest]:

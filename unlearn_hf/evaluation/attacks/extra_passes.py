@@ -20,6 +20,7 @@ from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.sharding import shards
 
+
 def gradient_norm(model: nn.Module, text: ScoredText, device: torch.device) -> float:
     """Mean, over parameter tensors, of the norm of the gradient of the mean NLL of one text.
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn_hf.common.json_files import number, read_json
+from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation.logs import official_tofu, open_unlearning
+from unlearn_hf.evaluation.logs.values import number
 from unlearn_hf.evaluation.metric_value import flatten
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.evaluation.results import (
     RESULT_FILE,
     is_result,
@@ -138,7 +139,7 @@ def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
 def _is_flat(content: Any) -> bool:
     """Whether this is flat JSON of ours: metric name -> number, with names that open-unlearning does not use."""
     return isinstance(content, Mapping) and any(
-        key in METRICS and open_unlearning.flat_name(key) is None and isinstance(value, (int, float))
+        is_metric(key) and open_unlearning.flat_name(key) is None and isinstance(value, (int, float))
         for key, value in content.items()
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unlearn_hf.evaluation.attacks.base import ATTACKS
+from unlearn_hf.evaluation.attacks.base import ATTACKS, Attack
 
 _TOFU = "Maini et al. 2024, arXiv 2401.06121"
 _MUSE = "Shi et al. 2024, arXiv 2407.06460"
@@ -106,6 +106,30 @@ VARIANT_SUFFIXES: tuple[str, ...] = (
 )
 
 
+_ATTACK = re.compile(r"mia_(.+)_auc")
+
+
+def metrics() -> dict[str, MetricDescription]:
+    """Every metric without variant suffixes, one for each attack of the registry among them."""
+    attacks = {f"mia_{name}_auc": _attack(attack) for name, attack in ATTACKS.items()}
+    return METRICS | attacks
+
+
+def _attack(attack: Attack) -> MetricDescription:
+    summary = f"AUC of the membership attack by {attack.summary}, forget against holdout"
+    return MetricDescription(summary, None, attack.paper, attack.version)
+
+
+def is_metric(name: str) -> bool:
+    """Whether a metric has this name, without a variant suffix."""
+    return name in METRICS or _attacked(name) is not None
+
+
+def _attacked(name: str) -> Attack | None:
+    match = _ATTACK.fullmatch(name)
+    return ATTACKS[match[1]] if match and match[1] in ATTACKS else None
+
+
 def describe(name: str) -> MetricDescription:
     """The description of a metric name, with or without variant suffixes.
 
@@ -114,6 +138,8 @@ def describe(name: str) -> MetricDescription:
     """
     if name in METRICS:
         return METRICS[name]
+    if (attack := _attacked(name)) is not None:
+        return _attack(attack)
     for suffix in VARIANT_SUFFIXES:
         if name.endswith(suffix):
             description = describe(name[: -len(suffix)])
@@ -123,4 +149,4 @@ def describe(name: str) -> MetricDescription:
                     "forget set: mean share of the right answer", False, _OPEN_UNLEARNING, description.version
                 )
             return description
-    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(METRICS))}.")
+    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(metrics()))}.")
