@@ -1,4 +1,4 @@
-"""Units defined outside the package in a few lines each, and found by command line, run folder, evaluation and list."""
+"""Units defined outside the package in a few lines each, and found by command line, run folder and evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -52,7 +52,7 @@ class Capitals(Benchmark):
     paper = "nobody, 2024"
     splits = ("even", "odd")
     options = ("max_new_tokens",)
-    defaults = {"max_length": 77}
+    defaults: ClassVar[dict[str, Any]] = {"max_length": 77}
 
     def load(self, choice: DataChoice) -> dict[str, Dataset]:
         rows = [{"question": f"Capital of country {i}?", "answer": f"City {i}."} for i in range(12)]
@@ -155,7 +155,7 @@ def test_an_attack(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="verb: 'list' is there already"):
         VERBS.register("list", Verb(len, "Again."))
-    with pytest.raises(ValueError, match="attack: 'min-k' is not known; did you mean min_k?"):
+    with pytest.raises(ValueError, match=r"attack: 'min-k' is not known; did you mean min_k\?"):
         ATTACKS.find("min-k")
 
 
