@@ -9,8 +9,8 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from tests.conftest import build_model, build_tokenizer
+from tests.evaluation.models import Interrupted
 from tests.evaluation.rows import tiny_tofu
-from tests.evaluation.test_engine import Interrupted
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_unlearn_verb import unlearn, workplace
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs.evaluate import parse
 from unlearn_hf.common.files import write_json
 
 ROOT = Path(__file__).parents[2]
-__all__ = ["unlearn", "workplace"]  # fixtures
 OWN = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl"]
 SHORT = ["--max_new_tokens", "4"]
 

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.conftest import build_model, build_tokenizer
-from tests.evaluation.models import ends_at_once
+from tests.evaluation.models import Interrupted, ends_at_once
 from tests.evaluation.rows import SHORT, largest_difference, qa_rows, requests
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.engine import Engine
@@ -143,20 +143,6 @@ def test_model_is_left_as_it_was_when_evaluation_fails() -> None:
     assert model.training
     assert model.generation_config is generation_config
     assert not model.lm_head._forward_pre_hooks
-
-
-class Interrupted:
-    """Counts forward passes, and fails in the middle."""
-
-    def __init__(self, model: LlamaForCausalLM, after: int | None) -> None:
-        self.model, self.passes = model, 0
-
-        def count(*_: Any) -> None:
-            if self.passes == after:
-                raise RuntimeError("power cut")
-            self.passes += 1
-
-        self.handle = model.register_forward_pre_hook(count)
 
 
 @pytest.mark.parametrize("after", [4, 9])  # in the likelihoods, in the generations

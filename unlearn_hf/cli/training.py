@@ -144,7 +144,14 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
     spent = budget.exceeded if budget is not None else None
-    return {"divergence": divergence, "retain_budget_spent": spent, "seconds": seconds, "metrics": metrics}
+    ended = getattr(trainer, "ended", None)
+    return {
+        "divergence": divergence,
+        "ended": ended,
+        "retain_budget_spent": spent,
+        "seconds": seconds,
+        "metrics": metrics,
+    }
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
