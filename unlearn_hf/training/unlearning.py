@@ -423,11 +423,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         Called again without a checkpoint, it goes on from the weights as they are, with a method that starts anew.
         """
         resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
-        self.divergence = None
-=======
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
-        self.divergence = self.ended = None
         self.divergence = self.ended = None
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
