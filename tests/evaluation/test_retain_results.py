@@ -67,7 +67,7 @@ def make(folder: Path, kind: str) -> Path:
 )
 def test_references_of_other_data_are_refused(log: str, reference: str, tmp_path: Path) -> None:
     names = [kind.split()[0] for kind in (reference, log)]
-    with pytest.raises(ValueError, match=rf"^reference: .* is of {names[0]}.* is of {names[1]}.*same data"):
+    with pytest.raises(ValueError, match=rf"^retain_results: .* is of {names[0]}.* is of {names[1]}.*same data"):
         recompute(make(tmp_path, log), make(tmp_path, reference))
 
 
@@ -91,7 +91,7 @@ def test_reference_is_read_for_a_benchmark(kind: str, tmp_path: Path) -> None:
     reference = muse_table() if kind == "table" else make(tmp_path, kind)
     assert read_reference(reference) is not None
     assert read_reference(reference, "muse", "news") is not None
-    with pytest.raises(ValueError, match=r"^reference: .* is of muse.* is of tofu"):
+    with pytest.raises(ValueError, match=r"^retain_results: .* is of muse.* is of tofu"):
         read_reference(reference, "tofu")
 
 
@@ -110,7 +110,7 @@ MIN_K = tofu_table()[["split", "index", "min_k"]]
     ],
 )
 def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_tofu(table, reference)
 
 
@@ -123,7 +123,7 @@ def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame,
     ],
 )
 def test_muse_references_of_no_use(reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_muse(muse_table(), reference, corpus="news")
 
 
@@ -170,7 +170,7 @@ def test_values_of_other_rows_are_never_paired(
     retain = TofuEvaluator(other_rows(part, change), max_new_tokens=2)
     retain(build_model(), build_tokenizer(), output_dir=tmp_path)
     with pytest.raises(ValueError, match=f"a reference compares different {message}"):
-        TofuEvaluator(tiny_tofu(), reference=tmp_path, max_new_tokens=2)
+        TofuEvaluator(tiny_tofu(), retain_results=tmp_path, max_new_tokens=2)
     TofuEvaluator(tiny_tofu(), max_new_tokens=2)(build_model(), build_tokenizer(), output_dir=tmp_path / "ours")
     with pytest.raises(ValueError, match=message):
         recompute(tmp_path / "ours", tmp_path)
@@ -182,9 +182,9 @@ def test_a_retain_model_of_another_split_is_refused_on_shared_rows(tmp_path: Pat
     assert ten["forget_perturbed"].to_list() == twenty["forget_perturbed"].to_list()
     options: dict[str, Any] = {"max_rows": 2, "max_new_tokens": 2}
     TofuEvaluator(ten, **options)(build_model(), build_tokenizer(), output_dir=tmp_path)
-    assert TofuEvaluator(ten, reference=tmp_path, **options).reference is not None
+    assert TofuEvaluator(ten, retain_results=tmp_path, **options).reference is not None
     with pytest.raises(ValueError, match="is of tofu forget10, but the evaluation is of tofu forget20"):
-        TofuEvaluator(twenty, reference=tmp_path, **options)
+        TofuEvaluator(twenty, retain_results=tmp_path, **options)
 
 
 def test_other_texts_of_a_corpus_are_refused(tmp_path: Path) -> None:
