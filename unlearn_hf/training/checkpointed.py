@@ -42,8 +42,9 @@ class CheckpointedTrainer(Trainer):
         """The checkpoint that is named, or, for `True`, the newest intact one in the output folder.
 
         Raises:
-            ValueError: when it is damaged, or there is none.
+            ValueError: when it is damaged, there is none, or there is too little room for what training will write.
         """
+        check_space(self)
         if not wanted:
             return None
         if wanted is True:
@@ -68,7 +69,6 @@ class CheckpointedTrainer(Trainer):
                 process works in the output folder.
             OSError: when the disk is full in spite of that, saying what was kept and where.
         """
-        check_space(self)
         with self._alone_in_folder():
             checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
             # transformers would delete the older checkpoint before the newer one is known to be whole.

@@ -11,6 +11,8 @@ from typing import Any
 
 from unlearn_hf.training.checkpoints import checkpoints
 
+# Rust's, of safetensors, and those of torch's writer of zip files, which knows no reasons.
+_FULL = ("No space left", "os error 28", "inline_container", "iostream error")
 _SPARE = 1.05  # tokenizer, logs, samples, state of the method
 
 
@@ -19,7 +21,7 @@ def is_disk_full(problem: BaseException | None) -> bool:
     while problem is not None:
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(words in str(problem) for words in ("No space left", "os error 28", "PytorchStreamWriter failed")):
+        if any(words in str(problem) for words in _FULL):
             return True
         problem = problem.__cause__ or problem.__context__
     return False
@@ -52,9 +54,9 @@ def check_space(trainer: Any) -> None:
         warnings.warn(f"{found} when its weights are saved; make room.", stacklevel=2)
         return
     raise ValueError(
-        f"{found} ({_size(weights)} of weights and {_size(state)} of optimizer state in each of {min(saves, kept + 1)} "
-        f"checkpoints at once, then the weights); make room, name another output_dir, or set save_strategy to 'no' "
-        f"({_size(weights)}, but a killed run cannot be resumed)."
+        f"{found} ({_size(weights)} of weights and {_size(state)} of optimizer state in each of "
+        f"{min(saves, kept + 1)} checkpoints at once); make room, name another output_dir, or set save_strategy "
+        f"to 'no' ({_size(weights)}, but a killed run cannot be resumed)."
     )
 
 
