@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from unlearn_hf.cli import registry
 from unlearn_hf.cli.parsing import ArgumentsError, nearest
 
 SUMMARY = "Name methods, objectives, metrics and benchmarks, with one line and a paper each."
@@ -18,22 +19,17 @@ Entry = tuple[str, str, str]  # name, one line, source
 
 def methods() -> list[Entry]:
     """The unlearning methods."""
-    from unlearn_hf.methods import METHODS
-
     return [
-        (name, _first_line(trainer), f"{trainer.paper['title']}, {trainer.paper['url']}")
-        for name, trainer in METHODS.items()
+        (name, each.summary, f"{each.paper['title']}, {each.paper['url']}") for name, each in registry.methods().items()
     ]
 
 
 def objectives() -> list[Entry]:
     """The objectives on the forget and on the retain set."""
-    from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
-
     return [
         (each.name, f"{label}: {each.summary}", each.paper)
-        for label, group in (("forget", FORGET_OBJECTIVES), ("retain", RETAIN_OBJECTIVES))
-        for each in group.values()
+        for label, group in (("forget", "FORGET_OBJECTIVES"), ("retain", "RETAIN_OBJECTIVES"))
+        for each in registry.objectives(group).values()
     ]
 
 
@@ -69,10 +65,6 @@ def benchmarks() -> list[Entry]:
             "this project",
         ),
     ]
-
-
-def _first_line(item: object) -> str:
-    return (item.__doc__ or "").strip().splitlines()[0]
 
 
 def run(argv: Sequence[str]) -> int:
