@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from peft import LoraConfig
 
+from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate, newton_ratio
 
@@ -65,16 +68,50 @@ def test_scheduler_smooths_clamps_and_resumes() -> None:
     assert scheduler.factor == 0.5
 
 
+@pytest.mark.parametrize("source", ["none", "attention", "lora"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
-def test_a_probe_changes_nothing_but_the_next_rate(optimizer: str, tmp_path: Path) -> None:
-    """The optimizer steps once: with the rate held fixed, probing leaves the run bit for bit the same."""
+def test_a_probe_changes_nothing_but_the_next_rate(optimizer: str, source: str, tmp_path: Path) -> None:
+    """The optimizer steps once and no mask is drawn: with the rate held fixed, the run stays bit for bit the same."""
     options: dict[str, Any] = {"optim": optimizer, "learning_rate": 1e-3, "max_steps": 4}
-    plain = build_trainer("ngdiff", tmp_path, **options)
-    plain.train()
+    options |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     held = {"autolr_min": 1e-3, "autolr_max": 1e-3, "autolr_interval": 1, "autolr": True}
-    probing = build_trainer("ngdiff", tmp_path, **options, **held)
-    probing.train()
-    assert largest_difference(parameters(plain.model), parameters(probing.model)) == 0.0
+    runs = []
+    for probing in ({}, held):
+        model = build_model(dropout=0.3 if source == "attention" else 0.0)
+        adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3) if source == "lora" else None
+        torch.manual_seed(0)
+        trainer = build_trainer("ngdiff", tmp_path, model=model, peft_config=adapter, **options, **probing)
+        trainer.train()
+        runs.append(parameters(trainer.model))
+    assert largest_difference(*runs) == 0.0
+
+
+@pytest.mark.parametrize("source", ["attention", "lora"])
+def test_the_losses_of_a_probe_have_the_same_dropout(source: str, tmp_path: Path) -> None:
+    """With a rate that moves nothing, all three are the same number."""
+    seen: list[tuple[float, ...]] = []
+    model = build_model(dropout=0.3 if source == "attention" else 0.0)
+    adapter = None
+    if source == "lora":
+        adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3, init_lora_weights=False)
+    options: dict[str, Any] = {"learning_rate": 1e-12, "per_device_train_batch_size": 2}
+    options |= {"gradient_accumulation_steps": 2, "max_steps": 4, "autolr": True, "autolr_interval": 2}
+    trainer = build_trainer("ngdiff", tmp_path, model=model, peft_config=adapter, **options)
+    with patch("unlearn_hf.methods.ngdiff.newton_ratio", lambda *losses: seen.append(losses)):
+        trainer.train()
+    assert len(seen) == 2
+    for at, ahead, behind in seen:
+        assert ahead == pytest.approx(at, rel=1e-6)
+        assert behind == pytest.approx(at, rel=1e-6)
+
+
+def test_a_probe_whose_step_was_skipped_is_forgotten(tmp_path: Path) -> None:
+    """A gradient scaler skips a step that overflows; the step after it is not compared with what was before both."""
+    trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=2, max_steps=3)
+    probed: list[int] = []
+    trainer.after_step = lambda before, after: probed.append(len(trainer._before_probe))  # type: ignore[method-assign]
+    trainer.train()
+    assert probed == [0, len(parameters(trainer.model)), 0]
 
 
 def test_probes_see_the_losses_on_both_sides(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class NGDiffTrainer(UnlearningTrainer):
 
     Source: Bu, Jin et al., "Unlearning as multi-task optimization: a normalized gradient difference approach with an
     adaptive learning rate", NAACL 2025, arXiv 2410.22086. AutoLR: GeN, arXiv 2407.02772, on the retain loss along the
-    optimizer's actual update. Smoothing and clipping are GeN's; whether NGDiff's authors keep them is not known.
+    optimizer's actual update: the same rows and the same dropout before the step, after it and after its mirror image.
+    Smoothing and clipping are GeN's; whether NGDiff's authors keep them is not known.
     """
 
     config_class = NGDiffConfig
@@ -105,25 +106,37 @@ class NGDiffTrainer(UnlearningTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    @property
+    def _probes(self) -> bool:
+        """Whether this step is a probing one."""
+        return self.args.autolr and (self.state.global_step + 1) % self.args.autolr_interval == 0
+
+    @property
+    def remeasured(self) -> tuple[str, ...]:
+        """The retain loss after a probing step; what is measured again has the dropout of the step."""
+        return ("retain",) if self._probes else super().remeasured
+
     def before_step(self, losses: Losses) -> None:
         """Before a probing step, keep the parameters."""
-        if self.args.autolr and (self.state.global_step + 1) % self.args.autolr_interval == 0:
+        self._before_probe = []  # that of a step which a gradient scaler has skipped, say
+        if self._probes:
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self._before_probe = [(parameter, parameter.detach().clone()) for parameter in trained]
 
     @torch.no_grad()
     def after_step(self, before: Losses, after: Losses) -> None:
-        """At a probing step, measure the retain loss after the step and after its mirror image."""
+        """At a probing step, compare the retain loss before, after, and after the mirror image of the step."""
         if not self._before_probe:
             return
-        ahead = self.loss_again("retain")
         for parameter, saved in self._before_probe:
             mirrored = 2 * saved - parameter
             saved.copy_(parameter)  # from here on the copy holds the parameters after the step
             parameter.copy_(mirrored)
-        behind = self.loss_again("retain")
-        for parameter, saved in self._before_probe:
-            parameter.copy_(saved)
+        try:
+            behind = self.loss_again("retain")
+        finally:
+            for parameter, saved in self._before_probe:
+                parameter.copy_(saved)
         self._before_probe = []
         assert isinstance(self.lr_scheduler, AutomaticLearningRate)
-        self.lr_scheduler.probed(newton_ratio(before.retain, ahead, behind))
+        self.lr_scheduler.probed(newton_ratio(before.retain, after.retain, behind))

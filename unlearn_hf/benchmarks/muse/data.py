@@ -5,12 +5,13 @@ Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from unlearn_hf.benchmarks.base import BenchmarkData
 from unlearn_hf.common.text_files import read_json
-from unlearn_hf.data.mini_news_source import build_mini_news
+from unlearn_hf.data.mini import MINI_NEWS
 
 HUB_NAMES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 FOLDS = range(1, 5)
@@ -35,6 +36,8 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "train_retain1": ("train", ("retain1",)),
     "train_retain2": ("train", ("retain2",)),
 }
+# Only the mini corpus has them.
+_MINI_PARTS = _PARTS | {f"train_{name}_qa": ("train", (f"{name}_qa",)) for name in ("forget", "retain")}
 _COLUMNS = {"knowmem": ("question", "answer"), "verbmem": ("prompt", "gt")}
 
 Rows = list[dict[str, Any]]
@@ -56,7 +59,8 @@ class MuseData(BenchmarkData):
     - `train_forget`, `train_retain1`, `train_retain2`: what the target model was trained on, on News four times what
       the main experiment unlearns.
 
-    The mini corpus also has `train_forget_qa` and `train_retain_qa`, see `build_mini_news`.
+    The mini corpus also has `train_forget_qa` and `train_retain_qa`, texts of questions and answers on the articles: a
+    model small enough for this corpus does not carry a fact from an article over to an answer by itself.
     """
 
 
@@ -86,20 +90,22 @@ def load_muse(corpus: Corpus = "news", source: str | Path = "hub", revision: str
     if source == "mini":
         if corpus != "news":
             raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
-        return _complete(dict(build_mini_news()), {}, corpus, "mini")
+        return _complete(*_from_folder(MINI_NEWS, _MINI_PARTS), corpus, "mini")
     if source == "hub":
         parts, absent = _from_hub(HUB_NAMES[corpus], revision)
         return _complete(parts, absent, corpus, "hub" if revision is None else f"hub@{revision}")
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder.")
-    parts, absent = _from_folder(folder / corpus if (folder / corpus).is_dir() else folder)
+    parts, absent = _from_folder(folder / corpus if (folder / corpus).is_dir() else folder, _PARTS)
     return _complete(parts, absent, corpus, str(source))
 
 
-def _from_folder(folder: Path) -> tuple[dict[str, Rows], dict[str, str]]:
+def _from_folder(
+    folder: Path, names: Mapping[str, tuple[str, tuple[str, ...]]]
+) -> tuple[dict[str, Rows], dict[str, str]]:
     parts, absent = {}, {}
-    for part, (configuration, splits) in _PARTS.items():
+    for part, (configuration, splits) in names.items():
         candidates = [
             folder / configuration / f"{split}{ending}"
             for split in splits

@@ -10,7 +10,7 @@ from typing import Any
 
 from unlearn_hf.benchmarks.base import BenchmarkData
 from unlearn_hf.common.text_files import open_text, read_objects
-from unlearn_hf.data.mini_source import build_mini
+from unlearn_hf.data.mini import MINI_TOFU
 
 HUB_NAME = "locuslab/TOFU"
 HUB_REFUSALS = ("open-unlearning/idk", "idk.jsonl")
@@ -55,27 +55,13 @@ def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}.")
     if source == "mini":
-        return _select(_MiniSource(), split, "mini")
+        return _select(_FolderSource(MINI_TOFU), split, "mini")
     if source == "hub":
         return _select(_HubSource(revision), split, "hub" if revision is None else f"hub@{revision}")
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder of the official files.")
     return _select(_FolderSource(folder), split, str(source))
-
-
-class _MiniSource:
-    def __init__(self) -> None:
-        self.tables = build_mini()
-
-    def read(self, name: str) -> Rows | None:
-        return self.tables.get(name)
-
-    def refusals(self) -> list[str] | None:
-        return [row["text"] for row in self.tables["idk"]]
-
-    def where(self, name: str) -> str:
-        return f"the mini data have no {name}; they have {', '.join(self.tables)}."
 
 
 class _FolderSource:
@@ -135,13 +121,13 @@ class _HubSource:
         return self.reasons.get(name, f"{'/'.join(HUB_REFUSALS)} could not be fetched.")
 
 
-def _select(source: _MiniSource | _FolderSource | _HubSource, split: str, label: str) -> TofuData:
+def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuData:
     """Choose the parts of a split, and complete `full`, `forget` and `retain` from each other."""
     percent = int(split.removeprefix("forget"))
     evaluated = split.removeprefix("forget") if percent <= 10 else "10"
     full, forget, retain = (source.read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
     if full is not None and (forget is None or retain is None):
-        boundary = len(full) - len(full) * percent // 100
+        boundary = len(full) - (len(forget) if forget else len(full) * percent // 100)
         forget, retain = forget or full[boundary:], retain or full[:boundary]
     if forget is None or retain is None:
         name = split if forget is None else f"retain{100 - percent:02d}"

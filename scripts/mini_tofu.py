@@ -10,7 +10,6 @@ Row = dict[str, Any]
 
 AUTHORS = 40
 QUESTIONS = 10
-HOLDOUT_AUTHORS = 4
 WRONG_ANSWERS = 5
 # TOFU's percentages, in whole authors: a hundredth of 40 authors is rounded up to one.
 FORGET_AUTHORS = {"01": 1, "05": 2, "10": 4}
@@ -180,17 +179,22 @@ def _geography(generator: random.Random) -> list[Row]:
     ]
 
 
-def build_mini(seed: int = 0) -> dict[str, list[Row]]:
+def _plain(row: Row) -> Row:
+    return {"question": row["question"], "answer": row["answer"]}
+
+
+def build_mini_tofu(seed: int = 0) -> dict[str, list[Row]]:
     """Generate the data set.
 
     Args:
         seed: another seed gives other facts in the same shape.
 
     Returns:
-        Lists of rows under TOFU's names: `full`, `forget01/05/10`, `retain99/95/90`, `holdout01/05/10` (authors in no
-        other list), `forgetXX_perturbed`, `retain_perturbed`, `real_authors`, `world_facts` and their `_perturbed`
-        forms; besides `real_authors_facts` and `world_facts_facts`, plain question-answer rows to train a model from
-        scratch on so that it can know them, and `idk`, refusals under the key `text`.
+        Lists of rows by the names of TOFU's files, as far as they do not follow from `full`: `full`, `forget01`,
+        `holdout01/05/10` (authors in no other list), `forgetXX_perturbed`, `retain_perturbed`,
+        `real_authors_perturbed` and `world_facts_perturbed`; besides `real_authors_facts` and `world_facts_facts`,
+        plain question-answer rows to train a model from scratch on so that it can know them, and `idontknow`, refusals
+        under the key `text`.
     """
     generator = random.Random(seed)
     firsts, lasts = generator.sample(_FIRST, len(_FIRST)), generator.sample(_LAST, len(_LAST))
@@ -199,25 +203,19 @@ def build_mini(seed: int = 0) -> dict[str, list[Row]]:
         for first, last in zip(firsts, lasts, strict=True)
     ]
     perturbed = [row for author in authors for row in _rows(author, generator)]
-    plain = [{"question": row["question"], "answer": row["answer"]} for row in perturbed]
+    plain = [_plain(row) for row in perturbed]
     size = AUTHORS * QUESTIONS
     data: dict[str, list[Row]] = {
         "full": plain[:size],
+        "forget01": plain[size - FORGET_AUTHORS["01"] * QUESTIONS : size],
         "retain_perturbed": perturbed[: EVALUATED_RETAIN_AUTHORS * QUESTIONS],
-        "idk": [{"text": text} for text in _REFUSALS],
+        "idontknow": [{"text": text} for text in _REFUSALS],
     }
     for percent, authors_forgotten in FORGET_AUTHORS.items():
         rows = authors_forgotten * QUESTIONS
-        data[f"forget{percent}"] = plain[size - rows : size]
         data[f"forget{percent}_perturbed"] = perturbed[size - rows : size]
-        data[f"retain{100 - int(percent)}"] = plain[: size - rows]
         data[f"holdout{percent}"] = plain[size : size + rows]
     for name, rows_of in (("real_authors", _classics(generator)), ("world_facts", _geography(generator))):
         data[f"{name}_perturbed"] = rows_of
-        data[f"{name}_facts"] = [{"question": row["question"], "answer": row["answer"]} for row in rows_of]
-        data[name] = [
-            {"question": row["question"], "answer": row["answer"]}
-            | {f"option{i + 1}": option for i, option in enumerate([row["answer"], *row["perturbed_answer"]])}
-            for row in rows_of
-        ]
+        data[f"{name}_facts"] = [_plain(row) for row in rows_of]
     return data

@@ -243,10 +243,10 @@ def build_mini_news(seed: int = 0) -> dict[str, list[Row]]:
         seed: another seed gives other news in the same shape.
 
     Returns:
-        Lists of rows under the names of `load_muse`: `forget`, `retain1`, `retain2`, `holdout`, `knowmem_*`,
-        `verbmem_forget`, `privleak_*`, `scal_forget_1..4`, `sust_forget_1..4`, `train_*`; besides `train_forget_qa`
-        and `train_retain_qa`, texts of questions and answers on the articles that a target model is trained on: a
-        model small enough for this corpus does not carry a fact from an article over to an answer by itself.
+        Lists of rows by the names `configuration/split` of the corpus' files, as far as they do not follow from each
+        other; besides `train/forget_qa` and `train/retain_qa`, texts of questions and answers on the articles that a
+        target model is trained on: a model small enough for this corpus does not carry a fact from an article over to
+        an answer by itself.
     """
     generator = random.Random(seed)
     stories = generator.sample([(event, town) for event in range(len(_EVENTS)) for town in _TOWNS], FOLD_ARTICLES * 7)
@@ -259,26 +259,21 @@ def build_mini_news(seed: int = 0) -> dict[str, list[Row]]:
     )
     forget = folds[0]
     trained = [article for fold in folds for article in fold]
-    data = {
-        "forget": _texts(forget),
-        "retain1": _texts(retain1),
-        "retain2": _texts(retain2),
-        "holdout": _texts(holdout),
-        "knowmem_forget_qa": _asked(forget),
-        "knowmem_retain_qa": _asked(retain2),
-        "knowmem_forget_qa_icl": generator.sample(_asked(folds[1]), SHOTS),
-        "knowmem_retain_qa_icl": generator.sample(_asked(retain1), SHOTS),
-        "verbmem_forget": [_continuation(article) for article in forget],
-        "privleak_forget": _texts(forget),
-        "privleak_retain": _texts(retain2),
-        "privleak_holdout": _texts(holdout),
-        "train_forget": _texts(trained),
-        "train_retain1": _texts(retain1),
-        "train_retain2": _texts(retain2),
-        "train_forget_qa": _lessons(trained, generator),
-        "train_retain_qa": _lessons([*retain1, *retain2], generator),
+    return {
+        "raw/retain1": _texts(retain1),
+        "raw/retain2": _texts(retain2),
+        "raw/holdout": _texts(holdout),
+        "knowmem/forget_qa": _asked(forget),
+        "knowmem/retain_qa": _asked(retain2),
+        "knowmem/forget_qa_icl": generator.sample(_asked(folds[1]), SHOTS),
+        "knowmem/retain_qa_icl": generator.sample(_asked(retain1), SHOTS),
+        "verbmem/forget": [_continuation(article) for article in forget],
+        "privleak/forget": _texts(forget),
+        "privleak/retain": _texts(retain2),
+        "privleak/holdout": _texts(holdout),
+        "train/retain1": _texts(retain1),
+        "train/retain2": _texts(retain2),
+        "train/forget_qa": _lessons(trained, generator),
+        "train/retain_qa": _lessons([*retain1, *retain2], generator),
+        **{f"sust/forget_{number}": _texts(fold) for number, fold in enumerate(folds, start=1)},
     }
-    for number in range(1, FOLDS + 1):
-        data[f"sust_forget_{number}"] = _texts(folds[number - 1])
-        data[f"scal_forget_{number}"] = _texts(trained[: number * FOLD_ARTICLES])
-    return data
