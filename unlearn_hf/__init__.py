@@ -15,7 +15,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
     "unlearn_hf.benchmarks.muse.data": ("load_muse",),
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
-    "unlearn_hf.data": ("load_pairs",),
+    "unlearn_hf.data.own_files": ("load_pairs",),
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
     "unlearn_hf.benchmarks.own_rows": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from unlearn_hf.benchmarks.own_rows import PairsEvaluator as PairsEvaluator
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
-    from unlearn_hf.data import load_pairs as load_pairs
+    from unlearn_hf.data.own_files import load_pairs as load_pairs
     from unlearn_hf.methods import METHODS as METHODS
     from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
     from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
 from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 
 _INPUTS = (
     "model_name_or_path",
@@ -24,21 +25,27 @@ _INPUTS = (
 )
 
 
-def check_models(model: ModelArguments, evaluation: EvaluationArguments) -> list[str]:
+def check_models(
+    model: ModelArguments, evaluation: EvaluationArguments, trust_remote_code: bool | None = False
+) -> list[str]:
     """What is wrong with the models and the reference that are named."""
-    from unlearn_hf.models.loading import check_model_path
+    problems: list[str] = []
 
-    problems = []
-    for name, path in (
-        ("model_name_or_path", model.model_name_or_path),
-        ("tokenizer_name_or_path", model.tokenizer_name_or_path),
-        ("reference_model", evaluation.reference_model),
-    ):
-        if path is not None:
-            try:
-                check_model_path(path)
-            except ValueError as problem:
-                problems.append(str(problem).replace("model_name_or_path", name, 1))
+    def collect(check: Callable[..., None], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as problem:
+            problems.append(str(problem))
+
+    name = model.model_name_or_path
+    if name is not None:
+        collect(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
+    if evaluation.reference_model is not None:
+        collect(check_model_path, evaluation.reference_model, "reference_model")
+    if model.tokenizer_name_or_path is not None:
+        collect(check_tokenizer_path, model.tokenizer_name_or_path)
+    elif name is not None and not problems and Path(name).is_dir():
+        collect(check_tokenizer_path, name, "model_name_or_path")
     if evaluation.reference is not None and not Path(evaluation.reference).exists():
         problems.append(f"reference: {evaluation.reference!r} is not there; check the path.")
     return problems

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
-
-from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from unlearn_hf.benchmarks.base import content_fingerprint
-from unlearn_hf.benchmarks.muse.data import Corpus, MuseData, load_muse
+from unlearn_hf.benchmarks.muse.data import HUB_NAMES, Corpus, MuseData, load_muse
 from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
-from unlearn_hf.data.encoding import detect_columns
+from unlearn_hf.data.columns import detect_columns
 from unlearn_hf.data.own_files import load_pairs, load_rows
-from unlearn_hf.data.text_windows import text_windows
-from unlearn_hf.evaluation.sample_table import Protocol
-from unlearn_hf.training.finetuning import Evaluator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from unlearn_hf.evaluation.sample_table import Protocol
+    from unlearn_hf.training.finetuning import Evaluator
 
 
 @dataclass
@@ -65,6 +66,8 @@ def load_data(arguments: DataArguments) -> LoadedData:
         record = {"benchmark": "tofu", "split": arguments.split, "source": arguments.source}
         found = LoadedData(dict(tofu), tofu, record | {"fingerprint": tofu.fingerprint})
     elif arguments.benchmark == "muse":
+        if arguments.split not in HUB_NAMES:
+            raise ValueError(f"split: {arguments.split!r} is not one of {', '.join(HUB_NAMES)}, which muse has.")
         muse = load_muse(cast(Corpus, arguments.split), source=arguments.source, revision=arguments.revision)
         record = {"benchmark": "muse", "split": arguments.split, "source": arguments.source}
         found = LoadedData(dict(muse), muse, record | {"fingerprint": muse.fingerprint})
@@ -77,6 +80,8 @@ def load_data(arguments: DataArguments) -> LoadedData:
         files = {"forget_file": arguments.forget_file, "retain_file": arguments.retain_file}
         found = LoadedData(dict(load_pairs(arguments.forget_file, arguments.retain_file)), record=dict(files))
     if arguments.forget_part is not None:
+        from datasets import Dataset
+
         part = found.part(arguments.forget_part)
         if not isinstance(part, Dataset):
             there = [name for name, rows in found.benchmark.items() if isinstance(rows, Dataset)]
@@ -99,6 +104,8 @@ def as_windows(data: LoadedData, rows: Dataset, tokenizer: PreTrainedTokenizerBa
     """
     if not data.is_muse or data.benchmark.source == "mini":
         return rows
+    from unlearn_hf.data.text_windows import text_windows
+
     return text_windows(rows["text"], tokenizer, max_length - 1)
 
 
@@ -110,6 +117,8 @@ def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, An
 
 def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Dataset:
     """The rows to fine-tune on: a file, the retain set, or retain and forget set."""
+    from datasets import concatenate_datasets
+
     if "train" in data.datasets:
         return data.datasets["train"]
     if data.is_muse:
@@ -173,7 +182,7 @@ def _data_evaluators(
             TofuEvaluator(
                 data.benchmark,
                 reference=arguments.reference,
-                protocol=cast(Protocol, arguments.protocol),
+                protocol=cast("Protocol", arguments.protocol),
                 compatibility=compatibility,
                 attacks=("gradient_norm",) if arguments.gradient_norm_attack else (),
                 reference_model=arguments.reference_model,

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from unlearn_hf.common import checks
 
 _PACKAGE = Path(__file__).parents[1]
-_UNKNOWN = list[Any] | Any  # what a field takes whose type only an import would tell
-Objectives = Literal["FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"]
+UNKNOWN = list[Any] | Any  # what a field takes whose type only an import would tell
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def methods() -> dict[str, DeclaredMethod]:
 
 
 @cache
-def objectives(registry: Objectives) -> dict[str, DeclaredObjective]:
-    """The objectives of a registry by name, in its order."""
+def objectives(registry: str) -> dict[str, DeclaredObjective]:
+    """The objectives of a registry (`FORGET_OBJECTIVES` or `RETAIN_OBJECTIVES`) by name, in its order."""
     folder = _PACKAGE / "objectives"
     declared = {}
     for file in sorted(folder.glob("*.py")):
@@ -79,7 +78,8 @@ def objectives(registry: Objectives) -> dict[str, DeclaredObjective]:
                     declared[target.id] = DeclaredObjective(
                         *(str(texts[name]) for name in ("name", "summary", "paper"))
                     )
-    names = (node.id for node in ast.walk(_assigned(_tree(folder / "__init__.py"), registry)) if _is_name(node))
+    listed = ast.walk(_assigned(_tree(folder / "__init__.py"), registry))
+    names = [node.id for node in listed if isinstance(node, ast.Name)]
     return {declared[name].name: declared[name] for name in names if name in declared}
 
 
@@ -94,7 +94,7 @@ def stand_in(config: str) -> type:
         names = _constants(each)
         for node in _classes()[each].body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                hint = _evaluate(node.annotation, {"Any": Any, "Literal": Literal}, _UNKNOWN)
+                hint = _evaluate(node.annotation, {"Any": Any, "Literal": Literal}, UNKNOWN)
                 if "ClassVar" not in ast.dump(node.annotation):
                     metadata = {"choices": _choices(node.value, names)}
                     item = dataclasses.field(default=None, metadata=metadata)
@@ -128,9 +128,7 @@ def _tree(file: Path) -> ast.Module:
 @cache
 def _classes() -> dict[str, ast.ClassDef]:
     """The classes of our methods, of our training configurations, and transformers' `TrainingArguments`."""
-    return {
-        node.name: node for file in _files() for node in _tree(file).body if isinstance(node, ast.ClassDef)
-    }
+    return {node.name: node for file in _files() for node in _tree(file).body if isinstance(node, ast.ClassDef)}
 
 
 @cache
@@ -148,7 +146,7 @@ def _files() -> tuple[Path, ...]:
 def _constants(class_name: str) -> dict[str, Any]:
     """Names that choices may refer to: constants of the file that has the class, and the objectives."""
     names: dict[str, Any] = {name: value for name, value in vars(checks).items() if name.isupper()}
-    names |= {name: list(objectives(name)) for name in ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES")}  # type: ignore[arg-type]
+    names |= {name: list(objectives(name)) for name in ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES")}
     tree = next(_tree(file) for file in _files() if _classes()[class_name] in _tree(file).body)
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

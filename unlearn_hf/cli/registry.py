@@ -46,7 +46,7 @@ def methods() -> dict[str, declared.DeclaredMethod]:
     }
 
 
-def objectives(registry: declared.Objectives) -> dict[str, Any]:
+def objectives(registry: str) -> dict[str, Any]:
     """The objectives of a registry by name; each has `name`, `summary` and `paper`."""
     loaded = sys.modules.get("unlearn_hf.objectives")
     return declared.objectives(registry) if loaded is None else getattr(loaded, registry)

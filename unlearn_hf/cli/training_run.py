@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.arguments import (
     DataArguments,
@@ -15,12 +15,17 @@ from unlearn_hf.cli.arguments import (
     RunArguments,
 )
 from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
-from unlearn_hf.training.config import FinetuningConfig
+
+if TYPE_CHECKING:
+    from unlearn_hf.training.config import FinetuningConfig
 
 
 @dataclass
 class TrainingRun:
-    """Everything that was asked for, checked."""
+    """Everything that was asked for, checked.
+
+    Before torch is imported `training` holds what was given and nothing else.
+    """
 
     verb: str
     settings: Settings

@@ -60,6 +60,9 @@ class FinetuningConfig(TrainingArguments):
             "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
         },
     )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with a model given by name. Read it before."}
+    )
     trainable_dtype: str = field(
         default="float32",
         metadata={

@@ -19,6 +19,7 @@ from unlearn_hf.cli.parsing import (
     collect_settings,
     word_of,
 )
+from unlearn_hf.cli.registry import all_fields
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.common.json_files import write_json
 
@@ -79,8 +80,6 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.registry import all_fields
-
     known = all_fields()
     settings, problems = collect_settings(argv, known)
     model = settings.get("model_name_or_path")
@@ -177,7 +176,7 @@ def _check(arguments: EvaluationRun) -> None:
     if arguments.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
     evaluate, folder = arguments.evaluate, arguments.folder
-    problems += check_models(arguments.model, arguments.evaluation)
+    problems += check_models(arguments.model, arguments.evaluation, evaluate.trust_remote_code)
     problems += check_own_data(arguments.data, arguments.evaluation)
     problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.reference)
     if evaluate.output_file is not None:
@@ -213,14 +212,15 @@ def _check_folder(folder: Path, overwrite: bool, reference: str | None) -> list[
 
 
 def _from_model(arguments: EvaluationRun) -> dict[str, float]:
+    from unlearn_hf.cli.data import load_data, make_evaluators
+
+    data = load_data(arguments.data)
     from accelerate import Accelerator
 
-    from unlearn_hf.cli.data import load_data, make_evaluators
     from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.models.loading import load_model, load_tokenizer
 
     join_processes()
-    data = load_data(arguments.data)
     evaluate = arguments.evaluate
     evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)
     if not evaluators:
@@ -229,13 +229,15 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
         )
     name = arguments.model.model_name_or_path
     assert name is not None
-    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name)
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name, evaluate.trust_remote_code)
     accelerator = Accelerator()
     folder = arguments.folder
     if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
         print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
-    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation).to(accelerator.device)
+    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation, evaluate.trust_remote_code).to(
+        accelerator.device
+    )
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))

@@ -20,7 +20,8 @@ Entry = tuple[str, str, str]  # name, one line, source
 def methods() -> list[Entry]:
     """The unlearning methods."""
     return [
-        (name, each.summary, f"{each.paper['title']}, {each.paper['url']}") for name, each in registry.methods().items()
+        (name, each.summary, f"{each.paper['title']}, {each.paper['url']}")
+        for name, each in registry.methods().items()
     ]
 
 
