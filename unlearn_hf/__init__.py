@@ -34,6 +34,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GradDiffTrainer",
         "GradientSurgeryConfig",
         "GradientSurgeryTrainer",
+        "HAMUConfig",
+        "HAMUTrainer",
         "NGDiffConfig",
         "NGDiffTrainer",
         "NPOConfig",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import GradientSurgeryTrainer as GradientSurgeryTrainer
     from unlearn_hf.methods import GRUConfig as GRUConfig
     from unlearn_hf.methods import GRUTrainer as GRUTrainer
+    from unlearn_hf.methods import HAMUConfig as HAMUConfig
+    from unlearn_hf.methods import HAMUTrainer as HAMUTrainer
     from unlearn_hf.methods import NGDiffConfig as NGDiffConfig
     from unlearn_hf.methods import NGDiffTrainer as NGDiffTrainer
     from unlearn_hf.methods import NPOConfig as NPOConfig

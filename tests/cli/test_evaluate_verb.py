@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_unlearn_verb import unlearn, workplace
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs.evaluate import parse
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 
 ROOT = Path(__file__).parents[2]
-__all__ = ["unlearn", "workplace"]  # fixtures
 OWN = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl"]
 SHORT = ["--max_new_tokens", "4"]
 
@@ -97,7 +95,7 @@ def test_a_training_file_gives_the_data_and_nothing_else(capsys: pytest.CaptureF
         (["--model_name_or_path", "model", "--benchmark", "tofu", "--source", "nowhere"], "source: 'nowhere'"),
         (["--model_name_or_path", "model", "--reference", "absent"], "reference: 'absent' is not there"),
         (["--from_log", "absent.json"], "absent.json"),
-        (["--from_log", "broken.gz"], "broken.gz is no JSON file"),
+        (["--from_log", "broken.gz"], "broken.gz: the gzip file is broken"),
         (["--from_log", "a.json", "--output_dir", "a"], "output_dir: has no effect with --from_log"),
         (["--from_log", "a.json", "--max_evaluation_rows", "5"], "max_evaluation_rows: has no effect"),
         (["--from_log", "a.json", "--model_name_or_path", "model"], "model_name_or_path: has no effect"),

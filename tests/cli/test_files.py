@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_unlearn_verb import workplace
 from unlearn_hf.cli.checks import check_output_file, lies_in
 from unlearn_hf.cli.main import BAD_INPUT, main
 
-__all__ = ["workplace"]  # a fixture
 METRICS = {"forget_truth_ratio": 0.25, "forget_prob": 0.5}
 
 

@@ -13,7 +13,7 @@ from unlearn_hf.cli.conversion import ConversionError, convert, convert_text
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
 
 
-class Schedule(str, Enum):
+class Schedule(str, Enum):  # noqa: UP042 (like those of transformers)
     LINEAR = "linear"
     COSINE = "cosine"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,60 +12,16 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.conftest import build_model, build_tokenizer
+from tests.conftest import build_tokenizer
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.methods import METHODS
 
-TRAINING = ["--num_train_epochs", "1", "--per_device_train_batch_size", "4", "--disable_tqdm", "--use_cpu"]
 
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and two files of rows."""
-    folder = tmp_path_factory.mktemp("cli")
-    build_model().save_pretrained(folder / "model")
-    build_tokenizer().save_pretrained(folder / "model")
-    for name, count in (("forget", 8), ("retain", 12)):
-        rows = [{"question": f"Who is author {i}?", "answer": f"It is {name} {i}."} for i in range(count)]
-        write_rows(folder / f"{name}.jsonl", rows)
-    write_rows(folder / "wrong.jsonl", [{"query": "a", "answer": "b"}])
-    (folder / "empty.jsonl").touch()
-    (folder / "adapter").mkdir()
-    (folder / "adapter" / "adapter_config.json").write_text("{}")
-    return folder
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@pytest.fixture
-def unlearn(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs `unlearn` on the own rows; a keyword replaces an option, `None` leaves it out."""
-    monkeypatch.chdir(workplace)
-
-    def run(*words: str, verb: str = "unlearn", **replaced: str | None) -> int:
-        options: dict[str, str | None] = {
-            "method": "npo",
-            "model_name_or_path": "model",
-            "forget_file": "forget.jsonl",
-            "retain_file": "retain.jsonl",
-            "output_dir": str(tmp_path / "run"),
-            **replaced,
-        }
-        given = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
-        return main([verb, *given, *TRAINING, *words])
-
-    return run
-
-
-def test_help_is_instant_and_complete(capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.perf_counter()
+def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unlearn_hf", "unlearn", "--help"], capture_output=True, text=True, timeout=60
     )
-    print(f"unlearn-hf unlearn --help: {time.perf_counter() - start:.2f} s")
     assert done.returncode == 0, done.stderr
     assert "--forget_file" in done.stdout
     assert main(["--help"]) == 0

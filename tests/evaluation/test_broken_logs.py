@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.evaluation.logs import evaluation, official_log
 from tests.evaluation.tables import tofu_table
-from tests.evaluation.test_open_unlearning_logs import evaluation
-from tests.evaluation.test_tofu_logs import official_log
 from unlearn_hf.benchmarks.from_logs import read_log, recompute
 from unlearn_hf.evaluation.results import write_results
 

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.benchmarks.test_muse_metrics import muse_table
 from tests.evaluation.rows import tiny_tofu
-from tests.evaluation.tables import tofu_table
+from tests.evaluation.tables import muse_table, tofu_table
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse

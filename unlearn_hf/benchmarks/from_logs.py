@@ -14,7 +14,7 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.muse.metrics import Corpus, aggregate_muse
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.evaluation.logs.reading import (
     EvaluationLog,
     PathLike,

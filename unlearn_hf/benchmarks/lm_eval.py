@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.extras import require
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.likelihood.one_pass import evaluating
 
 RESULT_FILE = "lm_eval.json"

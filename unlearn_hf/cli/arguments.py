@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 
+from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
 
 BENCHMARKS = ("tofu", "muse")
 SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
-MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 DEFAULT_SPLITS = {"tofu": "forget10", "muse": "news"}
-
-
-def check_positive(values: object, *names: str) -> None:
-    """Raise a `ValueError` for the first of the fields `names` that is neither `None` nor above zero."""
-    for name in names:
-        value = getattr(values, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
 
 
 @dataclass
@@ -86,7 +78,8 @@ class DataArguments:
         Raises:
             ValueError: for both kinds of data at once, half of a pair of files, or a count that is not positive.
         """
-        check_positive(self, "max_forget_rows", "max_retain_rows")
+        check_positive("max_forget_rows", self.max_forget_rows)
+        check_positive("max_retain_rows", self.max_retain_rows)
         if self.benchmark is not None:
             self._refuse_with_benchmark("forget_file", "retain_file")
             self.split = self.split or DEFAULT_SPLITS.get(self.benchmark)
@@ -181,7 +174,8 @@ class EvaluationArguments:
             ValueError: for a count that is not positive.
             ImportError: for tasks without lm-evaluation-harness.
         """
-        check_positive(self, "evaluation_batch_size", "max_new_tokens", "max_evaluation_rows")
+        for name in ("evaluation_batch_size", "max_new_tokens", "max_evaluation_rows"):
+            check_positive(name, getattr(self, name))
         if self.lm_eval_tasks:
             require("lm_eval", "lm-eval", "lm_eval_tasks")
 
@@ -205,7 +199,8 @@ class LoraArguments:
             ValueError: for a rank or scale that is not positive, a dropout outside [0, 1), no layers, or any of
                 them without `use_lora`.
         """
-        check_positive(self, "lora_r", "lora_alpha")
+        check_positive("lora_r", self.lora_r)
+        check_positive("lora_alpha", self.lora_alpha)
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout: {self.lora_dropout} is not in [0, 1).")
         if not self.lora_target_modules:
@@ -278,7 +273,7 @@ class EvaluateArguments:
         Raises:
             ValueError: for a length that is not positive, or an attention that cannot be had.
         """
-        check_positive(self, "max_length")
+        check_positive("max_length", self.max_length)
         if self.attn_implementation is not None:
             from unlearn_hf.models.loading import check_attention
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.common.files import whole_file, write_json
 from unlearn_hf.data.templates import TEMPLATES
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.config import FinetuningConfig
@@ -258,7 +258,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     axes.set_ylabel("forget quality: KS p-value against retain_only (higher is better)")
     axes.set_title("unlearn-hf demo: 10 % of the mini authors forgotten")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120)
     return True
 
 
@@ -291,7 +292,7 @@ def run_demo(output_dir: str | Path = "runs/demo", settings: DemoSettings | None
     print(f"\n{_HEADER}")
     for row in demo.rows:
         print(format_row(row))
-    (folder / "summary.json").write_text(json.dumps(demo.rows, indent=2) + "\n")
+    write_json(folder / "summary.json", demo.rows)
     print(f"\nsummary: {folder / 'summary.json'}")
     if plot(demo.rows, folder / "frontier.png"):
         print(f"plot:    {folder / 'frontier.png'}")

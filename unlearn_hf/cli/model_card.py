@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from unlearn_hf.common.files import write_text
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -57,7 +58,7 @@ def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[Fine
     if trainer is not None and getattr(trainer, "paper", None):
         paper = trainer.paper  # type: ignore[attr-defined]
         parts.append(f"## Source\n\n{paper['title']}. {paper['citation']} {paper['url']}")
-    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -85,6 +86,8 @@ def _summary(record: Mapping[str, Any], base: str, trainer: type[FinetuningTrain
         text = f"`{base}` after unlearning{adapter} with unlearn_hf {record['versions']['unlearn_hf']}. {line}."
     if record.get("divergence"):
         text += f"\n\n**The run diverged** at {record['divergence']} The weights are those before that step."
+    if record.get("ended"):
+        text += f"\n\n**The method ended the run** before {record['ended']}"
     if record.get("retain_budget_spent"):
         text += f"\n\n**The retain budget was spent** at {record['retain_budget_spent']}"
     return text

@@ -6,12 +6,12 @@ import json
 import platform
 import tempfile
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 from unlearn_hf.common.versions import code_commit, versions
 
 RECORD = "run.json"
@@ -105,7 +105,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def now() -> str:
     """The time in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import newest_complete_checkpoint
 
@@ -143,7 +144,14 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None)
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
     spent = budget.exceeded if budget is not None else None
-    return {"divergence": divergence, "retain_budget_spent": spent, "seconds": seconds, "metrics": metrics}
+    ended = getattr(trainer, "ended", None)
+    return {
+        "divergence": divergence,
+        "ended": ended,
+        "retain_budget_spent": spent,
+        "seconds": seconds,
+        "metrics": metrics,
+    }
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
@@ -162,7 +170,8 @@ def _bring_results_up(folder: Path, step: int) -> None:
     results = folder / "evaluations" / f"step-{step}"
     for file in ("evaluation.json", "samples.parquet"):
         if (results / file).is_file():
-            shutil.copy2(results / file, folder / file)
+            with whole_file(folder / file) as partial:
+                shutil.copy2(results / file, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:

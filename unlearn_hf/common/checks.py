@@ -5,8 +5,6 @@ from __future__ import annotations
 from numbers import Integral
 
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
-
-
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 

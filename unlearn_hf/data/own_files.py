@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.common.text_files import read_json
+from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.columns import accepted_columns, detect_columns
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_rows(file: str | Path, name: str = "file") -> list[dict[str, Any]]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(f"{name}: {str(file)!r} is not there; give the path of a JSON-lines file.")
-    values = read_json(path)
+    values = read_json_lines(path)
     if not values:
         raise ValueError(f"{name}: {path} has no rows.")
     columns: tuple[str, ...] = ()

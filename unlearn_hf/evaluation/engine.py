@@ -20,10 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.checks import check_count
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate_batch
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, end_tokens, generate_batch
+from unlearn_hf.evaluation.metrics.catalog import METRICS
 from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
+from unlearn_hf.evaluation.results import library_versions
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
+from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.loading import pad_token_id
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.models.wrappers import causal_model
@@ -61,8 +64,32 @@ class Engine:
             check_count(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
-        """What results depend on, JSON-ready (batching does not change them)."""
-        return {"template": self.template, "max_length": self.max_length, "generation": asdict(self.generation)}
+        """What results depend on, JSON-ready; batches do not change them, but under TOFU's official rule."""
+        found = {"template": self.template, "max_length": self.max_length, "generation": asdict(self.generation)}
+        if self.generation.max_length is not None:
+            found |= {"batch_size": self.batch_size, "token_budget": self.token_budget}
+        return found
+
+    def fingerprint(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator | None = None
+    ) -> str:
+        """Hash what results depend on beside encoded texts and prompts.
+
+        That is the model with its precision, attention and adapters, what ends a continuation and decodes it, and the
+        versions of libraries and of our definitions.
+        """
+        vocabulary = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+        spaces = getattr(tokenizer, "clean_up_tokenization_spaces", None)
+        return settings_fingerprint(
+            model_fingerprint(model),
+            next(model.parameters()).device.type if accelerator is None else accelerator.device.type,
+            None if accelerator is None else accelerator.mixed_precision,
+            [end_tokens(tokenizer, model), pad_token_id(tokenizer), sorted(tokenizer.all_special_ids)],
+            [vocabulary, spaces],
+            library_versions(),
+            {name: description.version for name, description in METRICS.items()},
+            self.settings(),
+        )
 
     def run(
         self,
@@ -102,7 +129,7 @@ class Engine:
         with evaluating(model):
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
-            pending = {group.key for group in groups} - results_of_all_ranks(partial, accelerator).keys()
+            pending = len(results_of_all_ranks(groups, partial, accelerator)) < len(groups)
             if self.packed and pending and not self._packs(model, groups, pad, device, accelerator):
                 groups = group_texts(texts, packed=False)
             found = run_pass(

@@ -30,7 +30,6 @@ from unlearn_hf.evaluation.sample_table import (
     split_rows,
 )
 from unlearn_hf.likelihood.one_pass import PartialResults
-from unlearn_hf.models.fingerprint import model_fingerprint
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class TableEvaluator:
         fingerprint = self.data_fingerprint()
         partial = None
         if self.resume and output_dir is not None:
-            key = settings_fingerprint(model_fingerprint(model), fingerprint, settings)
+            key = settings_fingerprint(self.engine.fingerprint(model, tokenizer, accelerator), fingerprint, settings)
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
         samples = self.extend(samples, model, tokenizer, accelerator, partial)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.token_scores import ScoredText, per_token_statistics, score_batch, text_scores
 from unlearn_hf.likelihood.answer_head import AnswerRequest, ask
+from unlearn_hf.models.wrappers import without_wrappers
 
 LONGEST_ROW = 1024
 """Most tokens of a packed row: attention is computed between all of them, masked or not."""
@@ -174,13 +175,7 @@ def _mask_for(model: nn.Module, visible: Tensor) -> Tensor:
 
 
 def _attention(model: nn.Module) -> str | None:
-    return getattr(getattr(_plain(model), "config", None), "_attn_implementation", None)
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """The model without data-parallel wrapper and adapter."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return getattr(getattr(without_wrappers(model), "config", None), "_attn_implementation", None)
 
 
 def can_pack(
@@ -194,7 +189,7 @@ def can_pack(
     candidates = [group for group in groups if len(group.texts) > 1]
     if not candidates or _attention(model) not in ("sdpa", "eager"):
         return False
-    plain = _plain(model)
+    plain = without_wrappers(model)
     window = getattr(getattr(plain, "config", None), "sliding_window", None)
     virtual_tokens = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
     if virtual_tokens or "position_ids" not in inspect.signature(plain.forward).parameters:

@@ -17,7 +17,8 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.common.json_files import mapping, read_json, write_json
+from unlearn_hf.common.files import read_json, whole_file, write_json
+from unlearn_hf.evaluation.logs.values import mapping
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.sample_table import Protocol
 
@@ -79,14 +80,12 @@ def write_results(
         ValueError: if a value is not finite, which JSON cannot hold.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     metrics = list(values.values() if isinstance(values, Mapping) else values)
     if infinite := [metric.name for metric in metrics if not np.isfinite(metric.value)]:
         raise ValueError(f"the values of {infinite} are not finite and cannot be written to JSON.")
-    temporary = folder / f".{SAMPLES_FILE}.tmp"
-    samples.to_parquet(temporary, index=False)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    temporary.replace(folder / SAMPLES_FILE)
+    with whole_file(folder / SAMPLES_FILE) as table:
+        samples.to_parquet(table, index=False)
+        digest = hashlib.sha256(table.read_bytes()).hexdigest()
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,9 +13,6 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
-
-if TYPE_CHECKING:
-    pass
 
 
 def shards(accelerator: Accelerator | None) -> bool:
@@ -38,8 +35,8 @@ def keep_outputs_in_float32(accelerator: Accelerator) -> None:
 
 
 @contextmanager
-def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
-    """The values of a parameter of which this rank may hold a part; every rank must ask."""
+def whole(parameter: Tensor) -> Iterator[Tensor]:
+    """The values of a parameter or buffer of which this rank may hold a part; every rank must ask."""
     values = parameter.detach()
     if isinstance(values, DTensor):
         yield values.full_tensor()

@@ -8,18 +8,24 @@ from typing import Any
 from torch import nn
 
 
-def causal_model(model: nn.Module) -> nn.Module | None:
-    """The causal language model inside wrappers and adapters, if it is built like those of transformers.
-
-    That is: it has a decoder (`get_decoder`, under `base_model_prefix`) and a head (`get_output_embeddings`).
-    """
-    for _ in range(8):
+def without_wrappers(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel wrappers, compiled modules and adapters."""
+    for _ in range(8):  # no model has more layers of wrapping, and one that names itself must not hang
         if hasattr(model, "get_base_model"):
             model = model.get_base_model()  # type: ignore[operator]
         elif isinstance(inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None), nn.Module):
             model = inner
         else:
             break
+    return model
+
+
+def causal_model(model: nn.Module) -> nn.Module | None:
+    """The causal language model inside wrappers and adapters, if it is built like those of transformers.
+
+    That is: it has a decoder (`get_decoder`, under `base_model_prefix`) and a head (`get_output_embeddings`).
+    """
+    model = without_wrappers(model)
     prefix = getattr(model, "base_model_prefix", "")
     head = getattr(model, "get_output_embeddings", lambda: None)()
     decoder = getattr(model, "get_decoder", lambda: None)()

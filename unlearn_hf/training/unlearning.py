@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
@@ -61,6 +62,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     Attributes:
         divergence: why the run was stopped, or `None`.
+        ended: why the method has ended the run by itself, or `None`.
         retain_level: the rise of the retain loss since before unlearning, where something follows it.
         retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
@@ -88,6 +90,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.check_configuration(args)
         self.args = args
         self.divergence: str | None = None
+        self.ended: str | None = None
         self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
         self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
         if self._keeps_gradients_apart:
@@ -283,17 +286,35 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self._grams = self.gradients.grams(scale)
                 gram = self._grams.sum(0)
         if self._diverged(losses, gram):
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            for index, parameter in enumerate(trained):
-                # A gradient scaler must see something, and skip the step.
-                parameter.grad = torch.full_like(parameter, torch.inf) if scaler is not None and index == 0 else None
-            if self.gradients is not None:
-                self.gradients.clear()
+            self._leave_out_update(model)
             return
         if self.gradients is not None:
             gram = self._combine_gradients(gram, losses)
         self._measure(losses, gram)
+        if self.ended is not None:
+            self._leave_out_update(model)
+            return
         self.before_step(losses)
+
+    def _leave_out_update(self, model: nn.Module) -> None:
+        """Take all gradients away, so that the optimizer changes nothing."""
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for index, parameter in enumerate(trained):
+            # A gradient scaler must see something, and skip the step.
+            parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
+        if self.gradients is not None:
+            self.gradients.clear()
+
+    def end_run(self, reason: str) -> None:
+        """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
+
+        Args:
+            reason: what the user is told; kept in `ended`.
+        """
+        self.ended = f"step {self.state.global_step + 1}: {reason}"
+        warnings.warn(f"The run has ended before {self.ended}", stacklevel=2)
+        self.control.should_training_stop = True
 
     def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
         """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
@@ -336,7 +357,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _optimizer_stepped(self) -> None:
         """Parameters are new, gradients still alive: measure again and let the method update its state."""
-        if self.accelerator.optimizer_step_was_skipped or self.divergence is not None:
+        if self.accelerator.optimizer_step_was_skipped or self.divergence is not None or self.ended is not None:
             return
         assert self._losses is not None
         again = {name: self.loss_again(name) for name in self.remeasured}
@@ -402,7 +423,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
-        self.divergence = None
+        self.divergence = self.ended = None
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
         elif not resume_from_checkpoint:
@@ -436,8 +457,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 state = state | {"retain_level": self.retain_level.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
-                Path(output_dir).mkdir(parents=True, exist_ok=True)  # weights in shards are not written yet
-                torch.save(state, Path(output_dir) / METHOD_STATE_FILE)
+                with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
+                    torch.save(state, partial)
 
 
 class _UnlearningCallback(TrainerCallback):

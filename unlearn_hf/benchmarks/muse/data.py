@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearn_hf.benchmarks.base import BenchmarkData
-from unlearn_hf.common.text_files import read_json
+from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_NEWS
 
 HUB_NAMES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
@@ -115,7 +115,9 @@ def _from_folder(
         if path is None:
             absent[part] = f"{candidates[0]} is missing; get it from the Hub, or use source='hub'."
         else:
-            parts[part] = [_row(value, configuration, f"{path}, entry {number}") for number, value in read_json(path)]
+            parts[part] = [
+                _row(value, configuration, f"{path}, entry {number}") for number, value in read_json_lines(path)
+            ]
     return parts, absent
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.base import BenchmarkData
-from unlearn_hf.common.text_files import open_text, read_objects
+from unlearn_hf.common.files import read_objects, read_text
 from unlearn_hf.data.mini import MINI_TOFU
 
 HUB_NAME = "locuslab/TOFU"
@@ -79,7 +79,7 @@ class _FolderSource:
     def refusals(self) -> list[str] | None:
         path = next((self.folder / name for name in _REFUSAL_FILES if (self.folder / name).is_file()), None)
         # Plain text in spite of its name: one refusal per line.
-        return [line.strip() for line in open_text(path).split("\n") if line.strip()] if path else None
+        return [line.strip() for line in read_text(path).split("\n") if line.strip()] if path else None
 
     def where(self, name: str) -> str:
         there = ", ".join(sorted(path.name for path in self.folder.iterdir() if ".json" in path.name)) or "none"
@@ -115,7 +115,7 @@ class _HubSource:
             path = hf_hub_download(repository, name, repo_type="dataset")
         except (HfHubHTTPError, LocalEntryNotFoundError):
             return None
-        return [line.strip() for line in open_text(Path(path)).split("\n") if line.strip()]
+        return [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
 
     def where(self, name: str) -> str:
         return self.reasons.get(name, f"{'/'.join(HUB_REFUSALS)} could not be fetched.")

@@ -21,7 +21,7 @@ from unlearn_hf.cli.parsing import (
 )
 from unlearn_hf.cli.registry import all_fields
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
-from unlearn_hf.common.json_files import write_json
+from unlearn_hf.common.files import write_json
 
 SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
 EXAMPLES = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn_hf.common.json_files import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
+from unlearn_hf.evaluation.logs.values import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
 
 FILES: dict[str, str] = {
     "eval_log.json": "retain",

@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from unlearn_hf.common.json_files import number, read_json
+from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation.logs import official_tofu, open_unlearning
+from unlearn_hf.evaluation.logs.values import number
 from unlearn_hf.evaluation.metric_value import flatten
 from unlearn_hf.evaluation.metrics.catalog import METRICS
 from unlearn_hf.evaluation.results import (

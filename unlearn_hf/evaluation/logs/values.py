@@ -1,13 +1,9 @@
-"""Writing JSON files, reading logs (plain or gzipped), and the numbers in them."""
+"""The values in logs: numbers that can be, objects and row numbers."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 Bounds = tuple[float, float]
@@ -17,46 +13,6 @@ SHARE: Bounds = (0.0, 1.0)
 """What a probability or ROUGE lies between."""
 
 _ROUNDING = 1e-6  # likelihoods in float32 may be this far above 1
-_GZIP_MAGIC = b"\x1f\x8b"
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; gzip is recognised by its first bytes, not by the name.
-
-    Raises:
-        ValueError: if there is no such file, or it is no JSON.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}.")
-    data = path.read_bytes()
-    try:
-        if data[:2] == _GZIP_MAGIC:
-            data = gzip.decompress(data)
-        return json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); expected an evaluation log, plain or gzipped.") from error
-
-
-def write_json(path: Path, content: Any, strict: bool = False) -> None:
-    """Write a file that is either whole or not there; a pipe or a device is written to, never replaced.
-
-    Args:
-        path: where; its folder is made if absent.
-        content: what is written.
-        strict: refuse NaN, infinity and what JSON has no form for, instead of writing names and texts for them.
-
-    Raises:
-        ValueError: for a number that is not finite, where that is refused.
-        TypeError: for an object that is no JSON, likewise.
-    """
-    text = json.dumps(content, indent=1, default=None if strict else str, allow_nan=not strict) + "\n"
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def number(value: Any, where: str, bounds: Bounds | None = None) -> float:
