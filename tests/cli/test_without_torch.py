@@ -85,7 +85,10 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "broken rows": (["unlearn", "--method", "npo", *MODEL, *OWN, "{folder}/broken.jsonl"], "broken.jsonl, line 2"),
     "a stray word": (["finetune", *OWN, "{folder}/rows.jsonl", "stray"], "'stray' belongs to no option"),
     "a broken model": (["finetune", "--model_name_or_path", "{folder}/broken", *TOFU], "config.json' is no JSON"),
-    "a model that is a list": (["finetune", "--model_name_or_path", "{folder}/list", *TOFU], "holds list, not an object"),
+    "a model that is a list": (
+        ["finetune", "--model_name_or_path", "{folder}/list", *TOFU],
+        "holds list, not",
+    ),
     "no weights": (["finetune", "--model_name_or_path", "{folder}/empty", *TOFU], "holds no weights"),
     "an encoder": (["finetune", "--model_name_or_path", "{folder}/bert", *TOFU], "is an encoder (BertForMaskedLM)"),
     "an encoder and a decoder": (["evaluate", "--model_name_or_path", "{folder}/t5", *TOFU], "an encoder and a dec"),
