@@ -17,7 +17,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
     "unlearn_hf.data.own_files": ("load_pairs",),
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
-    "unlearn_hf.benchmarks.own_rows": ("PairsEvaluator",),
+    "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
     "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
     "unlearn_hf.methods": (
@@ -53,7 +53,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from unlearn_hf.benchmarks.muse.data import load_muse as load_muse
     from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator as MuseEvaluator
-    from unlearn_hf.benchmarks.own_rows import PairsEvaluator as PairsEvaluator
+    from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator as PairsEvaluator
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
     from unlearn_hf.data.own_files import load_pairs as load_pairs

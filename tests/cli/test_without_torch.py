@@ -54,7 +54,7 @@ MODEL = ["--model_name_or_path", "{folder}/model"]
 TOFU = ["--benchmark", "tofu", "--source", "mini"]
 OWN = ["--forget_file", "{folder}/rows.jsonl", "--retain_file"]
 ERRORS: dict[str, tuple[list[str], str]] = {
-    "no such verb": (["unlern"], "'unlern' is no verb; did you mean unlearn?"),
+    "no such verb": (["unlern"], "'unlern' is not known; did you mean unlearn?"),
     "unknown option": (["unlearn", "--method", "npo", "--learning_rat", "1"], "learning_rat: unknown; did you mean"),
     "an option of another method": (
         ["unlearn", "--method", "npo", "--epsilon", "0.1"],
@@ -79,7 +79,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "no such split": (["finetune", *MODEL, *TOFU, "--split", "forget11"], "split: 'forget11' is not one of forget01"),
     "a split of the other benchmark": (
         ["finetune", *MODEL, "--benchmark", "muse", "--source", "mini", "--split", "forget10"],
-        "split: 'forget10' is not one of news, books",
+        "split: 'forget10' is no corpus of muse; choose one of news",
     ),
     "no such rows": (["unlearn", "--method", "npo", *MODEL, *OWN, "{folder}/none.jsonl"], "none.jsonl' is not there"),
     "broken rows": (["unlearn", "--method", "npo", *MODEL, *OWN, "{folder}/broken.jsonl"], "broken.jsonl, line 2"),
@@ -106,7 +106,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
         ["finetune", *MODEL, *TOFU, "--output_dir", "{folder}/rows.jsonl/x"],
         "rows.jsonl' is a file",
     ),
-    "no such reference": (["evaluate", *MODEL, *TOFU, "--reference", "no.json"], "reference: 'no.json' is not there"),
+    "no such reference": (["evaluate", *MODEL, *TOFU, "--retain_results", "no.json"], "no.json' is not there"),
     "nothing is listed so": (["list", "model"], "'model' is not listed"),
 }
 PAGES = (["--help"], ["--version"], ["list"], ["unlearn", "--help"], ["finetune", "--help"], ["evaluate", "--help"])

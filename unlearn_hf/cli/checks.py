@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 
 _INPUTS = (
@@ -19,8 +20,8 @@ _INPUTS = (
     "retain_file",
     "train_file",
     "source",
-    "reference",
-    "reference_model",
+    "retain_results",
+    "attack_model",
     "lm_eval_task_folder",
 )
 
@@ -28,7 +29,7 @@ _INPUTS = (
 def check_models(
     model: ModelArguments, evaluation: EvaluationArguments, trust_remote_code: bool | None = False
 ) -> list[str]:
-    """What is wrong with the models and the reference that are named."""
+    """What is wrong with the models and retain results that are named."""
     problems: list[str] = []
 
     def collect(check: Callable[..., None], *arguments: Any) -> None:
@@ -40,14 +41,14 @@ def check_models(
     name = model.model_name_or_path
     if name is not None:
         collect(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
-    if evaluation.reference_model is not None:
-        collect(check_model_path, evaluation.reference_model, "reference_model")
+    if evaluation.attack_model is not None:
+        collect(check_model_path, evaluation.attack_model, "attack_model")
     if model.tokenizer_name_or_path is not None:
         collect(check_tokenizer_path, model.tokenizer_name_or_path)
     elif name is not None and not problems and Path(name).is_dir():
         collect(check_tokenizer_path, name, "model_name_or_path")
-    if evaluation.reference is not None and not Path(evaluation.reference).exists():
-        problems.append(f"reference: {evaluation.reference!r} is not there; check the path.")
+    if evaluation.retain_results is not None and not Path(evaluation.retain_results).exists():
+        problems.append(f"retain_results: {evaluation.retain_results!r} is not there; check the path.")
     return problems
 
 
@@ -119,25 +120,27 @@ def _is_metrics(path: Path) -> bool:
         return True
     return (
         isinstance(values, dict)
-        and any(name in METRICS for name in values)
+        and any(map(is_metric, values))
         and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values.values())
         and any(text == json.dumps(values, indent=indent) + "\n" for indent in (1, 2))  # 0.1 wrote both
     )
 
 
-def check_own_data(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
-    """Options of evaluation that mean nothing for rows of one's own, and are given nevertheless."""
-    if data.benchmark is not None or not named_files(data):
+def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
+    """Options of evaluation that mean nothing for these data, and are given nevertheless."""
+    if data.benchmark is None and not data.files():
         return []
+    subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"
+    takers = {name: [each for each in BENCHMARKS if name in BENCHMARKS[each].options] for name in _specific_options()}
     default = EvaluationArguments()
     return [
-        f"{name}: {getattr(evaluation, name)!r} has no effect on rows of your own; leave it out, or name a benchmark."
-        for name in ("reference", "protocol", "compatibility", "gradient_norm_attack", "reference_model")
-        if getattr(evaluation, name) != getattr(default, name)
+        f"{name}: {getattr(evaluation, name)!r} has no effect on {subject}; leave it out. It is for "
+        f"{' and '.join(takers[name])}."
+        for name in takers
+        if name not in data.unit.options and getattr(evaluation, name) != getattr(default, name)
     ]
 
 
-def named_files(data: DataArguments) -> list[str]:
-    """The options that name rows of one's own, among those that are given."""
-    names = ("forget_file", "retain_file", "train_file")
-    return [name for name in names if getattr(data, name, None) is not None]
+def _specific_options() -> list[str]:
+    """Options of evaluation that some benchmark takes and another may not."""
+    return list(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.options))

@@ -11,17 +11,12 @@ from unlearn_hf.cli.arguments import (
     ModelArguments,
     RunArguments,
 )
+from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import Settings, add_benchmark_defaults, build, collect_settings
-from unlearn_hf.cli.registry import all_fields, training_fields
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.cli.verbs import Verb
 
-SUMMARY = "Fine-tune the target model, or the retain-only model that serves as gold standard."
-EXAMPLES = (
-    "unlearn-hf finetune --config configs/tofu/target.yaml",
-    "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
-    "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
-)
 ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
 
 
@@ -73,7 +68,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
-    from unlearn_hf.cli.data import as_windows, describe_data, load_data, make_evaluators, training_rows
+    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, training_rows
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
@@ -99,9 +94,22 @@ def run(argv: Sequence[str]) -> int:
     trainer = FinetuningTrainer(
         model=arguments.model.model_name_or_path,
         args=training,
-        train_dataset=as_windows(data, rows, tokenizer, training.max_length),
+        train_dataset=data.as_trained(rows, tokenizer, training.max_length),
         evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
         processing_class=tokenizer,
         peft_config=lora_config(arguments.lora),
     )
     return train_and_judge(arguments, trainer, data, {"train": rows})
+
+
+VERB = Verb(
+    run,
+    "Fine-tune the target model, or the retain-only model that serves as gold standard.",
+    examples=(
+        "unlearn-hf finetune --config configs/tofu/target.yaml",
+        "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
+        "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
+    ),
+    arguments=ARGUMENTS,
+    training_config=training_config,
+)

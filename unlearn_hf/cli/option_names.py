@@ -11,28 +11,8 @@ from collections.abc import Collection
 from typing import Any
 
 from unlearn_hf.cli import declared
-from unlearn_hf.cli.arguments import (
-    DemoArguments,
-    EvaluateArguments,
-    EvaluationArguments,
-    FinetuningDataArguments,
-    LoraArguments,
-    MethodArguments,
-    ModelArguments,
-    RunArguments,
-)
-from unlearn_hf.cli.parsing import field_names
-
-_CLASSES = (
-    MethodArguments,
-    ModelArguments,
-    FinetuningDataArguments,
-    LoraArguments,
-    EvaluationArguments,
-    RunArguments,
-    EvaluateArguments,
-    DemoArguments,
-)
+from unlearn_hf.cli.parsing import RENAMED, field_names
+from unlearn_hf.cli.verbs import VERBS
 
 
 def methods() -> dict[str, declared.DeclaredMethod]:
@@ -63,8 +43,9 @@ def training_fields(method: str | None = None) -> type:
 
 
 def all_fields() -> set[str]:
-    """Names of the options of every verb and method."""
-    return set(field_names([*_CLASSES, training_fields(), *map(training_fields, methods())]))
+    """Names of the options of every verb and method, old names among them."""
+    arguments = [each for verb in VERBS.values() for each in verb.arguments]
+    return {*field_names([*arguments, training_fields(), *map(training_fields, methods())]), *RENAMED}
 
 
 def method_fields(besides: str | None = None) -> dict[str, str]:
