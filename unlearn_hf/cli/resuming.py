@@ -29,29 +29,23 @@ _SAME = (
 _SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
-def check_same_run(run: TrainingRun) -> None:
-    """Refuse to continue a run with options that cannot differ from those it began with.
+def check_same_run(run: TrainingRun) -> list[str]:
+    """Options that differ from those of the run that is to be continued, and cannot.
 
     Steps, learning rates, saving, logging and evaluation may differ.
-
-    Raises:
-        ArgumentsError: listing the options that differ.
     """
     if not run.run.resume:
-        return
+        return []
     record = read_record(run.folder)
     names = (*_SAME, *(_SAME_ADAPTER if run.lora.use_lora else ()))
     changes = changed_settings(record, run.configuration(), names)
     if record.get("verb", run.verb) != run.verb:
         changes = [f"verb: {record['verb']} -> {run.verb}"]
-    if changes:
-        raise ArgumentsError(
-            [
-                f"resume: {change}, but the run in {str(run.folder)!r} can only be continued as it was; give the old "
-                "value, or another --output_dir."
-                for change in changes
-            ]
-        )
+    return [
+        f"resume: {change}, but the run in {str(run.folder)!r} can only be continued as it was; give the old value, "
+        "or another --output_dir."
+        for change in changes
+    ]
 
 
 def check_same_rows(run: TrainingRun, trained_on: dict[str, Any]) -> None:

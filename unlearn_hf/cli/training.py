@@ -13,6 +13,7 @@ from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.resuming import check_same_run
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
@@ -54,6 +55,7 @@ def check_before_loading(run: TrainingRun) -> None:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
         collect(newest_complete_checkpoint, run.folder)
+        problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
 

@@ -43,11 +43,13 @@ class TrainingRun:
         return Path(str(self.training.output_dir))
 
     def configuration(self) -> dict[str, Any]:
-        """Every option with the value in force."""
+        """Every option with the value in force; of training options those that were given, before torch is there."""
         found: dict[str, Any] = {"method": self.method} if self.method else {}
         for part in (self.model, self.data, self.evaluation, self.lora, self.run):
             found.update(dataclasses.asdict(part))
-        return found | self.training.to_dict()
+        if hasattr(self.training, "to_dict"):
+            return found | self.training.to_dict()
+        return found | {name: value for name, value in vars(self.training).items() if name in self.settings}
 
     def given(self) -> dict[str, Any]:
         """What was given by file or command line, as it was given."""

@@ -12,7 +12,7 @@ from unlearn_hf.cli.arguments import (
     RunArguments,
 )
 from unlearn_hf.cli.option_names import all_fields, training_fields
-from unlearn_hf.cli.parsing import Settings, add_benchmark_defaults, build, collect_settings
+from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
@@ -81,7 +81,8 @@ def run(argv: Sequence[str]) -> int:
 
     join_processes()
     arguments = complete(asked)
-    check_same_run(arguments)
+    if problems := check_same_run(arguments):  # now with the defaults of training
+        raise ArgumentsError(problems)
     assert isinstance(arguments.data, FinetuningDataArguments)
     rows = training_rows(data, arguments.data)
     if arguments.run.resume:

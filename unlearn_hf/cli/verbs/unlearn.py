@@ -135,7 +135,8 @@ def run(argv: Sequence[str]) -> int:
 
     join_processes()
     arguments = complete(asked)
-    check_same_run(arguments)
+    if problems := check_same_run(arguments):  # now with the defaults of training
+        raise ArgumentsError(problems)
     trained = {name: data.part(name) for name in ("forget", "retain")}
     if arguments.run.resume:
         check_same_rows(arguments, describe_data(data, trained)["trained_on"])
