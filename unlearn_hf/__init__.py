@@ -30,6 +30,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GDRGMATrainer",
         "GRUConfig",
         "GRUTrainer",
+        "GUConfig",
+        "GUTrainer",
         "GradDiffConfig",
         "GradDiffTrainer",
         "GradientSurgeryConfig",
@@ -72,6 +74,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import GradientSurgeryTrainer as GradientSurgeryTrainer
     from unlearn_hf.methods import GRUConfig as GRUConfig
     from unlearn_hf.methods import GRUTrainer as GRUTrainer
+    from unlearn_hf.methods import GUConfig as GUConfig
+    from unlearn_hf.methods import GUTrainer as GUTrainer
     from unlearn_hf.methods import HAMUConfig as HAMUConfig
     from unlearn_hf.methods import HAMUTrainer as HAMUTrainer
     from unlearn_hf.methods import NGDiffConfig as NGDiffConfig
