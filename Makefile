@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo test test-slow test-wheel lint format clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ test: lint  ## Check style and types, and run the tests
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow --timeout 1800
+
+test-wheel:  ## Build the wheel, install it into an empty environment and run it from another folder
+	PYTHON=$(PYTHON) scripts/check_wheel.sh
 
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .

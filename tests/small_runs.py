@@ -57,6 +57,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
     "pdu-kl": ("pdu", {"retain_loss": "kl"}),
     "famo": ("famo", {}),
+    "hamu": ("hamu", {"progress": 0.5}),
+    "hamu-u": ("hamu", {"variant": "U", "forget_loss": "ga", "radius": 0.5, "progress": -0.1}),
     "famo-simnpo": ("famo", {"forget_loss": "simnpo", "beta": 0.2, "logit_learning_rate": 0.5}),
 }
 
@@ -97,6 +99,7 @@ def build_trainer(
         "max_grad_norm": 0.0,
         "logging_steps": 1,
         "save_strategy": "no",
+        "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": True,
     }

@@ -48,3 +48,13 @@ def test_the_two_commands_are_there() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o100
     assert "make test" in script.read_text()
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several of them need stands in a conftest or a helper."""
+    tests = Path(__file__).parent
+    pattern = re.compile(
+        r"^\s*(from|import) +[\w.]*\btest_\w+|^\s*from +tests[\w.]* +import .*\btest_\w+", re.MULTILINE
+    )
+    found = {str(path.relative_to(tests)) for path in tests.rglob("*.py") if pattern.search(path.read_text())}
+    assert not found

@@ -17,7 +17,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
     "unlearn_hf.data": ("load_pairs",),
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
-    "unlearn_hf.benchmarks.own_rows": ("PairsEvaluator",),
+    "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
     "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
     "unlearn_hf.methods": (
@@ -34,6 +34,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GradDiffTrainer",
         "GradientSurgeryConfig",
         "GradientSurgeryTrainer",
+        "HAMUConfig",
+        "HAMUTrainer",
         "NGDiffConfig",
         "NGDiffTrainer",
         "NPOConfig",
@@ -51,7 +53,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from unlearn_hf.benchmarks.muse.data import load_muse as load_muse
     from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator as MuseEvaluator
-    from unlearn_hf.benchmarks.own_rows import PairsEvaluator as PairsEvaluator
+    from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator as PairsEvaluator
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
     from unlearn_hf.data import load_pairs as load_pairs
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import GradientSurgeryTrainer as GradientSurgeryTrainer
     from unlearn_hf.methods import GRUConfig as GRUConfig
     from unlearn_hf.methods import GRUTrainer as GRUTrainer
+    from unlearn_hf.methods import HAMUConfig as HAMUConfig
+    from unlearn_hf.methods import HAMUTrainer as HAMUTrainer
     from unlearn_hf.methods import NGDiffConfig as NGDiffConfig
     from unlearn_hf.methods import NGDiffTrainer as NGDiffTrainer
     from unlearn_hf.methods import NPOConfig as NPOConfig

@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer
-from tests.data.test_encoding import with_bos
+from tests.conftest import build_model, build_tokenizer, with_bos
 from unlearn_hf.benchmarks.from_logs import recompute
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import KNOWMEM_CUTS, MuseEvaluator, knowmem_rows

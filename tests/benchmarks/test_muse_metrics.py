@@ -1,25 +1,9 @@
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
+from tests.evaluation.tables import muse_table
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
-
-
-def muse_table() -> pd.DataFrame:
-    columns = {
-        "verbmem_forget": ("rouge_l_f1", (0.0, 0.5, 1.0)),
-        "knowmem_forget": ("rouge_l_f1", (0.2, 0.2, 0.5)),
-        "knowmem_retain": ("rouge_l_f1", (1.0, 1.0, 0.7)),
-        "forget": ("min_k", (1.0, 2.0, 4.0)),
-        "holdout": ("min_k", (2.0, 3.0, 3.0)),
-    }
-    rows = [
-        {"split": split, "index": index, column: value}
-        for split, (column, values) in columns.items()
-        for index, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from transformers import LlamaForCausalLM
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.conftest import build_model, build_tokenizer
+from tests.conftest import CHAT_TEMPLATE, build_model, build_tokenizer
+from tests.evaluation.models import Interrupted
 from tests.evaluation.rows import tiny_tofu
-from tests.evaluation.test_engine import Interrupted
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.models.wrappers import without_wrappers
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 4}
 
@@ -20,7 +25,7 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 4}
 def test_every_metric_and_files(tmp_path: Path) -> None:
     retain = TofuEvaluator(tiny_tofu(), **OPTIONS)
     retain(build_model(seed=1), build_tokenizer(), output_dir=tmp_path / "retain")
-    evaluator = TofuEvaluator(tiny_tofu(), reference=tmp_path / "retain", **OPTIONS)
+    evaluator = TofuEvaluator(tiny_tofu(), retain_results=tmp_path / "retain", **OPTIONS)
     found = evaluator(build_model(), build_tokenizer(), output_dir=tmp_path / "model")
     for split in ("forget", "retain", "real_authors", "world_facts"):
         assert {f"{split}_prob", f"{split}_rouge", f"{split}_truth_ratio"} <= found.keys()
@@ -37,7 +42,7 @@ def test_every_metric_and_files(tmp_path: Path) -> None:
 
 def test_model_against_itself_has_perfect_forget_quality(tmp_path: Path) -> None:
     TofuEvaluator(tiny_tofu(), **OPTIONS)(build_model(), build_tokenizer(), output_dir=tmp_path)
-    found = TofuEvaluator(tiny_tofu(), reference=tmp_path, **OPTIONS)(build_model(), build_tokenizer())
+    found = TofuEvaluator(tiny_tofu(), retain_results=tmp_path, **OPTIONS)(build_model(), build_tokenizer())
     assert found["forget_quality"] == 1.0
     assert found["privacy"] == pytest.approx(1.0)
 
@@ -76,6 +81,86 @@ def test_stale_results_are_never_reused(change: str, tmp_path: Path) -> None:
     resumed, found = passes(tmp_path)
     assert resumed == (whole - 2 if change == "nothing" else whole)
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+def with_rope_theta(theta: float) -> LlamaForCausalLM:
+    """The same weights under another configuration."""
+    config = build_model().config
+    config.rope_parameters = {**config.rope_parameters, "rope_theta": theta}
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(build_model().state_dict())
+    return model.eval()
+
+
+def with_adapter(alpha: int) -> PeftModel:
+    """The same weights of an adapter, scaled differently."""
+    torch.manual_seed(0)
+    model = get_peft_model(build_model(), LoraConfig(r=2, lora_alpha=alpha, init_lora_weights=False))
+    return model.eval()
+
+
+def with_attention(name: str) -> LlamaForCausalLM:
+    model = build_model().eval()
+    model.set_attn_implementation(name)
+    return model
+
+
+def with_chat_template(template: str) -> PreTrainedTokenizerFast:
+    tokenizer = build_tokenizer(chat=True)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+CHAT = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "template": (lambda: with_chat_template(CHAT_TEMPLATE), lambda: with_chat_template(CHAT)),
+    "rope_theta": (build_model, lambda: with_rope_theta(7.0)),
+    "dtype": (lambda: build_model().bfloat16(), lambda: build_model().bfloat16().float()),
+    "adapter": (lambda: with_adapter(4), lambda: with_adapter(64)),
+    "attention": (build_model, lambda: with_attention("eager")),
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_going_on_under_a_change_that_the_options_do_not_show(change: str, tmp_path: Path) -> None:
+    """Numbers of a chat template, configuration, precision or adapter are never taken for those of another."""
+
+    def evaluate(made: Any, folder: Path, after: int | None = None) -> tuple[int, pd.DataFrame | None]:
+        model, tokenizer = (build_model(), made) if change == "template" else (made, build_tokenizer(chat=True))
+        evaluator = TofuEvaluator(tiny_tofu(), resume=True, template="auto", **OPTIONS)
+        counted = Interrupted(without_wrappers(model).model, after)  # what an adapter calls, too
+        if after is None:
+            evaluator(model, tokenizer, output_dir=folder)
+            assert evaluator.last_result is not None
+            return counted.passes, evaluator.last_result.samples
+        with pytest.raises(RuntimeError, match="power cut"):
+            evaluator(model, tokenizer, output_dir=folder)
+        return counted.passes, None
+
+    before, after = CHANGES[change]
+    evaluate(before(), tmp_path / "run", 10)
+    assert len(list((tmp_path / "run" / "partial").rglob("*.jsonl"))) >= 1
+    resumed, found = evaluate(after(), tmp_path / "run")
+    whole, expected = evaluate(after(), tmp_path / "fresh")
+    pd.testing.assert_frame_equal(found, expected)
+    assert resumed == whole
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["evaluation.json", "samples.parquet"]
+
+
+def test_resumed_evaluation_equals_another_to_the_bit(tmp_path: Path) -> None:
+    """In half precision and under TOFU's rule of padded prompts, numbers depend on what shares a batch."""
+    tables = []
+    for name, after in (("run", 9), ("run", None), ("fresh", None)):
+        evaluator = TofuEvaluator(tiny_tofu(), resume=True, protocol="official", batch_size=4, max_new_tokens=4)
+        model = Interrupted(build_model().bfloat16(), after).model
+        if after is None:
+            evaluator(model, build_tokenizer(), output_dir=tmp_path / name)
+            assert evaluator.last_result is not None
+            tables.append(evaluator.last_result.samples)
+        else:
+            with pytest.raises(RuntimeError, match="power cut"):
+                evaluator(model, build_tokenizer(), output_dir=tmp_path / name)
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def test_finished_evaluation_leaves_no_partial_results(tmp_path: Path) -> None:

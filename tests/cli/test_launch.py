@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_unlearn_verb import TRAINING, workplace
+from tests.cli.own_rows import TRAINING
 from unlearn_hf.cli.run_folder import read_record
 
 ROOT = Path(__file__).parents[2]
-__all__ = ["workplace"]  # the fixture
 
 
 def launch(folder: Path, script: str, *words: str, verb: str = "unlearn") -> subprocess.CompletedProcess[str]:

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.cli.test_unlearn_verb import unlearn, workplace
-from unlearn_hf.benchmarks.base import content_fingerprint
+from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
 from unlearn_hf.common.files import write_json
 
-__all__ = ["unlearn", "workplace"]  # fixtures
 CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
     "method": ([], {"method": "pdu"}, "resume: method: npo -> pdu"),
     "verb": ([], {"method": None, "verb": "finetune"}, "resume: verb: unlearn -> finetune"),

@@ -6,10 +6,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from tests.conftest import CHAT_TEMPLATE, build_tokenizer
+from tests.conftest import CHAT_TEMPLATE, build_tokenizer, with_bos
 from unlearn_hf.data.encoding import (
     detect_columns,
     encode_dataset,
@@ -27,13 +26,6 @@ SPACES = PromptTemplate("spaces", "{question}   ")
 
 def labelled_text(tokenizer: PreTrainedTokenizerFast, row: dict[str, list[int]]) -> str:
     return tokenizer.decode([label for label in row["labels"] if label != -100], clean_up_tokenization_spaces=False)
-
-
-def with_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
-    )
-    return tokenizer
 
 
 @pytest.mark.parametrize("template", [*TEMPLATES.values(), SPACES], ids=lambda template: template.name)

@@ -1,67 +1,18 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.evaluation.logs import by_index, evaluation, losses, muse_evaluation, save
 from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.from_logs import read_log, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.benchmarks.whose_log import benchmark_of
 from unlearn_hf.evaluation.logs.open_unlearning import flat_name, truth_ratio_definition
 from unlearn_hf.evaluation.metric_value import flatten
-from unlearn_hf.evaluation.metrics.truth_ratio import truth_ratio
-
-PREFIXES = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
-
-
-def by_index(values: list[dict[str, Any] | None], aggregate: float | None = None) -> dict[str, Any]:
-    return {"agg_value": aggregate, "value_by_index": {str(i): value for i, value in enumerate(values)}}
-
-
-def losses(values: Any) -> list[dict[str, Any] | None]:
-    return [{"avg_loss": value, "prob": np.exp(-np.asarray(value)).tolist()} for value in values]
-
-
-def evaluation(definition: str = "open_unlearning") -> dict[str, Any]:
-    """The table of three rows as open-unlearning logs it."""
-    table, log = tofu_table(), {}
-    for prefix, split in PREFIXES.items():
-        rows = table[table["split"] == split]
-        options = prefix in ("ra", "wf")
-        right = rows["answer_mean_nll" if options else "paraphrase_mean_nll"]
-        log[f"{prefix}_Q_A_Prob"] = by_index(losses(rows["answer_mean_nll"]))
-        if not options:
-            log[f"{prefix}_Q_A_PARA_Prob"] = by_index(losses(right))
-        log[f"{prefix}_Q_A_PERT_Prob"] = by_index(losses(rows["perturbed_mean_nll"]))
-        log[f"{prefix}_Q_A_ROUGE"] = by_index([{"rougeL_recall": value} for value in rows["rouge_l_recall"]])
-        wrong = [np.asarray(value) for value in rows["perturbed_mean_nll"]]
-        ratio = truth_ratio(right.to_numpy(float), wrong, definition if prefix == "forget" else "open_unlearning")
-        key = "forget_truth_ratio" if prefix == "forget" else f"{prefix}_Truth_Ratio"
-        aggregate = ratio.mean() if definition == "prob_mean" else np.minimum(ratio, 1 / ratio).mean()
-        aggregate = aggregate if prefix == "forget" else np.maximum(0, 1 - ratio).mean()
-        log[key] = by_index([{"score": value} for value in ratio], float(aggregate))
-    forget, holdout = (table[table["split"] == split] for split in ("forget", "holdout"))
-    log["mia_min_k"] = {
-        "auc": 5.5 / 9,
-        "agg_value": 5.5 / 9,
-        "forget": by_index([{"score": value} for value in forget["min_k"]]),
-        "holdout": by_index([{"score": value} for value in holdout["min_k"]]),
-    }
-    # What that framework logs is never 0: 1/4 where no suffix of four tokens is predicted.
-    log["extraction_strength"] = by_index([{"score": max(v, 0.25)} for v in forget["extraction_strength"]])
-    log["exact_memorization"] = by_index([{"score": value} for value in forget["exact_memorization"]])
-    log["forget_quality"] = {"agg_value": None}
-    log["privleak"] = {"agg_value": 23.5}
-    return log
-
-
-def save(path: Path, content: Any) -> Path:
-    path.write_text(json.dumps(content))
-    return path
 
 
 def test_evaluation_gives_the_values_of_the_table(tmp_path: Path) -> None:
@@ -177,14 +128,6 @@ def test_summary_gives_aggregates_as_logged(tmp_path: Path) -> None:
         recompute(save(tmp_path / "TOFU_EVAL.json", evaluation()), path)
 
 
-def muse_evaluation() -> dict[str, Any]:
-    log = {
-        name: by_index([{"rougeL_f1": value, "rougeL_recall": 1.0} for value in (0.0, 0.5, 1.0)])
-        for name in ("forget_verbmem_ROUGE", "forget_knowmem_ROUGE", "retain_knowmem_ROUGE")
-    }
-    return {**log, "mia_min_k": evaluation()["mia_min_k"], "extraction_strength": evaluation()["extraction_strength"]}
-
-
 def test_muse_evaluation(tmp_path: Path) -> None:
     log = save(tmp_path / "MUSE_EVAL.json", muse_evaluation())
     values = recompute(log)
@@ -194,7 +137,7 @@ def test_muse_evaluation(tmp_path: Path) -> None:
     assert values["privleak_muse_books"] == pytest.approx(100 * (3.5 / 9 - 0.5393) / 0.5393)
     assert recompute(log, log)["privleak"] == 0
     assert "privleak_muse_news" not in recompute(log, corpus="books")
-    assert read_log(log).benchmark == "muse"
+    assert benchmark_of(read_log(log)) == "muse"
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,16 @@
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
-from tests.evaluation.tables import tofu_table
+from tests.evaluation.tables import attack_scores, tofu_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metrics.composite import privacy_score
-from unlearn_hf.evaluation.metrics.privacy import ATTACKS, aggregate_attacks, aggregate_privleak
-
-
-def scores(forget: list[float], holdout: list[float]) -> pd.DataFrame:
-    """The same scores for each attack."""
-    rows = [
-        {"split": split, "index": index, **dict.fromkeys(ATTACKS, score)}
-        for split, values in (("forget", forget), ("holdout", holdout))
-        for index, score in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
+from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
 
 
 def test_every_attack_has_an_auc_with_an_interval() -> None:
-    values = aggregate_attacks(scores([1, 2, 4], [2, 3, 3]))
+    values = aggregate_attacks(attack_scores([1, 2, 4], [2, 3, 3]))
     assert set(values) == {f"mia_{attack}_auc" for attack in ATTACKS}
     for value in values.values():
         assert value.value == pytest.approx(5.5 / 9)
@@ -30,7 +20,7 @@ def test_every_attack_has_an_auc_with_an_interval() -> None:
 
 
 def test_privleak_by_hand() -> None:
-    memorised, retrained = scores([1, 2], [3, 4]), scores([1, 4], [2, 3])
+    memorised, retrained = attack_scores([1, 2], [3, 4]), attack_scores([1, 4], [2, 3])
     assert set(aggregate_privleak(memorised, None)) == {"privleak_versus_half"}
     values = aggregate_privleak(memorised, retrained)
     assert values["privleak"].value == -100  # MUSE's AUCs are 0 and 0.5
@@ -38,7 +28,7 @@ def test_privleak_by_hand() -> None:
     logged = aggregate_privleak(memorised, retrained, "open_unlearning")["privleak"]
     assert logged.value == pytest.approx(-100, abs=1e-6)
     assert logged.definition == "open_unlearning_reference_log"
-    assert aggregate_privleak(scores([3, 4], [1, 2]), retrained)["privleak"].value == 100
+    assert aggregate_privleak(attack_scores([3, 4], [1, 2]), retrained)["privleak"].value == 100
     with pytest.warns(UserWarning, match="its AUC is 1"):
         assert set(aggregate_privleak(retrained, memorised)) == {"privleak_versus_half"}
     assert aggregate_privleak(tofu_table().drop(columns="min_k"), retrained) == {}
@@ -53,7 +43,7 @@ def test_privacy_score() -> None:
 
 
 def test_privacy_composite_needs_a_reference_and_all_four_attacks() -> None:
-    table, reference = scores([1, 2], [2, 3]), scores([1, 4], [2, 3])  # AUCs 0.875 and 0.5
+    table, reference = attack_scores([1, 2], [2, 3]), attack_scores([1, 4], [2, 3])  # AUCs 0.875 and 0.5
     values = aggregate_tofu(table, reference)
     assert values["privacy"].value == pytest.approx(0.25)
     assert "privacy" not in aggregate_tofu(table)

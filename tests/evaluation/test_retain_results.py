@@ -9,11 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.benchmarks.test_muse_metrics import muse_table
-from tests.evaluation.tables import tofu_table
-from tests.evaluation.test_open_unlearning_logs import evaluation, muse_evaluation
-from tests.evaluation.test_privacy import scores
-from tests.evaluation.test_tofu_logs import official_log
+from tests.evaluation.logs import evaluation, muse_evaluation, official_log
+from tests.evaluation.tables import attack_scores, muse_table, tofu_table
 from unlearn_hf.benchmarks.from_logs import read_reference, recompute
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
@@ -63,7 +60,7 @@ def make(folder: Path, kind: str) -> Path:
 )
 def test_references_of_other_data_are_refused(log: str, reference: str, tmp_path: Path) -> None:
     names = [kind.split()[0] for kind in (reference, log)]
-    with pytest.raises(ValueError, match=rf"^reference: .* is of {names[0]}.* is of {names[1]}.*same data"):
+    with pytest.raises(ValueError, match=rf"^retain_results: .* is of {names[0]}.* is of {names[1]}.*same data"):
         recompute(make(tmp_path, log), make(tmp_path, reference))
 
 
@@ -87,7 +84,7 @@ def test_reference_is_read_for_a_benchmark(kind: str, tmp_path: Path) -> None:
     reference = muse_table() if kind == "table" else make(tmp_path, kind)
     assert read_reference(reference) is not None
     assert read_reference(reference, "muse", "news") is not None
-    with pytest.raises(ValueError, match=r"^reference: .* is of muse.* is of tofu"):
+    with pytest.raises(ValueError, match=r"^retain_results: .* is of muse.* is of tofu"):
         read_reference(reference, "tofu")
 
 
@@ -102,11 +99,11 @@ MIN_K = tofu_table()[["split", "index", "min_k"]]
         (MIN_K, RATIOS, "evaluation has Min-K scores .* alone and the reference has truth ratios .* alone"),
         (RATIOS, RATIOS[RATIOS["split"] != "forget"], "the reference has neither truth ratios of forget rows nor"),
         (RATIOS[RATIOS["split"] != "forget"], tofu_table(), "the evaluation has neither"),
-        (scores([1, 4], [2, 3]), scores([1, 2], [3, 4]), "its AUC is 1"),
+        (attack_scores([1, 4], [2, 3]), attack_scores([1, 2], [3, 4]), "its AUC is 1"),
     ],
 )
 def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_tofu(table, reference)
 
 
@@ -115,11 +112,11 @@ def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame,
     [
         (RATIOS, "nothing to compare"),
         (muse_table().drop(columns="min_k"), "neither truth ratios of forget rows nor Min-K scores"),
-        (scores([1, 2, 3], [4, 5, 6]), "its AUC is 1"),
+        (attack_scores([1, 2, 3], [4, 5, 6]), "its AUC is 1"),
     ],
 )
 def test_muse_references_of_no_use(reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_muse(muse_table(), reference, corpus="news")
 
 
@@ -135,9 +132,9 @@ def test_attacks_are_compared_over_the_same_rows(split: str) -> None:
     with pytest.raises(ValueError, match=message):
         aggregate_tofu(tofu_table(), cut(tofu_table(), split))
     texts = [f"Answer {index} of {split}." for index in range(3)]
-    table, other = scores([1, 2, 4], [2, 3, 3]), scores([1, 2, 4], [2, 3, 3])
+    table, other = attack_scores([1, 2, 4], [2, 3, 3]), attack_scores([1, 2, 4], [2, 3, 3])
     table.loc[table["split"] == split, "reference_text"] = texts
     other.loc[other["split"] == split, "reference_text"] = [f"{text} Another one" for text in texts]
     with pytest.raises(ValueError, match=f"different {split} rows: only 0%"):
         aggregate_tofu(table, other)
-    assert aggregate_tofu(table, scores([1, 2, 4], [2, 3, 3]))["privleak"].value == 0  # a log without texts
+    assert aggregate_tofu(table, attack_scores([1, 2, 4], [2, 3, 3]))["privleak"].value == 0  # a log without texts

@@ -8,39 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.evaluation.logs import official_log, save
 from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.from_logs import evaluate_from_log, read_log, read_reference, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.logs.official_tofu import FILES
 from unlearn_hf.evaluation.metric_value import flatten
-
-KEYS = {
-    "avg_gt_loss": "answer_mean_nll",
-    "num_token_gt": "answer_tokens",
-    "avg_paraphrased_loss": "paraphrase_mean_nll",
-    "average_perturb_loss": "perturbed_mean_nll",
-    "rougeL_recall": "rouge_l_recall",
-}
-
-
-def official_log(lists: bool = False) -> dict[str, Any]:
-    """The table of three rows as TOFU logs it; real authors and world facts repeat the answer as paraphrase."""
-    table = tofu_table()
-    log: dict[str, Any] = {}
-    for name, split in FILES.items():
-        rows = table[table["split"] == split]
-        content = {key: rows[column].tolist() for key, column in KEYS.items()}
-        if split in ("real_authors", "world_facts"):
-            content["avg_paraphrased_loss"] = content["avg_gt_loss"]
-        as_dict = {key: {str(i): value for i, value in enumerate(values)} for key, values in content.items()}
-        log[name] = content if lists else as_dict
-    return log
-
-
-def save(path: Path, content: Any) -> Path:
-    path.write_text(json.dumps(content))
-    return path
-
 
 # Official logs hold neither scores of attacks nor of token memorisation.
 LOGGED_COLUMNS = tofu_table().drop(columns=["min_k", "extraction_strength", "exact_memorization"])

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.gradients.pairs import pair, vectors
 from unlearn_hf.gradients.weightings import (
     WEIGHTINGS,
     blur,
@@ -19,14 +20,6 @@ from unlearn_hf.gradients.weightings import (
     torchjd_weighting,
     unilateral_surgery,
 )
-
-vectors = st.lists(st.floats(-10, 10, allow_nan=False, width=32), min_size=3, max_size=3)
-
-
-def pair(first: list[float], second: list[float]) -> torch.Tensor:
-    jacobian = torch.tensor([first, second], dtype=torch.float64)
-    assume(bool((jacobian.norm(dim=1) > 1e-2).all()))
-    return jacobian
 
 
 def direction(jacobian: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.likelihood.test_answers import ARCHITECTURES, assert_same, build, expected_nll, gradients, ragged_batch
+from tests.likelihood.architectures import ARCHITECTURES, assert_same, build, expected_nll, gradients, ragged_batch
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
 from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share
 

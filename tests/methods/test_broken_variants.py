@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor
 
 from tests.methods import invariances
-from tests.methods.test_invariances import ALL
+from tests.small_runs import CASES
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import EUPMUTrainer
 from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate
@@ -189,7 +189,7 @@ def test_padding_counted_as_tokens(case: str, tmp_path: Path, monkeypatch: Patch
         invariances.check_padding(case, tmp_path)
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if case.startswith("eupmu")])
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("eupmu")])
 def test_state_of_the_method_not_restored(case: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(EUPMUTrainer, "load_method_state", lambda self, state: None)
     with pytest.raises(AssertionError):

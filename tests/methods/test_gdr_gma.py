@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gradients.test_weightings import pair, vectors
+from tests.gradients.pairs import pair, vectors
 from tests.small_runs import build_trainer
 from unlearn_hf.gradients.weightings import pcgrad, torchjd_weighting
 from unlearn_hf.methods import GDRGMAConfig

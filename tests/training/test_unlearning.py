@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, LlamaForCausalLM
 
 from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import build_trainer, largest_difference, parameters, rows
@@ -179,6 +179,31 @@ class TestReference:
         with torch.no_grad():
             next(model.parameters())[5, 5] += 0.5  # another model: the cache must not be used
         reference_nll(model, dataset, list(range(9)), trainer.data_collator, **options)
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+
+    @pytest.mark.parametrize("change", ["rope_theta", "dtype", "attention", "more rows"])
+    def test_cache_knows_what_the_options_do_not_show(self, change: str, tmp_path: Path) -> None:
+        trainer = build_trainer("npo", tmp_path)
+        options: dict[str, Any] = {"batch_size": 4, "accelerator": trainer.accelerator}
+        asked = (list(range(9)), trainer.data_collator)
+        model, dataset = build_model(), rows(9, 3)
+        if change == "dtype":
+            model = model.bfloat16()
+        reference_nll(model, dataset, *asked, **options, cache=tmp_path / "cache")
+        if change == "rope_theta":
+            config = model.config
+            config.rope_parameters = {**config.rope_parameters, "rope_theta": 7.0}
+            model = LlamaForCausalLM(config)
+            model.load_state_dict(build_model().state_dict())
+        elif change == "dtype":
+            model = model.float()
+        elif change == "attention":
+            model.set_attn_implementation("eager")
+        else:
+            dataset = concatenate_datasets([dataset, rows(3, 4)])
+        found = reference_nll(model, dataset, *asked, **options, cache=tmp_path / "cache")
+        fresh = reference_nll(model, dataset, *asked, **options)
+        torch.testing.assert_close(found, fresh, rtol=0, atol=0, equal_nan=True)
         assert len(list((tmp_path / "cache").iterdir())) == 2
 
     @pytest.mark.parametrize("strategy", ["disabled adapter", "adapter copy", "model copy"])

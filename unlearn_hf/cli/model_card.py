@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.common.files import write_text
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
 
 CARD = "README.md"
-_HUB_DATASETS = {"tofu": "locuslab/TOFU", "news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -73,7 +73,8 @@ def _front_matter(folder: Path, record: Mapping[str, Any], base: str) -> str:
     front["tags"] = ["unlearning", method] if method else ["fine-tuning"]
     data = record["data"]
     if data.get("source", "").startswith("hub"):
-        front["datasets"] = [_HUB_DATASETS[data["split"] if data["benchmark"] == "muse" else data["benchmark"]]]
+        known = BENCHMARKS[data["benchmark"]].hub_datasets
+        front["datasets"] = [known[name] for name in (data["split"], "") if name in known][:1]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
 
 
@@ -86,6 +87,8 @@ def _summary(record: Mapping[str, Any], base: str, trainer: type[FinetuningTrain
         text = f"`{base}` after unlearning{adapter} with unlearn_hf {record['versions']['unlearn_hf']}. {line}."
     if record.get("divergence"):
         text += f"\n\n**The run diverged** at {record['divergence']}"
+    if record.get("ended"):
+        text += f"\n\n**The method ended the run** before {record['ended']}"
     if record.get("retain_budget_spent"):
         text += f"\n\n**The retain budget was spent** at {record['retain_budget_spent']}"
     return text

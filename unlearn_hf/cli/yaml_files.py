@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 INCLUDE = "include"
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Loader(yaml.SafeLoader):
@@ -56,13 +57,20 @@ def read_yaml(path: str | Path, fields: Collection[str]) -> tuple[dict[str, tupl
     `include: other.yaml` (or a list), relative to the file, gives values that this file's own override.
 
     Args:
-        path: the file.
+        path: the file; `configs/...` is one of those that come with the library where the working directory has none.
         fields: names of all fields, to tell fields that hold a mapping from sections.
 
     Returns:
         For each field its value and the file it came from, and the problems found.
     """
-    return _read(Path(path), fields, ())
+    return _read(_find(Path(path)), fields, ())
+
+
+def _find(path: Path) -> Path:
+    if path.parts[:1] == ("configs",) and not path.exists():
+        # Inside the package when installed from a wheel, beside it in a checkout.
+        return next((folder / path for folder in (_PACKAGE, _PACKAGE.parent) if (folder / path).is_file()), path)
+    return path
 
 
 def _read(

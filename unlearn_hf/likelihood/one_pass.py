@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from unlearn_hf.models.sharding import reshard, shards
+
+_KEPT_AT_ONCE = 64
+"""Results of a batch after which they are kept."""
 
 
 class Item(Protocol):
@@ -37,7 +41,8 @@ class PartialResults:
 
     Args:
         folder: where the files are kept until the evaluation is complete; `None` keeps nothing.
-        fingerprint: of model, data and settings; results under another fingerprint are never read.
+        fingerprint: of everything that results depend on beside the items themselves (model, precision, settings,
+            versions); results under another fingerprint are never read.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
@@ -66,12 +71,14 @@ class PartialResults:
             file.write("".join(json.dumps(result) + "\n" for result in results).encode())
 
     def remove(self) -> None:
-        """Delete the files once the evaluation is written as a whole."""
-        if self.folder is None or not self.folder.is_dir():
+        """Delete the files, those of other fingerprints too, once an evaluation supersedes them."""
+        if self.folder is None or not self.folder.parent.is_dir():
             return
-        for path in self.folder.glob("*.jsonl"):
-            path.unlink()
-        self.folder.rmdir()
+        for folder in filter(Path.is_dir, list(self.folder.parent.iterdir())):
+            for path in folder.glob("*.jsonl"):
+                path.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
 
@@ -82,12 +89,25 @@ def _end_of_last_line(path: Path) -> int:
     return content.rfind(b"\n") + 1
 
 
-def results_of_all_ranks(partial: PartialResults, accelerator: Accelerator | None) -> dict[str, Any]:
-    """What is on disk, the same for every rank; one may have read the folder when another had added to it already."""
-    done = partial.read()
-    if accelerator is not None and accelerator.num_processes > 1 and partial.folder is not None:
-        done = dict(gather_object(list(done.items())))
-    return done
+def _identity(item: Item) -> str:
+    """Name of a result on disk: with a hash of the whole item (its tokens, settings ...), not of its key alone."""
+    return f"{item.key} {hashlib.sha256(repr(item).encode()).hexdigest()[:32]}"
+
+
+def results_of_all_ranks(
+    items: Sequence[Item], partial: PartialResults, accelerator: Accelerator | None
+) -> dict[str, Any]:
+    """Results of these very items that are on disk, by key, the same for every rank.
+
+    One rank may have read the folder when another had added to it already.
+    """
+    if partial.folder is None:
+        return {}
+    found = partial.read()
+    if accelerator is not None and accelerator.num_processes > 1:
+        found = dict(gather_object(list(found.items())))
+    identities = {item.key: _identity(item) for item in items}
+    return {key: found[identity] for key, identity in identities.items() if identity in found}
 
 
 @contextmanager
@@ -107,7 +127,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def run_pass(
     name: str,
     items: Sequence[Item],
-    compute: Callable[[list[Any]], list[Any]],
+    compute: Callable[[list[Any]], Iterable[Any]],
     *,
     batch_size: int,
     token_budget: int,
@@ -119,22 +139,26 @@ def run_pass(
 
     Args:
         name: of the pass, for files.
-        items: what to run; keys must be unique.
-        compute: maps a batch of items to one JSON-ready result each.
+        items: what to run; keys must be unique, and `repr` must show everything that a result depends on.
+        compute: maps a batch of items to one JSON-ready result each, in order; they are kept as they come.
         batch_size: most items in a batch.
         token_budget: most padded tokens in a batch (a longer item goes alone).
         accelerator: ranks take turns; `None` for a single process.
-        partial: results already there are not computed again.
+        partial: results already there are not computed again; a batch of which one is missing is computed as a whole,
+            so that an interrupted pass has the batches, and thus the rounding, of one that was not.
         description: label of the progress bar.
 
     Returns:
         Results by key; every rank gets all.
     """
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
-    done = results_of_all_ranks(partial, accelerator)
-    results = [(item.key, done[item.key]) for item in items if item.key in done]
-    missing = sorted((item for item in items if item.key not in done), key=lambda item: (-item.length, item.key))
-    batches = _batches(missing, batch_size, token_budget)
+    done = results_of_all_ranks(items, partial, accelerator)
+    longest_first = sorted(items, key=lambda item: (-item.length, item.key))
+    batches = [
+        batch
+        for batch in _batches(longest_first, batch_size, token_budget)
+        if any(item.key not in done for item in batch)
+    ]
     mine = batches[rank::ranks]
     # A sharded model needs every rank in every forward pass: one without a batch repeats another's, for nothing.
     repeated = batches[:1] * (math.ceil(len(batches) / ranks) - len(mine)) if shards(accelerator) else []
@@ -142,19 +166,28 @@ def run_pass(
     # has a precision of its own.
     autocast = accelerator.autocast if accelerator is not None and not shards(accelerator) else nullcontext
     computed: list[tuple[str, Any]] = []
+
+    def keep(fresh: list[tuple[Any, Any]]) -> None:
+        partial.append(name, rank, [(_identity(item), result) for item, result in fresh])
+        computed.extend((item.key, result) for item, result in fresh)
+
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
+            fresh: list[tuple[Any, Any]] = []
             with autocast():
-                fresh = list(zip((item.key for item in batch), compute(batch), strict=True))
-            partial.append(name, rank, fresh)
-            computed += fresh
-            progress.update(len(batch))
+                for item, result in zip(batch, compute(batch), strict=True):
+                    fresh.append((item, result))
+                    progress.update()
+                    if len(fresh) == _KEPT_AT_ONCE:
+                        keep(fresh)
+                        fresh = []
+            keep(fresh)
         for batch in repeated:
             with autocast():
-                compute(batch)
+                list(compute(batch))
     if ranks > 1:
         computed = gather_object(computed)
-    return dict(results + computed)
+    return done | dict(computed)
 
 
 def _batches(items: Sequence[Item], batch_size: int, token_budget: int) -> list[list[Any]]:

@@ -6,6 +6,7 @@ from unlearn_hf.methods.gdr_gma import GDRGMAConfig, GDRGMATrainer
 from unlearn_hf.methods.graddiff import GradDiffConfig, GradDiffTrainer
 from unlearn_hf.methods.gradient_surgery import GradientSurgeryConfig, GradientSurgeryTrainer
 from unlearn_hf.methods.gru import GRUConfig, GRUTrainer
+from unlearn_hf.methods.hamu import HAMUConfig, HAMUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
@@ -21,6 +22,7 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "gdr_gma": GDRGMATrainer,
     "pdu": PDUTrainer,
     "famo": FAMOTrainer,
+    "hamu": HAMUTrainer,
 }
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "GradDiffTrainer",
     "GradientSurgeryConfig",
     "GradientSurgeryTrainer",
+    "HAMUConfig",
+    "HAMUTrainer",
     "NGDiffConfig",
     "NGDiffTrainer",
     "NPOConfig",

@@ -35,8 +35,8 @@ def keep_outputs_in_float32(accelerator: Accelerator) -> None:
 
 
 @contextmanager
-def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
-    """The values of a parameter of which this rank may hold a part; every rank must ask."""
+def whole(parameter: Tensor) -> Iterator[Tensor]:
+    """The values of a parameter or buffer of which this rank may hold a part; every rank must ask."""
     values = parameter.detach()
     if isinstance(values, DTensor):
         yield values.full_tensor()

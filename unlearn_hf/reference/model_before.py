@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,7 @@ from unlearn_hf.likelihood.in_place_losses import divergence
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.wrappers import causal_model
+from unlearn_hf.version import __version__
 
 REFERENCE_ADAPTER = "reference"
 
@@ -70,24 +72,28 @@ def reference_nll(
         collate: makes a batch of rows.
         batch_size: rows per forward pass.
         accelerator: rows are shared out over its processes.
-        cache: folder in which the result is kept under a fingerprint of the model and the rows, and looked up.
+        cache: folder in which the result is kept, and looked up, under a fingerprint of everything that it depends on:
+            the model (configuration, precision, attention and adapters too), the rows, and the versions of libraries.
         description: label of the progress bar.
 
     Returns:
         `[len(dataset)]` float32 on the CPU, in nats, summed over the answer; NaN in rows that were not asked for.
     """
-    path = None
+    path, device = None, accelerator.device
     if cache is not None:
-        fingerprint = model_fingerprint(accelerator.unwrap_model(model))
-        parts = f"{fingerprint}{rows_fingerprint(dataset[row] for row in rows)}{rows}"
-        key = hashlib.sha256(parts.encode()).hexdigest()[:32]
+        parts = (
+            model_fingerprint(accelerator.unwrap_model(model)),
+            rows_fingerprint(dataset[row] for row in rows),
+            (rows, len(dataset)),  # type: ignore[arg-type]
+            (accelerator.mixed_precision, device.type, __version__, torch.__version__, transformers.__version__),
+        )
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
         path = cache / f"nll-{key}.safetensors"
         found_by_all = [path.exists()]
         if accelerator.num_processes > 1:  # of several machines, one may have the file
             found_by_all = gather_object(found_by_all)
         if all(found_by_all):
             return load_file(path)["nll"]
-    device = accelerator.device
 
     def nll_of(batch: list[_Row]) -> list[float]:
         inputs = {name: value.to(device) for name, value in collate([dataset[row.index] for row in batch]).items()}

@@ -27,7 +27,7 @@ from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.backends import check_two_gradients
-from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
+from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
@@ -59,6 +59,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     Attributes:
         divergence: why the run was stopped, or `None`.
+        ended: why the method has ended the run by itself, or `None`.
         retain_level: the rise of the retain loss since before unlearning, where something follows it.
         retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
@@ -69,6 +70,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     config_class: type[UnlearningConfig] = UnlearningConfig
     args: UnlearningConfig
     train_dataset: Any
+    checkpoint_files = (METHOD_STATE_FILE,)
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.check_configuration(args)
         self.args = args
         self.divergence: str | None = None
+        self.ended: str | None = None
         self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
         self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
         if self._keeps_gradients_apart:
@@ -291,25 +294,39 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             gram = self._grams.sum(0)
             norm = math.sqrt(gram.trace())
         if not self.divergence_guard.allows(losses, list(self.window.losses), norm, gram):
-            self._drop_gradients(model, scaler is not None)
+            self._leave_out_update(model)
             return
         if self.gradients is not None:
             weights = self._choose_weights(gram, losses)
-            if scaler is None and not self.divergence_guard.allows_weights(weights, norm):
-                self._drop_gradients(model, scaled=False)
+            if self.ended is None and scaler is None and not self.divergence_guard.allows_weights(weights, norm):
+                self._leave_out_update(model)
                 return
             self.gradients.combine(weights)
         self._measure(losses, self._grams.sum(0) if self._grams is not None else None)
+        if self.ended is not None:
+            self._leave_out_update(model)
+            return
         self.before_step(losses)
 
-    def _drop_gradients(self, model: nn.Module, scaled: bool) -> None:
-        """Leave nothing to apply: the optimizer passes over parameters without a gradient."""
+    def _leave_out_update(self, model: nn.Module) -> None:
+        """Take all gradients away, so that the optimizer changes nothing."""
+        scaled = getattr(self.accelerator, "scaler", None) is not None
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for index, parameter in enumerate(trained):
             # A gradient scaler must see something, and skip the step.
             parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
         if self.gradients is not None:
             self.gradients.clear()
+
+    def end_run(self, reason: str) -> None:
+        """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
+
+        Args:
+            reason: what the user is told; kept in `ended`.
+        """
+        self.ended = f"step {self.state.global_step + 1}: {reason}"
+        warnings.warn(f"The run has ended before {self.ended}", stacklevel=2)
+        self.control.should_training_stop = True
 
     def _choose_weights(self, gram: Tensor | None, losses: Losses) -> Tensor:
         """Let the method choose the weights of both gradients, `[2]`, or `[P, 2]` for each parameter by itself."""
@@ -328,7 +345,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _optimizer_stepped(self) -> None:
         """Parameters are new, gradients still alive: measure again and let the method update its state."""
-        if self.accelerator.optimizer_step_was_skipped or self.divergence_guard.dropped:
+        if self.accelerator.optimizer_step_was_skipped or self.divergence_guard.dropped or self.ended is not None:
             return
         if not self.divergence_guard.after_update():
             return
@@ -394,36 +411,28 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
         Called again without a checkpoint, it goes on from the weights as they are, with a method that starts anew.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
-        self.divergence = None
+        resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
+        self.divergence = self.ended = None
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
         elif not resume_from_checkpoint:
             self.load_method_state(copy.deepcopy(self._first_state))
         if resume_from_checkpoint:
             # mapped, so that a large state is not read once for every rank
-            file = Path(resume_from_checkpoint) / METHOD_STATE_FILE
-            if not file.exists():
-                raise ValueError(
-                    f"resume_from_checkpoint: {str(resume_from_checkpoint)!r} is no checkpoint of an unlearning run "
-                    f"({METHOD_STATE_FILE} is not there); name one, or True for the newest."
-                )
-            state = torch.load(file, weights_only=True, mmap=True)
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
         if _internal_call and self.retain_budget is not None:
             self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
-        # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
         if _internal_call and output_dir is not None:
             state = self.method_state()  # every rank takes part where the state is sharded
             if self.retain_level is not None:
