@@ -42,6 +42,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NPOTrainer",
         "PDUConfig",
         "PDUTrainer",
+        "SAGOConfig",
+        "SAGOTrainer",
     ),
     "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
     "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
@@ -78,6 +80,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import NPOTrainer as NPOTrainer
     from unlearn_hf.methods import PDUConfig as PDUConfig
     from unlearn_hf.methods import PDUTrainer as PDUTrainer
+    from unlearn_hf.methods import SAGOConfig as SAGOConfig
+    from unlearn_hf.methods import SAGOTrainer as SAGOTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback

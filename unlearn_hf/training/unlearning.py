@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if self.ended is None and scaler is None and not self.divergence_guard.allows_weights(weights, norm):
                 self._leave_out_update(model)
                 return
-            self.gradients.combine(weights)
+            rule = self.elementwise_rule()
+            if rule is None or (scaler is not None and self._grams is None):
+                self.gradients.combine(weights)
+            else:
+                self.gradients.combine_elementwise(rule)
         self._measure(losses, self._grams.sum(0) if self._grams is not None else None)
         if self.ended is not None:
             self._leave_out_update(model)
