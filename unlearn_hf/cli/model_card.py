@@ -86,7 +86,7 @@ def _summary(record: Mapping[str, Any], base: str, trainer: type[FinetuningTrain
         line = (trainer.__doc__ or "").strip().splitlines()[0].rstrip(".")
         text = f"`{base}` after unlearning{adapter} with unlearn_hf {record['versions']['unlearn_hf']}. {line}."
     if record.get("divergence"):
-        text += f"\n\n**The run diverged** at {record['divergence']} The weights are those before that step."
+        text += f"\n\n**The run diverged** at {record['divergence']}"
     if record.get("ended"):
         text += f"\n\n**The method ended the run** before {record['ended']}"
     if record.get("retain_budget_spent"):

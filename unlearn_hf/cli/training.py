@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import (
-    LoraArguments,
-)
+from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
 from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
@@ -23,7 +21,9 @@ from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
-from unlearn_hf.training.finetuning import FinetuningTrainer
+
+if TYPE_CHECKING:
+    from unlearn_hf.training.finetuning import FinetuningTrainer
 
 DIVERGED = 1
 
@@ -35,7 +35,7 @@ def check_before_loading(run: TrainingRun) -> None:
         ArgumentsError: listing everything that is missing or in the way.
         ValueError: when another process works in the run folder.
     """
-    main = run.training.process_index == 0
+    main = os.environ.get("RANK", "0") == "0"
     if main:
         check_free(run.folder)  # of a folder in use nothing else matters
     problems: list[str] = []
@@ -48,7 +48,7 @@ def check_before_loading(run: TrainingRun) -> None:
 
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
-    problems += check_models(run.model, run.evaluation)
+    problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
     problems += check_evaluation_options(run.data, run.evaluation)
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
@@ -137,6 +137,8 @@ def train_and_judge(
         if not (run.run.keep_checkpoints or found["divergence"]):
             for path in checkpoints(folder):
                 shutil.rmtree(path, ignore_errors=True)
+        from unlearn_hf.cli.model_card import write_model_card
+
         write_model_card(folder, record.content, method)
         print_metrics(found["metrics"])
         print(f"run folder: {folder}")
