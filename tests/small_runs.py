@@ -99,6 +99,7 @@ def build_trainer(
         "max_grad_norm": 0.0,
         "logging_steps": 1,
         "save_strategy": "no",
+        "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": True,
     }

@@ -17,6 +17,7 @@ from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.training.joint_pass import FORWARD
 
+SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
 
@@ -27,7 +28,8 @@ class FinetuningConfig(TrainingArguments):
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `weight_decay` 0.01, `logging_steps` 5,
     `logging_nan_inf_filter` False (a diverging run must show), `remove_unused_columns` False (batches are nested),
-    `ddp_find_unused_parameters` False (every parameter is used), `include_num_input_tokens_seen` stays off.
+    `ddp_find_unused_parameters` False (every parameter is used), `save_steps` 0.2 (five checkpoints in a run, however
+    short) and `save_total_limit` 1, `include_num_input_tokens_seen` stays off.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the optimizer."})
@@ -39,6 +41,17 @@ class FinetuningConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: batches are nested."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Search unused parameters in every step; off, because all are used."}
+    )
+    save_steps: float = field(
+        default=SAVE_STEPS,
+        metadata={
+            "help": "Optimizer steps between checkpoints (below 1: a share of the run), so that short runs can be "
+            "resumed, too."
+        },
+    )
+    save_total_limit: int | None = field(
+        default=1,
+        metadata={"help": "Checkpoints kept; an older one is deleted once the newer is whole. None: all of them."},
     )
     max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
     template: str = field(
@@ -108,6 +121,9 @@ class FinetuningConfig(TrainingArguments):
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
             with contextlib.suppress(ValueError):
                 self.greater_is_better = describe(best.removeprefix("eval_")).higher_is_better
+        if self.load_best_model_at_end and self.eval_strategy == "steps" and self.save_steps == SAVE_STEPS:
+            # The best one can only be loaded where every evaluation has its checkpoint.
+            self.save_steps = self.eval_steps or self.logging_steps
         super().__post_init__()
         if self.use_cpu or not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # without a GPU it does nothing but warn

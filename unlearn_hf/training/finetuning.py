@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
@@ -20,6 +20,7 @@ from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_err
 from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
 from unlearn_hf.models.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
+from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.joint_pass import join
 from unlearn_hf.training.optimizer_step import Window, count_totals
@@ -40,7 +41,7 @@ class Evaluator(Protocol):
         ...
 
 
-class FinetuningTrainer(Trainer):
+class FinetuningTrainer(CheckpointedTrainer):
     """A `Trainer` for answers: exact token averages, logits at answer positions only, evaluators in the loop.
 
     Args:
@@ -182,21 +183,6 @@ class FinetuningTrainer(Trainer):
         total = num_items_in_batch.of("tokens", "plain") if hasattr(num_items_in_batch, "of") else None
         loss = likelihood.nll.sum() / (total if total is not None else likelihood.tokens.sum().clamp(min=1))
         return (loss, {"nll": likelihood.nll}) if return_outputs else loss
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model or adapter; of a sharded model the whole of it, whatever form its checkpoints have."""
-        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
-        if _internal_call or plugin is None:
-            super().save_model(output_dir, _internal_call)
-            return
-        # transformers writes no weights at all where checkpoints are in shards.
-        of_checkpoints = plugin.state_dict_type, plugin.state_dict_config
-        plugin.state_dict_config = None
-        plugin.set_state_dict_type("FULL_STATE_DICT")
-        try:
-            super().save_model(output_dir, _internal_call)
-        finally:
-            plugin.state_dict_type, plugin.state_dict_config = of_checkpoints
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Estimate the operations of a step, over both sets when the batch has two."""

@@ -28,7 +28,7 @@ from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.backends import check_two_gradients
-from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, newest_complete_checkpoint
+from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
 from unlearn_hf.training.joint_pass import JOINT_TOKENS, joint_likelihoods
@@ -73,6 +73,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     config_class: type[UnlearningConfig] = UnlearningConfig
     args: UnlearningConfig
     train_dataset: Any
+    checkpoint_files = (METHOD_STATE_FILE,)
 
     def __init__(
         self,
@@ -421,8 +422,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
         Called again without a checkpoint, it goes on from the weights as they are, with a method that starts anew.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(newest_complete_checkpoint(Path(str(self.args.output_dir))))
+        resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         self.divergence = self.ended = None
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
@@ -430,27 +430,20 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.load_method_state(copy.deepcopy(self._first_state))
         if resume_from_checkpoint:
             # mapped, so that a large state is not read once for every rank
-            file = Path(resume_from_checkpoint) / METHOD_STATE_FILE
-            if not file.exists():
-                raise ValueError(
-                    f"resume_from_checkpoint: {str(resume_from_checkpoint)!r} is no checkpoint of an unlearning run "
-                    f"({METHOD_STATE_FILE} is not there); name one, or True for the newest."
-                )
-            state = torch.load(file, weights_only=True, mmap=True)
+            state = torch.load(Path(resume_from_checkpoint) / METHOD_STATE_FILE, weights_only=True, mmap=True)
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
         if _internal_call and self.retain_budget is not None:
             self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
-        # Written with the weights, before the trainer state: a checkpoint that has a trainer state is complete.
         if _internal_call and output_dir is not None:
             state = self.method_state()  # every rank takes part where the state is sharded
             if self.retain_level is not None:
