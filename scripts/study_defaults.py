@@ -125,7 +125,7 @@ def unlearn(cell: dict[str, Any], study: Demo, epochs: int, folder: Path) -> dic
     start = time.perf_counter()
     trainer.train()
     outcome = {"steps": trainer.state.global_step, "tokens": budget.spent, "seconds": time.perf_counter() - start}
-    evaluator = TofuEvaluator(study.data, reference=study.reference, batch_size=64, max_new_tokens=32)
+    evaluator = TofuEvaluator(study.data, retain_results=study.reference, batch_size=64, max_new_tokens=32)
     found = evaluator(trainer.model, study.tokenizer, output_dir=folder) | outcome
     row = cell | {name: found[name] for name in (*METRICS, "steps", "tokens")}
     result.write_text(json.dumps(row, indent=2) + "\n")

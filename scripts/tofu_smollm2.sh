@@ -46,7 +46,7 @@ unlearn() { # unlearn METHOD RATE RATE_WITH_ADAPTER ARGUMENTS...
     local options=(--learning_rate "$rate")
     [ "$variant" = full ] || options=(--use_lora true --lora_r 16 --learning_rate "$adapter_rate")
     run "${method}_$variant" unlearn --method "$method" --model_name_or_path "$RUNS/target" \
-      --reference "$RUNS/retain_only/evaluation.json" --reference_cache "$RUNS/reference" \
+      --retain_results "$RUNS/retain_only/evaluation.json" --reference_cache "$RUNS/reference" \
       --num_train_epochs "$UNLEARNING_EPOCHS" "${options[@]}" "$@"
   done
 }

@@ -48,6 +48,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "surgery": ("gradient_surgery", {}),
     "surgery-pcgrad": ("gradient_surgery", {"rule": "pcgrad"}),
+    "surgery-one-sided": (
+        "gradient_surgery",
+        {"rule": "one_sided_pcgrad", "forget_weight": 0.5, "retain_weight": 2.0},
+    ),
     "surgery-cagrad": ("gradient_surgery", {"rule": "cagrad"}),
     "gru": ("gru", {"forget_loss": "ga"}),
     "gru-npo-cpu": ("gru", {"retain_momentum": 0.8, "gradient_buffer_device": "cpu"}),
@@ -57,6 +61,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
     "pdu-kl": ("pdu", {"retain_loss": "kl"}),
     "famo": ("famo", {}),
+    "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
+    "sago-prefer-retain-cpu": (
+        "sago",
+        {"form": "prefer_retain", "forget_weight": 0.5, "gradient_buffer_device": "cpu"},
+    ),
     "hamu": ("hamu", {"progress": 0.5}),
     "hamu-u": ("hamu", {"variant": "U", "forget_loss": "ga", "radius": 0.5, "progress": -0.1}),
     "famo-simnpo": ("famo", {"forget_loss": "simnpo", "beta": 0.2, "logit_learning_rate": 0.5}),

@@ -17,7 +17,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
     "unlearn_hf.data": ("load_pairs",),
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
-    "unlearn_hf.benchmarks.own_rows": ("PairsEvaluator",),
+    "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
     "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
     "unlearn_hf.methods": (
@@ -42,6 +42,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "NPOTrainer",
         "PDUConfig",
         "PDUTrainer",
+        "SAGOConfig",
+        "SAGOTrainer",
     ),
     "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
     "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
@@ -53,7 +55,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from unlearn_hf.benchmarks.muse.data import load_muse as load_muse
     from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator as MuseEvaluator
-    from unlearn_hf.benchmarks.own_rows import PairsEvaluator as PairsEvaluator
+    from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator as PairsEvaluator
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
     from unlearn_hf.data import load_pairs as load_pairs
@@ -78,6 +80,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import NPOTrainer as NPOTrainer
     from unlearn_hf.methods import PDUConfig as PDUConfig
     from unlearn_hf.methods import PDUTrainer as PDUTrainer
+    from unlearn_hf.methods import SAGOConfig as SAGOConfig
+    from unlearn_hf.methods import SAGOTrainer as SAGOTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback

@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 4}
 def test_every_metric_and_files(tmp_path: Path) -> None:
     retain = TofuEvaluator(tiny_tofu(), **OPTIONS)
     retain(build_model(seed=1), build_tokenizer(), output_dir=tmp_path / "retain")
-    evaluator = TofuEvaluator(tiny_tofu(), reference=tmp_path / "retain", **OPTIONS)
+    evaluator = TofuEvaluator(tiny_tofu(), retain_results=tmp_path / "retain", **OPTIONS)
     found = evaluator(build_model(), build_tokenizer(), output_dir=tmp_path / "model")
     for split in ("forget", "retain", "real_authors", "world_facts"):
         assert {f"{split}_prob", f"{split}_rouge", f"{split}_truth_ratio"} <= found.keys()
@@ -42,7 +42,7 @@ def test_every_metric_and_files(tmp_path: Path) -> None:
 
 def test_model_against_itself_has_perfect_forget_quality(tmp_path: Path) -> None:
     TofuEvaluator(tiny_tofu(), **OPTIONS)(build_model(), build_tokenizer(), output_dir=tmp_path)
-    found = TofuEvaluator(tiny_tofu(), reference=tmp_path, **OPTIONS)(build_model(), build_tokenizer())
+    found = TofuEvaluator(tiny_tofu(), retain_results=tmp_path, **OPTIONS)(build_model(), build_tokenizer())
     assert found["forget_quality"] == 1.0
     assert found["privacy"] == pytest.approx(1.0)
 

@@ -57,13 +57,14 @@ def test_benchmark_to_evaluation_and_reference(unlearn: Callable[..., int], tmp_
     few = ["--max_evaluation_rows", "3", "--max_steps", "1", *SHORT]
     assert unlearn(*few, "--subset", "retain", verb="finetune", **options) == 0  # type: ignore[arg-type]
     assert "forget_quality" not in metrics_of(tmp_path / "run")
-    options |= {"method": "ngdiff", "output_dir": str(tmp_path / "second"), "reference": str(tmp_path / "run")}
+    options |= {"method": "ngdiff", "output_dir": str(tmp_path / "second"), "retain_results": str(tmp_path / "run")}
     assert unlearn(*few, **options) == 0  # type: ignore[arg-type]
     assert 0 <= metrics_of(tmp_path / "second")["forget_quality"] <= 1
     words = [
-        "--reference_model",
+        "--attack_model",
         str(tmp_path / "run"),
-        "--gradient_norm_attack",
+        "--attacks",
+        "gradient_norm",
         "--max_evaluation_rows",
         "3",
         *SHORT,
@@ -93,18 +94,21 @@ def test_a_training_file_gives_the_data_and_nothing_else(capsys: pytest.CaptureF
         ([], "model_name_or_path: missing"),
         (["--model_name_or_path", "model"], "no data are given"),
         (["--model_name_or_path", "model", "--benchmark", "tofu", "--source", "nowhere"], "source: 'nowhere'"),
-        (["--model_name_or_path", "model", "--reference", "absent"], "reference: 'absent' is not there"),
+        (["--model_name_or_path", "model", "--retain_results", "absent"], "retain_results: 'absent' is not there"),
         (["--from_log", "absent.json"], "absent.json"),
         (["--from_log", "broken.gz"], "broken.gz: the gzip file is broken"),
         (["--from_log", "a.json", "--output_dir", "a"], "output_dir: has no effect with --from_log"),
         (["--from_log", "a.json", "--max_evaluation_rows", "5"], "max_evaluation_rows: has no effect"),
         (["--from_log", "a.json", "--model_name_or_path", "model"], "model_name_or_path: has no effect"),
         (["--model_name_or_path", "model", *OWN, "--protocol", "official"], "protocol: 'official' has no effect"),
-        (["--model_name_or_path", "model", *OWN, "--gradient_norm_attack"], "gradient_norm_attack: True has no"),
+        (["--model_name_or_path", "model", *OWN, "--attacks", "gradient_norm"], "attacks: ['gradient_norm'] has no"),
         (["--model_name_or_path", "model", *OWN, "--compatibility", "open_unlearning"], "compatibility: 'open_un"),
-        (["--model_name_or_path", "model", *OWN, "--reference", "model"], "reference: 'model' has no effect"),
-        (["--model_name_or_path", "model", *OWN, "--reference_model", "model"], "reference_model: 'model' has no"),
-        (["--model_name_or_path", "model", "--reference_model", "./m"], "reference_model: './m' is not there"),
+        (
+            ["--model_name_or_path", "model", *OWN, "--retain_results", "model"],
+            "retain_results: 'model' has no",
+        ),
+        (["--model_name_or_path", "model", *OWN, "--attack_model", "model"], "attack_model: 'model' has no"),
+        (["--model_name_or_path", "model", "--attack_model", "./m"], "attack_model: './m' is not there"),
         (["--model_name_or_path", "model", "--tokenizer_name_or_path", "."], "tokenizer_name_or_path: the folder"),
         (["--model_name_or_path", "model", *OWN, "--split", "forget"], "split: 'forget' belongs to a benchmark"),
     ],
@@ -130,19 +134,19 @@ FILES = {"forget_file": "f.jsonl", "retain_file": "r.jsonl", "max_forget_rows": 
 @pytest.mark.parametrize(
     ("recorded", "words", "expected"),
     [
-        (TOFU, "", {**TOFU, "reference": "here"}),
-        (TOFU, "--benchmark tofu", {**TOFU, "reference": "here"}),
-        (TOFU, "--split forget01", {**TOFU, "split": "forget01", "reference": None}),
+        (TOFU, "", {**TOFU, "retain_results": "here"}),
+        (TOFU, "--benchmark tofu", {**TOFU, "retain_results": "here"}),
+        (TOFU, "--split forget01", {**TOFU, "split": "forget01", "retain_results": None}),
         (TOFU, "--max_length 7 --template auto", {**TOFU, "max_length": 7, "template": "auto"}),
         (TOFU, "--benchmark muse", {"split": "news", "source": "hub", "max_length": 2048, "template": "plain"}),
-        (TOFU, "--forget_file a --retain_file b", {"benchmark": None, "max_length": 512, "reference": None}),
+        (TOFU, "--forget_file a --retain_file b", {"benchmark": None, "max_length": 512, "retain_results": None}),
         (MUSE, "--benchmark muse", MUSE),
         (MUSE, "--split books", {**MUSE, "split": "books", "forget_part": None}),
         (MUSE, "--source mini", {**MUSE, "source": "mini", "revision": None}),
-        (FILES, "", {**FILES, "reference": None}),
+        (FILES, "", {**FILES, "retain_results": None}),
         (FILES, "--retain_file b", {**FILES, "retain_file": "b"}),
         (FILES, "--forget_file a", {**FILES, "forget_file": "a", "max_forget_rows": None}),
-        (FILES, "--benchmark muse", {"forget_file": None, "max_length": 2048, "reference": None}),
+        (FILES, "--benchmark muse", {"forget_file": None, "max_length": 2048, "retain_results": None}),
         (FILES, "--benchmark tofu", {"forget_file": None, "split": "forget10", "max_length": 512}),
     ],
 )
@@ -155,10 +159,10 @@ def test_what_is_taken_from_the_record_of_a_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("here").touch()
-    write_json(Path("run/run.json"), {"configuration": {**recorded, "reference": "here"}})
+    write_json(Path("run/run.json"), {"configuration": {**recorded, "retain_results": "here"}})
     for folder in ("run", "run/checkpoint-3"):
         found = parse(["--model_name_or_path", folder, *words.split()])
-        values = {**vars(found.evaluate), **vars(found.data), "reference": found.evaluation.reference}
+        values = {**vars(found.evaluate), **vars(found.data), "retain_results": found.evaluation.retain_results}
         assert {name: values[name] for name in expected} == expected
 
 
@@ -168,7 +172,7 @@ def test_a_log_is_read_with_its_set_and_no_run(
     monkeypatch.chdir(tmp_path)
     log = {"avg_gt_loss": {"0": 0.5}, "average_perturb_loss": {"0": [1.0]}, "avg_paraphrased_loss": {"0": 0.5}}
     Path("single.json").write_text(json.dumps(log))
-    write_json(Path("run/run.json"), {"configuration": {**TOFU, "reference": "single.json"}})
+    write_json(Path("run/run.json"), {"configuration": {**TOFU, "retain_results": "single.json"}})
     Path("config.yaml").write_text("model_name_or_path: run\nmax_evaluation_rows: 5\nlearning_rate: 1")
     words = ["evaluate", "--from_log", "single.json", "--config", "config.yaml"]
     assert main(words) == BAD_INPUT

@@ -44,8 +44,8 @@ REFUSED = {
     "a log, told": (["--output_file", "./log.json", "--overwrite"], "is the file that from_log names"),
     "a log by a link": (["--output_file", "link.json", "--overwrite"], "is the file that from_log names"),
     "a reference": (
-        ["--output_file", "reference.json", "--reference", "reference.json", "--overwrite"],
-        "is the file that reference names",
+        ["--output_file", "reference.json", "--retain_results", "reference.json", "--overwrite"],
+        "is the file that retain_results names",
     ),
     "a folder": (["--output_file", "out", "--overwrite"], "is a folder; name a file"),
     "under a file": (["--output_file", "precious.json/a/b.json"], "'precious.json' is a file"),
@@ -127,7 +127,10 @@ EVALUATE = {
     "a file of the model": (["--output_file", "model/config.json"], "in the folder that model_name_or_path names"),
     "the result": (["--output_file", "made/evaluation.json", "--output_dir", "made"], "is where the results"),
     "a file for a folder": (["--output_dir", "precious.json"], "output_dir: 'precious.json' is a file"),
-    "the reference": (["--output_dir", "held", "--reference", "held"], "overwrite: reference 'held' is the result"),
+    "the reference": (
+        ["--output_dir", "held", "--retain_results", "held"],
+        "retain_results 'held' is the result",
+    ),
 }
 
 
@@ -147,8 +150,8 @@ OPTIONS = {
     "tokenizer_name_or_path": "out/../out/model",
     "forget_file": "out/forget.jsonl",
     "retain_file": "out/retain.jsonl",
-    "reference": "out/reference.json",
-    "reference_model": "out/model",
+    "retain_results": "out/reference.json",
+    "attack_model": "out/model",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import transformers
 
-from unlearn_hf.benchmarks.base import content_fingerprint
+from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
 from unlearn_hf.common.files import write_json

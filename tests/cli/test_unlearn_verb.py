@@ -55,7 +55,7 @@ def test_help_shows_what_is_asked_for(
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     text = capsys.readouterr().out
-    for name in (*METHODS, "simnpo", "kl", "model_utility", "tofu"):
+    for name in (*METHODS, "simnpo", "kl", "model_utility", "tofu", "own_rows", "min_k"):
         assert f"\n  {name}: " in text
     assert main(["list", "methods"]) == 0
     assert "model_utility" not in capsys.readouterr().out
@@ -91,7 +91,7 @@ BAD = {
         ["--per_device_train_batch_size", "16"],
         "retain_dataset: 12 rows do not fill one batch of 16",
     ),
-    "absent reference": ({}, ["--reference", "absent.json"], "reference: 'absent.json' is not there"),
+    "absent reference": ({}, ["--retain_results", "absent.json"], "retain_results: 'absent.json' is not there"),
     "nothing to resume": ({}, ["--resume"], "holds no run"),
     "refusals as rows": (
         {"forget_file": None, "retain_file": None},
@@ -103,7 +103,7 @@ BAD = {
     "lora of no rank": ({}, ["--use_lora", "--lora_r", "0"], "lora_r: 0 is not positive"),
     "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),
     "layers without lora": ({}, ["--lora_target_modules", "q_proj"], "lora_target_modules: ['q_proj'] has no effect"),
-    "reference for own rows": ({}, ["--reference", "forget.jsonl"], "has no effect on rows of your own"),
+    "reference for own rows": ({}, ["--retain_results", "forget.jsonl"], "has no effect on rows of your own"),
     "unknown template": ({}, ["--template", "lama"], "template: 'lama' is not known"),
 }
 
@@ -140,7 +140,7 @@ def test_all_mistakes_are_told_at_once(unlearn: Callable[..., int], capsys: pyte
 
 def test_a_verb_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unlearm"]) == BAD_INPUT
-    assert "'unlearm' is no verb; did you mean unlearn?" in capsys.readouterr().err
+    assert "verb: 'unlearm' is not known; did you mean unlearn?" in capsys.readouterr().err
 
 
 def test_own_data_to_run_folder(
@@ -203,13 +203,13 @@ def test_muse(unlearn: Callable[..., int], tmp_path: Path) -> None:
 
 
 def test_texts_of_muse_are_trained_in_windows() -> None:
+    from unlearn_hf.benchmarks.muse.benchmark import MUSE
     from unlearn_hf.benchmarks.muse.data import load_muse
-    from unlearn_hf.cli.data import LoadedData, as_windows
 
     muse, tokenizer = load_muse("news", "mini"), build_tokenizer()
-    assert as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64) is muse["forget"]
+    assert MUSE.training_rows(muse, muse["forget"], tokenizer, 64) is muse["forget"]
     muse.source = "folder"
-    windows = as_windows(LoadedData(dict(muse), muse), muse["forget"], tokenizer, 64)
+    windows = MUSE.training_rows(muse, muse["forget"], tokenizer, 64)
     assert {len(ids) for ids in windows["input_ids"]} == {63}
 
 
@@ -240,11 +240,12 @@ def test_fine_tuning_rows_hold_no_evaluation_rows() -> None:
     """TOFU's `world_facts` are evaluated, never trained on; only mini's own facts are."""
     from datasets import Dataset
 
+    from unlearn_hf.benchmarks.tofu.benchmark import TOFU
     from unlearn_hf.cli.arguments import FinetuningDataArguments
     from unlearn_hf.cli.data import LoadedData, training_rows
 
     rows = {
         name: Dataset.from_list([{"question": name, "answer": "a"}]) for name in ("retain", "forget", "world_facts")
     }
-    chosen = training_rows(LoadedData(rows), FinetuningDataArguments(benchmark="tofu", source="hub"))
+    chosen = training_rows(LoadedData(rows, TOFU, rows), FinetuningDataArguments(benchmark="tofu", source="hub"))
     assert set(chosen["question"]) == {"retain", "forget"}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from unlearn_hf.benchmarks.base import BenchmarkData
 from unlearn_hf.benchmarks.muse.data import load_muse
+from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.benchmarks.tofu.data import load_tofu
 from unlearn_hf.data.mini import MINI_TOFU
 

@@ -13,7 +13,7 @@ from tests.evaluation.tables import muse_table, tofu_table
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
-from unlearn_hf.benchmarks.own_rows import PairsEvaluator
+from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 
 PAIRS = {split: [{"question": "Who?", "answer": "Ada."}] for split in ("forget", "retain")}
@@ -65,7 +65,7 @@ def other_texts(table: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_tofu_references_are_checked_at_once(reference: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         TofuEvaluator(tiny_tofu(), reference)
 
 
@@ -85,14 +85,14 @@ def test_references_are_cut_to_the_first_rows() -> None:
     ],
 )
 def test_muse_references_are_checked_at_once(reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         MuseEvaluator(load_muse("news", "mini"), reference, max_rows=4)
 
 
 def test_muse_reference_without_texts_to_attack() -> None:
     muse = load_muse("news", "mini")
     muse.pop("privleak_holdout")
-    with pytest.raises(ValueError, match=r"^reference: .*the evaluation has neither"):
+    with pytest.raises(ValueError, match=r"^retain_results: .*the evaluation has neither"):
         MuseEvaluator(muse, muse_table(), max_rows=3)
 
 

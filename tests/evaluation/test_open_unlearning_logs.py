@@ -10,6 +10,7 @@ from tests.evaluation.logs import by_index, evaluation, losses, muse_evaluation,
 from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.from_logs import read_log, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.benchmarks.whose_log import benchmark_of
 from unlearn_hf.evaluation.logs.open_unlearning import flat_name, truth_ratio_definition
 from unlearn_hf.evaluation.metric_value import flatten
 
@@ -136,7 +137,7 @@ def test_muse_evaluation(tmp_path: Path) -> None:
     assert values["privleak_muse_books"] == pytest.approx(100 * (3.5 / 9 - 0.5393) / 0.5393)
     assert recompute(log, log)["privleak"] == 0
     assert "privleak_muse_news" not in recompute(log, corpus="books")
-    assert read_log(log).benchmark == "muse"
+    assert benchmark_of(read_log(log)) == "muse"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import pytest
 
 from tests.evaluation.tables import attack_scores, tofu_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metrics.composite import privacy_score
-from unlearn_hf.evaluation.metrics.privacy import ATTACKS, aggregate_attacks, aggregate_privleak
+from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
 
 
 def test_every_attack_has_an_auc_with_an_interval() -> None:

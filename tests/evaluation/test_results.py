@@ -11,6 +11,7 @@ import pytest
 from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.from_logs import evaluate_from_log, read_log, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.benchmarks.whose_log import benchmark_of
 from unlearn_hf.evaluation.metric_value import flatten, metric_value
 from unlearn_hf.evaluation.results import read_result, read_result_samples, write_results
 
@@ -70,7 +71,7 @@ def test_muse_results_keep_their_corpus(tmp_path: Path) -> None:
     values = recompute_values(path)
     assert values["privleak"].definition == "muse_constant_books"
     assert values["knowmem_retain"].value == 37.5
-    assert read_log(tmp_path / "samples.parquet").benchmark == "muse"
+    assert benchmark_of(read_log(tmp_path / "samples.parquet")) == "muse"
 
 
 def test_results_without_their_table(tmp_path: Path) -> None:

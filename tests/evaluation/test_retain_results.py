@@ -60,7 +60,7 @@ def make(folder: Path, kind: str) -> Path:
 )
 def test_references_of_other_data_are_refused(log: str, reference: str, tmp_path: Path) -> None:
     names = [kind.split()[0] for kind in (reference, log)]
-    with pytest.raises(ValueError, match=rf"^reference: .* is of {names[0]}.* is of {names[1]}.*same data"):
+    with pytest.raises(ValueError, match=rf"^retain_results: .* is of {names[0]}.* is of {names[1]}.*same data"):
         recompute(make(tmp_path, log), make(tmp_path, reference))
 
 
@@ -84,7 +84,7 @@ def test_reference_is_read_for_a_benchmark(kind: str, tmp_path: Path) -> None:
     reference = muse_table() if kind == "table" else make(tmp_path, kind)
     assert read_reference(reference) is not None
     assert read_reference(reference, "muse", "news") is not None
-    with pytest.raises(ValueError, match=r"^reference: .* is of muse.* is of tofu"):
+    with pytest.raises(ValueError, match=r"^retain_results: .* is of muse.* is of tofu"):
         read_reference(reference, "tofu")
 
 
@@ -103,7 +103,7 @@ MIN_K = tofu_table()[["split", "index", "min_k"]]
     ],
 )
 def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_tofu(table, reference)
 
 
@@ -116,7 +116,7 @@ def test_tofu_references_of_no_use(table: pd.DataFrame, reference: pd.DataFrame,
     ],
 )
 def test_muse_references_of_no_use(reference: pd.DataFrame, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^reference: .*{message}"):
+    with pytest.raises(ValueError, match=f"^retain_results: .*{message}"):
         aggregate_muse(muse_table(), reference, corpus="news")
 
 

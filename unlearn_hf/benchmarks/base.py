@@ -1,74 +1,132 @@
-"""What loaders of benchmarks return: a dict of datasets that knows where it came from."""
+"""What a benchmark is: data, conventions and evaluation behind one declaration; and the registry of all of them.
+
+The declarations are light: `list` and `--help` read them, so what is heavy is imported inside the methods.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
+from unlearn_hf.common.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from unlearn_hf.evaluation.logs.reading import EvaluationLog
+    from unlearn_hf.evaluation.metric_value import MetricValue
+    from unlearn_hf.training.finetuning import Evaluator
+
+OWN_ROWS = "own_rows"
+"""The entry that stands for files of one's own."""
 
 
-def content_fingerprint(rows: Iterable[Any]) -> str:
-    """SHA-256 over the content of rows, in their order; the same for a file, the Hub, and a copy in memory."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
-
-
-class BenchmarkData(dict[str, Any]):
-    """Named datasets (and lists) of a benchmark.
-
-    Asking for a part that is not there raises a ValueError that says why; `in` and `get` ask without raising.
+@dataclass(frozen=True)
+class DataChoice:
+    """Which data of a benchmark are asked for.
 
     Attributes:
         split: what is to be forgotten, as named by the benchmark.
-        source: where the data came from.
-        fingerprints: SHA-256 of the content of each part.
-        fingerprint: SHA-256 over all parts.
+        source: `hub`, `mini` or a folder.
+        revision: commit or tag on the hub.
+        files: option -> file, for rows of one's own.
     """
 
-    def __init__(
-        self, parts: Mapping[str, list[Any]], *, split: str, source: str, absent: Mapping[str, str] | None = None
-    ) -> None:
-        """Take rows (dicts become datasets, anything else stays a list).
+    split: str | None = None
+    source: str = "hub"
+    revision: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """What the record of a run says about the choice."""
+        return dict(self.files) if self.files else {"split": self.split, "source": self.source}
+
+
+class Benchmark:
+    """A benchmark; a subclass sets the attributes and overrides what is different for it.
+
+    Attributes:
+        summary: one line.
+        paper: where it comes from.
+        splits: what can be forgotten; the first is the default.
+        bundled: one line on the data that come along (`--source mini`), `None` where there are none.
+        hub_datasets: split -> id of the data set on the hub; the key `""` stands for every other split.
+        defaults: option of the verbs -> its default for this benchmark.
+        options: options of evaluation that it takes, beyond batch size and number of rows; others are refused.
+        prompts: whether questions go through the prompt template.
+        as_trained: whether the rows that are trained on are evaluated, with `max_forget_rows` and so on; otherwise
+            always the whole sets are.
+        one_target: whether a model fine-tuned on everything is the same for all splits.
+    """
+
+    summary: str = ""
+    paper: str = ""
+    splits: tuple[str, ...] = ()
+    bundled: str | None = None
+    hub_datasets: Mapping[str, str] = {}
+    defaults: Mapping[str, Any] = {}
+    options: tuple[str, ...] = ()
+    prompts: bool = True
+    as_trained: bool = False
+    one_target: bool = False
+
+    def load(self, choice: DataChoice) -> Mapping[str, Any]:
+        """The data: `forget` and `retain`, and whatever else evaluation needs, by name.
+
+        Raises:
+            ValueError: for a choice that does not exist, naming the field.
+        """
+        raise NotImplementedError
+
+    def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
+        """Names of the parts that the target model (`full`) or the retain-only model (`retain`) learns."""
+        return ["retain"] if subset == "retain" else ["retain", "forget"]
+
+    def training_rows(
+        self, data: Mapping[str, Any], rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Dataset:
+        """Rows as they are trained on; raw text may become windows of `max_length` tokens."""
+        return rows
+
+    def evaluator(self, data: Mapping[str, Any], **settings: Any) -> Evaluator | None:
+        """The evaluator of these data, `None` where they cannot be evaluated.
 
         Args:
-            parts: rows by name.
-            split: what is to be forgotten.
-            source: where the data came from.
-            absent: for parts that could be there but are not, the reason.
+            data: what `load` gave.
+            **settings: `batch_size`, `max_rows`, `max_length`, `resume`, `template` if it has `prompts`, and the
+                `options`.
         """
-        super().__init__(
-            {
-                name: Dataset.from_list(rows) if rows and isinstance(rows[0], dict) else rows
-                for name, rows in parts.items()
-            }
-        )
-        self.split = split
-        self.source = source
-        self.fingerprints = {name: content_fingerprint(rows) for name, rows in parts.items()}
-        self.fingerprint = content_fingerprint(sorted(self.fingerprints.items()))
-        self._absent = dict(absent or {})
+        raise NotImplementedError
 
-    def __missing__(self, name: str) -> Any:
-        reason = self._absent.get(name, f"there is no part of this name; there are {', '.join(self)}.")
-        raise ValueError(f"{self.split} from {self.source}, {name!r}: {reason}")
+    def aggregate(
+        self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
+    ) -> dict[str, MetricValue]:
+        """Every aggregate of a per-sample table, for logs.
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle as a plain object: unpickling a dict subclass would call `__init__` without its arguments."""
-        return (_restore, (type(self), dict(self), self.__dict__.copy()))
+        Args:
+            samples: the table.
+            retain_samples: the retain model's.
+            split: what was forgotten, where it is said.
+            **options: `protocol`, `compatibility`, `missing`, `settings` and `fingerprint`, as the log has them.
+        """
+        raise NotImplementedError
 
-    def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(rows)}" for name, rows in self.items())
-        return f"{type(self).__name__}(split={self.split!r}, source={self.source!r}, rows={{{sizes}}})"
+    def claims(self, splits: set[str], metrics: set[str], samples: pd.DataFrame | None) -> bool:
+        """Whether a log with these sets of rows, or these metrics, can only be of this benchmark."""
+        return False
+
+    def check_logs(self, log: EvaluationLog, retain_log: EvaluationLog) -> None:
+        """Raise a `ValueError` unless two logs, taken as they are, can be compared."""
 
 
-def _restore(kind: type[BenchmarkData], parts: dict[str, Any], state: dict[str, Any]) -> BenchmarkData:
-    data = kind.__new__(kind)
-    data.update(parts)
-    data.__dict__.update(state)
-    return data
+BENCHMARKS: Registry[Benchmark] = Registry(
+    "benchmark",
+    {
+        "tofu": "unlearn_hf.benchmarks.tofu.benchmark:TOFU",
+        "muse": "unlearn_hf.benchmarks.muse.benchmark:MUSE",
+        OWN_ROWS: "unlearn_hf.benchmarks.own_rows.benchmark:OWN",
+    },
+)

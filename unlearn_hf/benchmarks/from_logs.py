@@ -10,31 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
-from unlearn_hf.benchmarks.muse.metrics import Corpus, aggregate_muse
-from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS
+from unlearn_hf.benchmarks.whose_log import benchmark_of, check_same_data, data_of, read_reference
 from unlearn_hf.common.files import write_json
-from unlearn_hf.evaluation.logs.reading import (
-    EvaluationLog,
-    PathLike,
-    check_same_data,
-    read_log,
-    read_reference,
-    read_reference_log,
-)
+from unlearn_hf.evaluation.logs.reading import EvaluationLog, PathLike, read_log, read_reference_log
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten, metric_value
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, privleak_open_unlearning
-from unlearn_hf.evaluation.metrics.truth_ratio import available_definitions
 from unlearn_hf.evaluation.results import read_result
-from unlearn_hf.evaluation.sample_table import (
-    OFFICIAL_ROWS,
-    Compatibility,
-    Missing,
-    Protocol,
-    check_same_rows,
-    split_rows,
-)
+from unlearn_hf.evaluation.sample_table import Compatibility, Missing, Protocol
 
 __all__ = ["EvaluationLog", "evaluate_from_log", "read_log", "read_reference", "recompute", "recompute_values"]
 _NOT_RECOMPUTED = ("forget_quality", "privleak")  # their reference is not in the log
@@ -47,7 +30,7 @@ def recompute_values(
     protocol: Protocol | None = None,
     compatibility: Literal["open_unlearning", "unlearn_hf", "auto"] = "auto",
     split: str | None = None,
-    corpus: Corpus | None = None,
+    corpus: str | None = None,
 ) -> dict[str, MetricValue]:
     """Every aggregate of a log, recomputed from its values per sample.
 
@@ -58,7 +41,7 @@ def recompute_values(
             first 300 of each set.
         compatibility: whose definitions get the plain names; `"auto"` those of the framework that wrote the log.
         split: see `read_log`.
-        corpus: `"news"` or `"books"` for MUSE.
+        corpus: of a benchmark that has several, where the log does not tell.
 
     Returns:
         Name -> value. Aggregates of open-unlearning that cannot be recomputed, because their reference is unknown or
@@ -72,22 +55,26 @@ def recompute_values(
     log = read_log(log_file, split)
     reference = None if reference_file is None else read_reference_log(reference_file)
     if reference is not None:
-        check_same_data(log.data, reference.data, reference.path, str(log.path))
+        check_same_data(data_of(log), data_of(reference), reference.path, str(log.path))
     if log.samples is None:
         return _logged_values(log, reference)
     table = None if reference is None else reference.table("a reference")
-    if protocol is None and reference is not None and log.benchmark == "tofu":
-        rows, reference_rows = _forget_rows(log), _forget_rows(reference)
-        if available_definitions(rows) and available_definitions(reference_rows):
-            check_same_rows(rows, reference_rows, "forget quality")
+    # Rows that no benchmark claims have what the general evaluation has.
+    benchmark = BENCHMARKS.find(benchmark_of(log) or OWN_ROWS)
+    if protocol is None and reference is not None:
+        benchmark.check_logs(log, reference)
     chosen: Compatibility = log.compatibility if compatibility == "auto" else None
     chosen = "open_unlearning" if compatibility == "open_unlearning" else chosen
     missing: Missing = "skip" if "skip" in (log.missing, reference.missing if reference else None) else "error"
-    if log.benchmark == "muse":
-        corpus = corpus or log.record.get("settings", {}).get("corpus")
-        values = aggregate_muse(log.samples, table, corpus, chosen, missing=missing, **log.record)
-    else:
-        values = aggregate_tofu(log.samples, table, protocol or log.protocol, chosen, missing=missing, **log.record)
+    values = benchmark.aggregate(
+        log.samples,
+        table,
+        split=corpus,
+        protocol=protocol or log.protocol,
+        compatibility=chosen,
+        missing=missing,
+        **log.record,
+    )
     if log.kind == "open_unlearning":
         for name, value in log.logged.items():
             if name in _NOT_RECOMPUTED or name not in values:
@@ -121,12 +108,6 @@ def evaluate_from_log(
     if output_file is not None:
         write_json(Path(output_file), values, strict=True)
     return values
-
-
-def _forget_rows(log: EvaluationLog) -> pd.DataFrame:
-    """The forget rows of the log's own protocol."""
-    rows = split_rows(log.table("a reference"), "forget")
-    return rows[rows["index"] < OFFICIAL_ROWS] if log.protocol == "official" else rows
 
 
 def _logged_value(name: str, value: float, log: EvaluationLog) -> MetricValue:

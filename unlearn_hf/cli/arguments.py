@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
 
+from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
+from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
-BENCHMARKS = ("tofu", "muse")
 SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
-DEFAULT_SPLITS = {"tofu": "forget10", "muse": "news"}
+OWN_FILES = ("forget_file", "retain_file", "train_file")
+
+
+def _splits() -> str:
+    return "; ".join(f"{name}: {', '.join(each.splits)}" for name, each in BENCHMARKS.items() if each.splits)
 
 
 @dataclass
@@ -41,13 +46,15 @@ class DataArguments:
     """Data: a benchmark, or two files of your own"""
 
     benchmark: str | None = field(
-        default=None, metadata={"help": "Benchmark that gives data and metrics.", "choices": list(BENCHMARKS)}
+        default=None, metadata={"help": "Benchmark that gives data and metrics.", "choices": BENCHMARKS}
     )
     split: str | None = field(
         default=None,
         metadata={
-            "help": "tofu: forget01, forget05, forget10 (default); muse: news (default), books. With --from_log, the "
-            "set of a TOFU log that does not tell: forget, retain, real_authors, world_facts."
+            "help": lambda: (
+                f"What is to be forgotten, the first by default; {_splits()}. With --from_log, the set of a log that "
+                "does not tell: forget, retain, real_authors, world_facts."
+            )
         },
     )
     source: str = field(
@@ -65,8 +72,8 @@ class DataArguments:
     forget_part: str | None = field(
         default=None,
         metadata={
-            "help": "Part of the benchmark to forget instead of its forget set; on MUSE `scal_forget_1` to `_4` (sets "
-            "that grow) and `sust_forget_1` to `_4` (requests that come one after the other)."
+            "help": "Part of the benchmark to forget instead of its forget set; `unlearn-hf list benchmarks` names "
+            "some."
         },
     )
     max_forget_rows: int | None = field(default=None, metadata={"help": "Use the first rows only, for a quick try."})
@@ -80,11 +87,23 @@ class DataArguments:
         """
         check_positive("max_forget_rows", self.max_forget_rows)
         check_positive("max_retain_rows", self.max_retain_rows)
+        if self.benchmark == OWN_ROWS:
+            self.benchmark = None
         if self.benchmark is not None:
             self._refuse_with_benchmark("forget_file", "retain_file")
-            self.split = self.split or DEFAULT_SPLITS.get(self.benchmark)
+            self.split = self.split or next(iter(self.unit.splits), None)
         elif self.forget_part is not None:
-            raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark muse.")
+            raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")
+
+    @property
+    def unit(self) -> Benchmark:
+        """The entry of the registry: the benchmark, or rows of one's own."""
+        return BENCHMARKS[self.benchmark or OWN_ROWS]
+
+    def files(self) -> dict[str, str]:
+        """The files of one's own that are named, by option."""
+        found = {name: getattr(self, name, None) for name in OWN_FILES}
+        return {name: file for name, file in found.items() if file is not None}
 
     def _refuse_with_benchmark(self, *names: str) -> None:
         for name in names:
@@ -125,20 +144,20 @@ class FinetuningDataArguments(DataArguments):
 class EvaluationArguments:
     """Evaluation"""
 
-    reference: str | None = field(
+    retain_results: str | None = field(
         default=None,
         metadata={
-            "help": "Result file of the retain-only model (ours, TOFU's or open-unlearning's), for Forget Quality and "
-            "PrivLeak."
+            "help": "Results of the retain-only model (a run folder, our result file or another framework's), for "
+            "what is relative to it: Forget Quality, PrivLeak, privacy."
         },
     )
     evaluation_batch_size: int = field(default=16, metadata={"help": "Rows per forward pass and process."})
     max_new_tokens: int = field(
-        default=200, metadata={"help": "Tokens generated per answer, at most; MUSE has limits of its own."}
+        default=200, metadata={"help": "Tokens generated per answer, at most, where the benchmark does not say."}
     )
     protocol: str = field(
         default="all",
-        metadata={"help": "all: every row. official: TOFU's first 300 rows of a set.", "choices": list(PROTOCOLS)},
+        metadata={"help": "all: every row. official: the first 300 rows of a set.", "choices": list(PROTOCOLS)},
     )
     compatibility: str | None = field(
         default=None,
@@ -148,14 +167,17 @@ class EvaluationArguments:
         },
     )
     max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
-    gradient_norm_attack: bool = field(
-        default=False,
-        metadata={"help": "TOFU: also attack by gradient norm, a backward pass over each forget and holdout answer."},
+    attacks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Membership attacks that need passes of their own; the others are always made.",
+            "choices": ATTACKS,
+        },
     )
-    reference_model: str | None = field(
+    attack_model: str | None = field(
         default=None,
         metadata={
-            "help": "TOFU: also attack by the loss against this model (hub id or folder), which shares tokenizer and "
+            "help": "Model (hub id or folder) that the attack `reference` compares with; it shares tokenizer and "
             "template."
         },
     )
@@ -176,6 +198,7 @@ class EvaluationArguments:
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
+        self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.lm_eval_tasks:
             require("lm_eval", "lm-eval", "lm_eval_tasks")
 
@@ -242,7 +265,7 @@ class EvaluateArguments:
 
     from_log: str | None = field(
         default=None,
-        metadata={"help": "Compute metrics from a result file (ours, TOFU's, open-unlearning's) and load no model."},
+        metadata={"help": "Compute metrics from a result file (ours or another framework's) and load no model."},
     )
     output_dir: str | None = field(
         default=None,

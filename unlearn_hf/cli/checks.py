@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.metrics.catalog import is_metric
 
 _INPUTS = (
     "model_name_or_path",
@@ -18,29 +19,29 @@ _INPUTS = (
     "retain_file",
     "train_file",
     "source",
-    "reference",
-    "reference_model",
+    "retain_results",
+    "attack_model",
     "lm_eval_task_folder",
 )
 
 
 def check_models(model: ModelArguments, evaluation: EvaluationArguments) -> list[str]:
-    """What is wrong with the models and the reference that are named."""
+    """What is wrong with the models and retain results that are named."""
     from unlearn_hf.models.loading import check_model_path
 
     problems = []
     for name, path in (
         ("model_name_or_path", model.model_name_or_path),
         ("tokenizer_name_or_path", model.tokenizer_name_or_path),
-        ("reference_model", evaluation.reference_model),
+        ("attack_model", evaluation.attack_model),
     ):
         if path is not None:
             try:
                 check_model_path(path)
             except ValueError as problem:
                 problems.append(str(problem).replace("model_name_or_path", name, 1))
-    if evaluation.reference is not None and not Path(evaluation.reference).exists():
-        problems.append(f"reference: {evaluation.reference!r} is not there; check the path.")
+    if evaluation.retain_results is not None and not Path(evaluation.retain_results).exists():
+        problems.append(f"retain_results: {evaluation.retain_results!r} is not there; check the path.")
     return problems
 
 
@@ -112,25 +113,27 @@ def _is_metrics(path: Path) -> bool:
         return True
     return (
         isinstance(values, dict)
-        and any(name in METRICS for name in values)
+        and any(map(is_metric, values))
         and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values.values())
         and any(text == json.dumps(values, indent=indent) + "\n" for indent in (1, 2))  # 0.1 wrote both
     )
 
 
-def check_own_data(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
-    """Options of evaluation that mean nothing for rows of one's own, and are given nevertheless."""
-    if data.benchmark is not None or not named_files(data):
+def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
+    """Options of evaluation that mean nothing for these data, and are given nevertheless."""
+    if data.benchmark is None and not data.files():
         return []
+    subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"
+    takers = {name: [each for each in BENCHMARKS if name in BENCHMARKS[each].options] for name in _specific_options()}
     default = EvaluationArguments()
     return [
-        f"{name}: {getattr(evaluation, name)!r} has no effect on rows of your own; leave it out, or name a benchmark."
-        for name in ("reference", "protocol", "compatibility", "gradient_norm_attack", "reference_model")
-        if getattr(evaluation, name) != getattr(default, name)
+        f"{name}: {getattr(evaluation, name)!r} has no effect on {subject}; leave it out. It is for "
+        f"{' and '.join(takers[name])}."
+        for name in takers
+        if name not in data.unit.options and getattr(evaluation, name) != getattr(default, name)
     ]
 
 
-def named_files(data: DataArguments) -> list[str]:
-    """The options that name rows of one's own, among those that are given."""
-    names = ("forget_file", "retain_file", "train_file")
-    return [name for name in names if getattr(data, name, None) is not None]
+def _specific_options() -> list[str]:
+    """Options of evaluation that some benchmark takes and another may not."""
+    return list(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.options))

@@ -173,7 +173,7 @@ class Demo:
         """Save the model, evaluate it, print one line."""
         folder = self.folder / method
         trainer.save_model()
-        evaluator = TofuEvaluator(self.data, reference=self.reference, batch_size=64, max_new_tokens=32)
+        evaluator = TofuEvaluator(self.data, retain_results=self.reference, batch_size=64, max_new_tokens=32)
         assert trainer.model is not None
         metrics = evaluator(trainer.model, self.tokenizer, output_dir=folder)
         values = {key: metrics.get(key) for key in SUMMARY_KEYS[1:-1]}

@@ -25,12 +25,12 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
     """
     everything = bool({"--help_all", "--help-all"} & set(argv))
     rest = [word for word in argv if word not in ("-h", "--help", "--help_all", "--help-all")]
-    takes = "[--config FILE ...] [--name value ...]" if verb.ARGUMENTS else "[KIND ...]"
-    parts = [f"usage: unlearn-hf {name} {takes}", verb.SUMMARY]
-    if verb.EXAMPLES:
-        parts.append("\n".join(["examples:", *(f"  {example}" for example in verb.EXAMPLES)]))
+    takes = "[--config FILE ...] [--name value ...]" if verb.arguments else "[KIND ...]"
+    parts = [f"usage: unlearn-hf {name} {takes}", verb.summary]
+    if verb.examples:
+        parts.append("\n".join(["examples:", *(f"  {example}" for example in verb.examples)]))
     parts += [
-        _section(_title(each), each, [item.name for item in dataclasses.fields(each)]) for each in verb.ARGUMENTS
+        _section(_title(each), each, [item.name for item in dataclasses.fields(each)]) for each in verb.arguments
     ]
     config_class = verb.training_config(rest) if verb.training_config and (everything or rest) else None
     if config_class is not None:
@@ -40,7 +40,7 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
         if everything:
             others = [item for item in dataclasses.fields(config_class) if item.name not in own]
             parts.append(_section("Training, from transformers", config_class, [item.name for item in others]))
-    if verb.ARGUMENTS and not everything:
+    if verb.arguments and not everything:
         parts.append(_closing(verb, config_class is not None))
     return "\n\n".join(parts)
 
@@ -78,7 +78,8 @@ def _section(title: str, data_class: type, names: Sequence[str]) -> str:
         if item.name not in names or item.name in REPLACED or not item.init:
             continue
         left = f"  --{item.name}"
-        text = " ".join([*str(item.metadata.get("help", "")).split(), *_facts(item, hints[item.name])])
+        told = item.metadata.get("help", "")
+        text = " ".join([*str(told() if callable(told) else told).split(), *_facts(item, hints[item.name])])
         wrapped = textwrap.wrap(text, _width() - _COLUMN) or [""]
         if len(left) >= _COLUMN - 1:
             lines.append(left)

@@ -5,27 +5,19 @@ Help must be instant, so nothing here imports torch; the verbs do, when they run
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from unlearn_hf.cli.help import verb_help
-from unlearn_hf.cli.parsing import nearest
-from unlearn_hf.cli.verbs import VERBS, Verb
+from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 _PACKAGE = str(Path(__file__).parents[1])
-
-
-def load_verb(name: str) -> Verb:
-    """Import the module of a verb (a light one; torch comes when it runs)."""
-    return cast(Verb, importlib.import_module(f"unlearn_hf.cli.verbs.{VERBS[name]}"))
 
 
 def overview() -> str:
@@ -36,7 +28,7 @@ def overview() -> str:
         "Make a language model forget chosen data and keep the rest.",
         "",
         "verbs:",
-        *(f"  {name:<10}{load_verb(name).SUMMARY}" for name in VERBS),
+        *(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()),
         "",
         "unlearn-hf VERB --help shows what a verb takes, unlearn-hf --version the version.",
     ]
@@ -61,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, rest = words[0], words[1:]
     try:
-        if name not in VERBS:
-            raise ValueError(f"{name!r} is no verb{nearest(name, list(VERBS)) or '.'} There are {', '.join(VERBS)}.")
-        verb = load_verb(name)
+        verb = VERBS.find(name)
         if {"-h", "--help", "--help_all", "--help-all"} & set(rest):
             print(verb_help(name, verb, rest))
             return 0

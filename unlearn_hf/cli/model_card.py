@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.common.files import write_text
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.training.config import FinetuningConfig
@@ -18,7 +19,6 @@ from unlearn_hf.training.finetuning import FinetuningTrainer
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_suffix(".md")
 _DIRECTIONS = {True: "higher", False: "lower", None: "near its target"}
-_HUB_DATASETS = {"tofu": "locuslab/TOFU", "news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -57,8 +57,8 @@ def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[Fine
         template_path=str(_TEMPLATE),
         **{
             "commit": None,
-            "metrics": {},
             **record,
+            "metrics": {key: each for key, each in record.get("metrics", {}).items() if isinstance(each, int | float)},
             "base": base,
             "base_name": Path(base).name,
             "method": configuration.get("method"),
@@ -99,7 +99,8 @@ def _results(folder: Path) -> list[dict[str, Any]]:
 def _hub_dataset(data: Mapping[str, Any]) -> str | None:
     if not data.get("source", "").startswith("hub"):
         return None
-    return _HUB_DATASETS[data["split"] if data["benchmark"] == "muse" else data["benchmark"]]
+    known = BENCHMARKS[data["benchmark"]].hub_datasets
+    return next((known[name] for name in (data["split"], "") if name in known), None)
 
 
 def _card_data(

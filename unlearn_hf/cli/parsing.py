@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.conversion import ConversionError, convert, convert_text
 from unlearn_hf.cli.yaml_files import read_yaml
+from unlearn_hf.common.registry import nearest
 
 COMMAND_LINE = "command line"
 CONFIG = "config"
@@ -20,6 +22,12 @@ REPLACED = {
     "do_eval": "the verb",
     "do_predict": "the verb",
     "local_rank": "accelerate launch",
+}
+# Old name -> today's, and the value that stands for an old switch.
+RENAMED: dict[str, tuple[str, str | None]] = {
+    "reference": ("retain_results", None),
+    "reference_model": ("attack_model", None),
+    "gradient_norm_attack": ("attacks", "gradient_norm"),
 }
 
 
@@ -59,9 +67,11 @@ def word_of(settings: Settings, name: str) -> str | None:
 
 
 def add_benchmark_defaults(settings: Settings) -> None:
-    """MUSE's texts and windows have 2048 tokens, unless another length is asked for."""
-    if word_of(settings, "benchmark") == "muse" and "max_length" not in settings:
-        settings["max_length"] = Setting(2048, "benchmark muse")
+    """Add what the benchmark prefers for options that are not given."""
+    benchmark = word_of(settings, "benchmark")
+    if benchmark is not None and benchmark in BENCHMARKS:
+        for name, value in BENCHMARKS[benchmark].defaults.items():
+            settings.setdefault(name, Setting(value, f"benchmark {benchmark}"))
 
 
 def split_command_line(argv: Sequence[str]) -> Settings:
@@ -116,7 +126,26 @@ def collect_settings(argv: Sequence[str], fields: Collection[str]) -> tuple[Sett
         values, found = read_yaml(file, fields)
         problems.extend(found)
         merged.update({name: Setting(value, origin) for name, (value, origin) in values.items()})
-    return merged | given, problems
+    return _renamed(merged | given), problems
+
+
+def _renamed(settings: Settings) -> Settings:
+    """Settings under today's names, with a warning for each old one."""
+    found = {name: setting for name, setting in settings.items() if name not in RENAMED}
+    for old, (name, value) in RENAMED.items():
+        if old not in settings:
+            continue
+        warnings.warn(
+            f"--{old} is now --{name}{f' {value}' if value else ''}; the old name goes with the next version.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        setting = settings[old]
+        if value is None:
+            found.setdefault(name, setting)
+        elif not {str(word).lower() for word in setting.words} & {"false", "no", "off", "0"}:
+            found[name] = Setting([*(found[name].words if name in found else []), value], setting.origin)
+    return found
 
 
 def field_names(classes: Iterable[type]) -> list[str]:
@@ -124,12 +153,6 @@ def field_names(classes: Iterable[type]) -> list[str]:
     return [
         item.name for each in classes for item in dataclasses.fields(each) if item.init and item.name not in REPLACED
     ]
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """`"; did you mean X?"`, or nothing when no known name is near."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def build(
@@ -185,8 +208,10 @@ def _instance(data_class: type, settings: Settings, problems: list[str]) -> Any:
             problems.append(f"{setting.origin}: {item.name}: {shown!r} is not {problem}")
             sound = False
             continue
-        if choices and value is not None and value not in choices:
-            near = nearest(str(value), choices) or f"; choose one of {', '.join(map(str, choices))}"
+        words = value if isinstance(value, list) else [value]
+        if choices and any(word is not None and word not in choices for word in words):
+            wrong = next(str(word) for word in words if word not in choices)
+            near = nearest(wrong, list(choices)) or f"; choose one of {', '.join(map(str, choices))}"
             problems.append(f"{setting.origin}: {item.name}: {shown!r} is not known{near}")
             sound = False
         values[item.name] = value

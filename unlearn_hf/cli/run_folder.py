@@ -20,8 +20,7 @@ _SECRETS = ("token", "password", "secret")
 def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
     """`runs/DATA_MODEL_LAST`."""
     if data.benchmark is not None:
-        # TOFU's target is the same model for all splits.
-        split = data.split if last != "full" or data.benchmark != "tofu" else None
+        split = None if last == "full" and data.unit.one_target else data.split
         parts = ["mini" if data.source == "mini" else None, data.benchmark, split, data.forget_part]
     else:
         file = getattr(data, "train_file", None) or data.forget_file or "own"

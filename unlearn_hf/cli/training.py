@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_hf.cli.arguments import (
     LoraArguments,
 )
-from unlearn_hf.cli.checks import check_models, check_overwrite, check_own_data, named_inputs
+from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.cli.parsing import ArgumentsError
@@ -43,7 +43,7 @@ def check_before_loading(run: TrainingRun) -> None:
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation)
-    problems += check_own_data(run.data, run.evaluation)
+    problems += check_evaluation_options(run.data, run.evaluation)
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "

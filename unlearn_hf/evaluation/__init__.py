@@ -1,1 +1,1 @@
-"""Evaluation: per-sample tables, metrics on TOFU and MUSE, result files and logs of other frameworks."""
+"""Evaluation: per-sample tables, metrics, attacks, result files and logs of other frameworks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.checks import check_count
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
-from unlearn_hf.evaluation.logs.reading import Benchmark, read_reference
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten
 from unlearn_hf.evaluation.requests import Request
 from unlearn_hf.evaluation.results import write_results
@@ -65,7 +63,7 @@ class TableEvaluator:
         ValueError: for unknown choices and sizes that are not above zero.
     """
 
-    benchmark: Benchmark
+    benchmark: str
 
     def __init__(
         self,
@@ -89,26 +87,21 @@ class TableEvaluator:
         """What is needed of the model."""
         raise NotImplementedError
 
-    def fitting_reference(
-        self, reference: str | os.PathLike[str] | pd.DataFrame | None, truth_ratios: bool, corpus: str | None = None
-    ) -> pd.DataFrame | None:
+    def fitting_reference(self, reference: pd.DataFrame | None, truth_ratios: bool) -> pd.DataFrame | None:
         """A reference's table, cut to the rows that are evaluated, once it is known to fit them.
 
         Args:
-            reference: a log or its table.
+            reference: the table.
             truth_ratios: whether this evaluation has truth ratios of forget rows.
-            corpus: of MUSE.
 
         Raises:
-            ValueError: if it cannot be read, is of other data, over other rows or texts, or has nothing to compare.
+            ValueError: if it is over other rows or texts, or has nothing to compare.
         """
         if reference is None:
             return None
         requested = {request.split: request.rows for request in self.requests()}
         try:
-            table = read_reference(reference, self.benchmark, corpus)
-            assert table is not None
-            table = prepare_table(table, self.protocol)
+            table = prepare_table(reference, self.protocol)
             if self.max_rows is not None:
                 table = table[table["index"] < self.max_rows].reset_index(drop=True)
             attacked = {"forget", "holdout"} <= requested.keys()
@@ -118,7 +111,7 @@ class TableEvaluator:
                         for index, row in enumerate(requested[split])]  # fmt: skip
                 check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
         except ValueError as error:
-            prefix = "" if str(error).startswith("reference:") else "reference: "
+            prefix = "" if str(error).startswith("retain_results:") else "retain_results: "
             raise ValueError(f"{prefix}{error}") from error
         return table
 

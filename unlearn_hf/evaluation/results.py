@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 RESULT_FILE, SAMPLES_FILE = "evaluation.json", "samples.parquet"
 _FIELDS: dict[str, tuple[Any, ...] | None] = {
     "format_version": tuple(range(1, FORMAT_VERSION + 1)),
-    "benchmark": ("tofu", "muse"),
+    "benchmark": None,
     "protocol": get_args(Protocol),
     "compatibility": (None, "open_unlearning"),
     "metrics": None,
@@ -66,10 +66,10 @@ def write_results(
         folder: made if absent.
         values: aggregates.
         samples: per-sample table; columns of lists are kept as lists.
-        benchmark: `"tofu"` or `"muse"`.
+        benchmark: its name.
         protocol: protocol that the values were computed by (the table may hold more rows).
         compatibility: the compatibility that they were computed with.
-        settings: what else they depend on; JSON-ready. For MUSE, `"corpus"`.
+        settings: what else they depend on; JSON-ready.
         fingerprint: hash of the evaluated data.
         seconds: how long each pass took.
 
@@ -143,6 +143,8 @@ def _check_record(content: Mapping[str, Any]) -> None:
         if choices is not None and content[name] not in choices:
             known = ", ".join(map(repr, choices))
             raise ValueError(f"{name} is {content[name]!r}, and must be one of {known}.")
+    if not (isinstance(content["benchmark"], str) and content["benchmark"]):
+        raise ValueError(f"benchmark is {content['benchmark']!r}, and must be a name.")
     if not isinstance(content["metrics"], list):
         raise ValueError(f"metrics is {content['metrics']!r}, and must be a list.")
     if content.get("settings") is not None:

@@ -46,13 +46,13 @@ def check_contribution(
         return
     if min_k and theirs_area is not None:
         raise ValueError(
-            "reference: it recognises every forget text (its AUC is 1), so that PrivLeak, which divides by one minus "
-            "that, is not defined. Take a model that never saw the forget set."
+            "retain_results: it recognises every forget text (its AUC is 1), so that PrivLeak, which divides by one "
+            "minus that, is not defined. Take a model that never saw the forget set."
         )
     sides = (("the evaluation", truth_ratios, min_k), ("the reference", theirs_ratios, theirs_area is not None))
     found = " and ".join(f"{side} has {_found(ratios, scores)}" for side, ratios, scores in sides)
     raise ValueError(
-        f"reference: there is nothing to compare, because {found}. Leave the reference away, or take one with "
+        f"retain_results: there is nothing to compare, because {found}. Leave the reference away, or take one with "
         "paraphrase and perturbed losses on forget (for forget quality) or Min-K scores (for PrivLeak)."
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from unlearn_hf.data.collator import collate
 from unlearn_hf.data.labels import label_positions
+from unlearn_hf.evaluation.attacks.base import ATTACKS, TokenScores
 from unlearn_hf.likelihood.answers import answer_likelihood
 
-MIN_K_SHARE = 0.4
-"""Share of the least likely tokens that Min-K looks at (MUSE; open-unlearning)."""
 _SMALLEST_VARIANCE = 1e-6
 _SMALLEST_LOG = -1e4
 
@@ -128,22 +126,20 @@ def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str, ends
         * `extraction_strength`: `1 - k/n`, k the first index from which on every token is the most likely one; 0 when
           not even the last is (Carlini et al. 2021; open-unlearning gives 1/n there).
         * `exact_memorization`: share of tokens that are the most likely one.
-        * `min_k`, `min_k_plus_plus`: minus the mean of the lowest 40 % (at least one) of log-probabilities, plain or
-          standardised over the vocabulary (Shi et al., arXiv 2310.16789; Zhang et al., arXiv 2404.02936).
-        * `loss`: mean NLL with the end of sequence; `zlib`: that over the compressed length of the text in bytes.
+        * the score of every attack of the registry that needs no more than this.
     """
     count = len(per_token["log"])
-    scores = {"loss": nll / count, "zlib": nll / count / len(zlib.compress(answer.encode()))}
+    mean_nll = nll / count
     count -= ends
+    log, standardised, match = (per_token[name][:count] for name in ("log", "standardised", "match"))
+    tokens = TokenScores(log, standardised, match, mean_nll, answer)
+    attacks = {name: attack.score(tokens) for name, attack in ATTACKS.items() if attack.needs == "tokens"}
+    scores = {name: score for name, score in attacks.items() if score is not None}
     if count == 0:
         return scores
-    log, standardised, match = (per_token[name][:count] for name in ("log", "standardised", "match"))
     misses = (~match).nonzero()
     start = int(misses[-1]) + 1 if len(misses) else 0
-    lowest = max(1, int(MIN_K_SHARE * count))
     return scores | {
         "extraction_strength": 1 - start / count,
         "exact_memorization": match.double().mean().item(),
-        "min_k": -log.double().sort().values[:lowest].mean().item(),
-        "min_k_plus_plus": -standardised.double().sort().values[:lowest].mean().item(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,6 +135,28 @@ class GradientBuffers:
                 else:
                     total = gradient.mul_(weight) if name == self.names[0] else gradient * weight
             parameter.grad = total
+        self.clear()
+
+    def combine_elementwise(self, rule: Callable[..., Tensor]) -> None:
+        """Set `.grad` of every parameter to what `rule` makes of its gradients, and clear the buffers.
+
+        Args:
+            rule: from the gradients of one parameter, in the order of `names`, to one tensor like them. A missing
+                gradient counts as zero; a parameter without any gradient keeps none. Sharded gradients come as they
+                are, so the rule must work element by element.
+        """
+        for index, parameter in enumerate(self.parameters):
+            found = [self._buffers[name][index] for name in self.names]
+            if all(gradient is None for gradient in found):
+                parameter.grad = None
+                continue
+            given = [
+                torch.zeros_like(parameter) if gradient is None else gradient.to(parameter.device, parameter.dtype)
+                for gradient in found
+            ]
+            for name in self.names:
+                self._buffers[name][index] = None
+            parameter.grad = rule(*given)
         self.clear()
 
 

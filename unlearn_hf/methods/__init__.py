@@ -10,6 +10,7 @@ from unlearn_hf.methods.hamu import HAMUConfig, HAMUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
+from unlearn_hf.methods.sago import SAGOConfig, SAGOTrainer
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
@@ -23,6 +24,7 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "pdu": PDUTrainer,
     "famo": FAMOTrainer,
     "hamu": HAMUTrainer,
+    "sago": SAGOTrainer,
 }
 
 __all__ = [
@@ -47,4 +49,6 @@ __all__ = [
     "NPOTrainer",
     "PDUConfig",
     "PDUTrainer",
+    "SAGOConfig",
+    "SAGOTrainer",
 ]

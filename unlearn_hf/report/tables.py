@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unlearn_hf.evaluation.metrics.catalog import METRICS, VARIANT_SUFFIXES
+from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, is_metric
 
 
 def is_variant(name: str) -> bool:
     """Whether a name is a metric under another definition than the default."""
-    return name not in METRICS and name.endswith(VARIANT_SUFFIXES)
+    return not is_metric(name) and name.endswith(VARIANT_SUFFIXES)
 
 
 def print_metrics(metrics: Mapping[str, float], where: str = "they are in the result file") -> None:

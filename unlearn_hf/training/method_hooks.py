@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -78,6 +79,16 @@ class MethodHooks:
 
         Returns:
             `[P, 2]`, or `None` where `weights` hold for all parameters. Called only with `needs_gram`.
+        """
+        return None
+
+    def elementwise_rule(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The update from both gradients of a parameter, for rules that no two weights express.
+
+        Returns:
+            A function of the forget and the retain gradient (alike in shape, dtype, device and sharding; final, as
+            `gradients_collected` sees them) that works element by element, or `None` where weights do. It is called
+            for each parameter, after `gradient_weights`, whose result is then only logged.
         """
         return None
 

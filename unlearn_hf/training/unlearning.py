@@ -328,6 +328,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.gradients.combine(self._weights)
             return None
         self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
+        rule = self.elementwise_rule()
+        if rule is not None:
+            self.gradients.combine_elementwise(rule)
+            return gram
         by_parameter = None
         if self.needs_gram and self._grams is not None:
             by_parameter = self.parameter_weights(self._grams, losses, self._weights)

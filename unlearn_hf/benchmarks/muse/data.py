@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearn_hf.benchmarks.base import BenchmarkData
+from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_NEWS
 

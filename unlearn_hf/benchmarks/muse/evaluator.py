@@ -10,10 +10,11 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.muse.data import MuseData
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.whose_log import read_reference
+from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs.reading import Benchmark
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import ContinuationRequest, Request, TextRequest
 from unlearn_hf.evaluation.sample_table import Compatibility
@@ -34,7 +35,7 @@ class MuseEvaluator(TableEvaluator):
 
     Args:
         muse: the data; a metric whose part is absent is left out.
-        reference: evaluation of the retrained model, for PrivLeak: a result folder or file of ours, a log of
+        retain_results: evaluation of the retrained model, for PrivLeak: a result folder or file of ours, a log of
             open-unlearning, or a per-sample table. Without one, PrivLeak on the official corpora is relative to the
             constant of MUSE's own evaluation.
         batch_size: most sequences per forward pass.
@@ -55,12 +56,13 @@ class MuseEvaluator(TableEvaluator):
         Shi et al. 2024, arXiv 2407.06460, section 3, with the constants of its released evaluation.
     """
 
-    benchmark: Benchmark = "muse"
+    benchmark = "muse"
 
+    @renamed_arguments(reference="retain_results")
     def __init__(
         self,
         muse: MuseData,
-        reference: str | os.PathLike[str] | pd.DataFrame | None = None,
+        retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
         batch_size: int = 16,
         max_rows: int | None = None,
         max_length: int = 2048,
@@ -78,7 +80,9 @@ class MuseEvaluator(TableEvaluator):
                 f"muse: {muse.split} from {muse.source} has none of the parts that are evaluated (verbmem, knowmem, "
                 f"privleak); it has {', '.join(muse)}."
             )
-        self.reference = self.fitting_reference(reference, truth_ratios=False, corpus=self.corpus)
+        self.reference = self.fitting_reference(
+            read_reference(retain_results, self.benchmark, self.corpus), truth_ratios=False
+        )
 
     def requests(self) -> Sequence[Request]:
         """All parts that the data have."""

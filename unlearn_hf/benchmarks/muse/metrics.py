@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.logs.reading import TEXT_SPLITS
+from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak, table_auc
 from unlearn_hf.evaluation.metrics.statistics import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.benchmarks.base import BenchmarkData
+from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.common.files import read_objects, read_text
 from unlearn_hf.data.mini import MINI_TOFU
 

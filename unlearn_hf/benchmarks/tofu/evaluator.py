@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.evaluation.attacks.extra_passes import SLOW_ATTACKS, gradient_norms, reference_losses
+from unlearn_hf.benchmarks.whose_log import read_reference
+from unlearn_hf.common.renamed import renamed_arguments
+from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, chosen_attacks
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs.reading import Benchmark
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Protocol
@@ -39,8 +40,8 @@ class TofuEvaluator(TableEvaluator):
 
     Args:
         tofu: the data.
-        reference: evaluation of the retain model on the same forget rows, for forget quality and PrivLeak: a result
-            folder or file of ours, a log of TOFU or open-unlearning, or a per-sample table.
+        retain_results: evaluation of the retain model on the same forget rows, for forget quality and PrivLeak: a
+            result folder or file of ours, a log of TOFU or open-unlearning, or a per-sample table.
         template: prompt template.
         batch_size: most sequences per forward pass.
         max_new_tokens: most tokens per generated answer.
@@ -50,9 +51,9 @@ class TofuEvaluator(TableEvaluator):
         max_rows: evaluate only the first rows of each set (a quick look; not comparable with anything else).
         max_length: tokens per scored sequence.
         resume: see `TableEvaluator`.
-        attacks: membership attacks that need passes of their own: `gradient_norm`, forward and backward over each
-            forget and holdout answer. The others are always made.
-        reference_model: a model that shares tokenizer and template, or its path, for the attack `reference`; it is run
+        attacks: membership attacks that need passes of their own, by their names in the registry. The others are
+            always made.
+        attack_model: a model that shares tokenizer and template, or its path, for the attack `reference`; it is run
             once per evaluator.
 
     Raises:
@@ -60,12 +61,13 @@ class TofuEvaluator(TableEvaluator):
             over the rows that are evaluated.
     """
 
-    benchmark: Benchmark = "tofu"
+    benchmark = "tofu"
 
+    @renamed_arguments(reference="retain_results", reference_model="attack_model")
     def __init__(
         self,
         tofu: TofuData,
-        reference: str | os.PathLike[str] | pd.DataFrame | None = None,
+        retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
         template: str = "auto",
         batch_size: int = 32,
         max_new_tokens: int = 200,
@@ -75,18 +77,18 @@ class TofuEvaluator(TableEvaluator):
         max_length: int = 512,
         resume: bool = False,
         attacks: Sequence[str] = (),
-        reference_model: nn.Module | str | None = None,
+        attack_model: nn.Module | str | None = None,
     ) -> None:
-        if unknown := [attack for attack in attacks if attack not in SLOW_ATTACKS]:
-            raise ValueError(f"attacks: {unknown} is not among {list(SLOW_ATTACKS)}; the others are always made.")
+        self.attacks = chosen_attacks(attacks, attack_model)
         generation = GenerationSettings(max_new_tokens, 200 if protocol == "official" else None)
         engine = Engine(template, batch_size, max_length=max_length, generation=generation)
         super().__init__(engine, resume, max_rows, protocol, compatibility)
         self.tofu = tofu
-        self.attacks = tuple(attacks)
-        self.reference_model = reference_model
-        self._reference_losses: Mapping[tuple[str, int], float] | None = None
-        self.reference = self.fitting_reference(reference, truth_ratios=_PARTS["forget"][0] in tofu)
+        self.attack_model = attack_model
+        self._memory: dict[str, Any] = {}
+        self.reference = self.fitting_reference(
+            read_reference(retain_results, self.benchmark), truth_ratios=_PARTS["forget"][0] in tofu
+        )
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
@@ -122,26 +124,24 @@ class TofuEvaluator(TableEvaluator):
         accelerator: Accelerator | None,
         partial: PartialResults | None,
     ) -> pd.DataFrame:
-        """Scores of the attacks by gradient norm and against a reference model."""
-        attacked = [
-            replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details
-        ]
+        """Scores of the attacks that need passes of their own."""
         rows = list(zip(samples["split"], samples["index"], strict=True))
-        if "gradient_norm" in self.attacks:
+        run = AttackPass(
+            model,
+            tokenizer,
+            [replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details],
+            self.engine,
+            dict(zip(rows, samples["answer_mean_nll"], strict=True)),
+            self._memory,
+            self.attack_model,
+            accelerator,
+            partial,
+        )
+        for name in self.attacks:
             start = time.perf_counter()
-            texts = [text for request in attacked for text in request.texts(self.engine.encoder(tokenizer))]
-            norms = gradient_norms(model, texts, accelerator=accelerator, partial=partial)
-            samples["gradient_norm"] = [norms.get(f"{split}/{index}/answer/0", float("nan")) for split, index in rows]
-            self.engine.seconds["gradient_norm"] = time.perf_counter() - start
-        if self.reference_model is not None:
-            start = time.perf_counter()
-            if self._reference_losses is None:
-                self._reference_losses = reference_losses(
-                    self.reference_model, self.engine, tokenizer, attacked, accelerator
-                )
-            theirs = [self._reference_losses.get(row, float("nan")) for row in rows]
-            samples["reference"] = samples["answer_mean_nll"] - theirs
-            self.engine.seconds["reference_model"] = time.perf_counter() - start
+            found = ATTACKS[name].scores(run)
+            samples[name] = [found.get(row, float("nan")) for row in rows]
+            self.engine.seconds[name] = time.perf_counter() - start
         return samples
 
     def record(self) -> dict[str, Any]:

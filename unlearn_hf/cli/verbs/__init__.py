@@ -1,29 +1,39 @@
-"""The verbs of the command line, one module each. Their modules are light; what is heavy is imported when they run."""
+"""The verbs of the command line, one file each. Their modules are light; what is heavy is imported when they run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
-# verb: module in this package
-VERBS = {"unlearn": "unlearn", "finetune": "finetune", "evaluate": "evaluate", "demo": "demo", "list": "list_all"}
+from unlearn_hf.common.registry import Registry
 
 
-class Verb(Protocol):
-    """What the module of a verb offers.
+@dataclass(frozen=True)
+class Verb:
+    """A verb.
 
     Attributes:
-        SUMMARY: one line.
-        EXAMPLES: command lines to begin with.
-        ARGUMENTS: dataclasses whose fields it takes, torch-free.
+        run: called with the words after the verb; returns the exit status.
+        summary: one line.
+        examples: command lines to begin with.
+        arguments: dataclasses whose fields it takes, torch-free; without them it takes plain words.
         training_config: for verbs that train, gives the configuration class that the words select (imports torch).
     """
 
-    SUMMARY: str
-    EXAMPLES: tuple[str, ...]
-    ARGUMENTS: tuple[type, ...]
-    training_config: Callable[[Sequence[str]], type] | None
+    run: Callable[[Sequence[str]], int]
+    summary: str
+    examples: tuple[str, ...] = ()
+    arguments: tuple[type, ...] = ()
+    training_config: Callable[[Sequence[str]], type] | None = None
 
-    def run(self, argv: Sequence[str]) -> int:
-        """Run with the words after the verb; returns the exit status."""
-        ...
+
+VERBS: Registry[Verb] = Registry(
+    "verb",
+    {
+        "unlearn": "unlearn_hf.cli.verbs.unlearn:VERB",
+        "finetune": "unlearn_hf.cli.verbs.finetune:VERB",
+        "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
+        "demo": "unlearn_hf.cli.verbs.demo:VERB",
+        "list": "unlearn_hf.cli.verbs.list:VERB",
+    },
+)

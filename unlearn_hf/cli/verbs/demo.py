@@ -8,11 +8,9 @@ from pathlib import Path
 from unlearn_hf.cli.arguments import DemoArguments
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
+from unlearn_hf.cli.verbs import Verb
 
-SUMMARY = "Teach a small model invented authors, make it forget some, and compare: offline, on a CPU, in minutes."
-EXAMPLES = ("unlearn-hf demo", "unlearn-hf demo --output_dir runs/again")
 ARGUMENTS = (DemoArguments,)
-training_config = None
 
 
 def run(argv: Sequence[str]) -> int:
@@ -28,3 +26,11 @@ def run(argv: Sequence[str]) -> int:
 
     run_demo(folder)
     return 0
+
+
+VERB = Verb(
+    run,
+    "Teach a small model invented authors, make it forget some, and compare: offline, on a CPU, in minutes.",
+    examples=("unlearn-hf demo", "unlearn-hf demo --output_dir runs/again"),
+    arguments=ARGUMENTS,
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
-from unlearn_hf.cli.checks import check_models, check_output_file, check_own_data, lies_in, named_inputs
+from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -20,16 +20,10 @@ from unlearn_hf.cli.parsing import (
     word_of,
 )
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 
-SUMMARY = "Judge a model, an adapter or a run folder, or recompute the metrics of a result file."
-EXAMPLES = (
-    "unlearn-hf evaluate --model_name_or_path runs/x --reference runs/retain/evaluation.json",
-    "unlearn-hf evaluate --config configs/tofu/eupmu.yaml --model_name_or_path M",
-    "unlearn-hf evaluate --from_log eval_log_aggregated.json --reference retain.json --output_file out.json",
-)
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
-training_config = None
 RESULT = "evaluation.json"
 # What an evaluation leaves in its folder; whatever else is there stays where it is.
 RESULTS = (RESULT, "samples.parquet", "lm_eval.json", "partial")
@@ -43,7 +37,7 @@ _BELONGS_TO = {
 # Options that matter to a log. Others may stand in a file that describes a run.
 _LOG_OPTIONS = (
     "from_log",
-    "reference",
+    "retain_results",
     "output_file",
     "overwrite",
     "protocol",
@@ -79,7 +73,7 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.registry import all_fields
+    from unlearn_hf.cli.option_names import all_fields
 
     known = all_fields()
     settings, problems = collect_settings(argv, known)
@@ -107,9 +101,10 @@ def _inherit(settings: Settings, folder: Path) -> None:
     names = ["tokenizer_name_or_path", "template"]
     if benchmark == recorded.get("benchmark"):
         names += ["max_length", *(name for name in given if _BELONGS_TO.get(name) not in changed)]
-        reference = recorded.get("reference")
-        if benchmark and reference and Path(reference).exists() and not changed & {"split", "source", "revision"}:
-            names.append("reference")
+        recorded.setdefault("retain_results", recorded.get("reference"))  # its name in 0.1
+        results = recorded["retain_results"]
+        if benchmark and results and Path(results).exists() and not changed & {"split", "source", "revision"}:
+            names.append("retain_results")
     for name in names:
         if name not in settings and recorded.get(name) is not None:
             settings[name] = Setting(recorded[name], str(home / RECORD))
@@ -137,13 +132,13 @@ def _from_log(arguments: EvaluationRun) -> dict[str, float]:
     _check_log(arguments)
     evaluation = arguments.evaluation
     options: dict[str, Any] = {"compatibility": evaluation.compatibility or "auto", "split": arguments.data.split}
+    if arguments.data.benchmark is not None:
+        options["corpus"] = arguments.data.split
     if "protocol" in arguments.settings:
         options["protocol"] = evaluation.protocol
-    if arguments.data.benchmark == "muse":
-        options.update(split=None, corpus=arguments.data.split)
     assert arguments.evaluate.from_log is not None
     return evaluate_from_log(
-        arguments.evaluate.from_log, evaluation.reference, arguments.evaluate.output_file, **options
+        arguments.evaluate.from_log, evaluation.retain_results, arguments.evaluate.output_file, **options
     )
 
 
@@ -160,7 +155,7 @@ def _check_log(arguments: EvaluationRun) -> None:
         if setting.origin == COMMAND_LINE and name not in _LOG_OPTIONS
     ]
     if evaluate.output_file is not None:
-        inputs = {"from_log": evaluate.from_log, "reference": arguments.evaluation.reference}
+        inputs = {"from_log": evaluate.from_log, "retain_results": arguments.evaluation.retain_results}
         present = {name: path for name, path in inputs.items() if path is not None}
         problems += check_output_file(evaluate.output_file, evaluate.overwrite, present)
     if problems:
@@ -178,8 +173,8 @@ def _check(arguments: EvaluationRun) -> None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
     evaluate, folder = arguments.evaluate, arguments.folder
     problems += check_models(arguments.model, arguments.evaluation)
-    problems += check_own_data(arguments.data, arguments.evaluation)
-    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.reference)
+    problems += check_evaluation_options(arguments.data, arguments.evaluation)
+    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.retain_results)
     if evaluate.output_file is not None:
         inputs = named_inputs(arguments.model, arguments.data, arguments.evaluation)
         problems += check_output_file(evaluate.output_file, evaluate.overwrite, inputs)
@@ -191,7 +186,7 @@ def _check(arguments: EvaluationRun) -> None:
         raise ArgumentsError(problems)
 
 
-def _check_folder(folder: Path, overwrite: bool, reference: str | None) -> list[str]:
+def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> list[str]:
     """What is wrong with writing results to `folder`."""
     if folder.exists() and not folder.is_dir():
         return [f"output_dir: {str(folder)!r} is a file; name a folder."]
@@ -204,10 +199,12 @@ def _check_folder(folder: Path, overwrite: bool, reference: str | None) -> list[
             f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
             "folder."
         ]
-    if reference is not None and Path(reference).resolve() in [(folder / name).resolve() for name in (".", *RESULTS)]:
+    if retain_results is not None and Path(retain_results).resolve() in [
+        (folder / name).resolve() for name in (".", *RESULTS)
+    ]:
         return [
-            f"overwrite: reference {reference!r} is the result in output_dir {str(folder)!r}, which would be set "
-            "aside; name another output_dir."
+            f"overwrite: retain_results {retain_results!r} is the result in output_dir {str(folder)!r}, which would "
+            "be set aside; name another output_dir."
         ]
     return []
 
@@ -245,3 +242,15 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}
+
+
+VERB = Verb(
+    run,
+    "Judge a model, an adapter or a run folder, or recompute the metrics of a result file.",
+    examples=(
+        "unlearn-hf evaluate --model_name_or_path runs/x --retain_results runs/retain/evaluation.json",
+        "unlearn-hf evaluate --config configs/tofu/eupmu.yaml --model_name_or_path M",
+        "unlearn-hf evaluate --from_log eval_log_aggregated.json --retain_results retain.json --output_file out.json",
+    ),
+    arguments=ARGUMENTS,
+)

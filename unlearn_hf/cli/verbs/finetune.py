@@ -14,16 +14,11 @@ from unlearn_hf.cli.arguments import (
 )
 from unlearn_hf.cli.parsing import add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
+from unlearn_hf.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.training_run import TrainingRun
 
-SUMMARY = "Fine-tune the target model, or the retain-only model that serves as gold standard."
-EXAMPLES = (
-    "unlearn-hf finetune --config configs/tofu/target.yaml",
-    "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
-    "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
-)
 ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
 
 
@@ -33,7 +28,7 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.registry import all_fields
+    from unlearn_hf.cli.option_names import all_fields
     from unlearn_hf.cli.training_run import TrainingRun
     from unlearn_hf.training.config import FinetuningConfig
 
@@ -55,7 +50,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
-    from unlearn_hf.cli.data import as_windows, describe_data, load_data, make_evaluators, training_rows
+    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, training_rows
     from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.cli.resuming import check_same_rows
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
@@ -76,9 +71,22 @@ def run(argv: Sequence[str]) -> int:
     trainer = FinetuningTrainer(
         model=arguments.model.model_name_or_path,
         args=training,
-        train_dataset=as_windows(data, rows, tokenizer, training.max_length),
+        train_dataset=data.as_trained(rows, tokenizer, training.max_length),
         evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
         processing_class=tokenizer,
         peft_config=lora_config(arguments.lora),
     )
     return train_and_judge(arguments, trainer, data, {"train": rows})
+
+
+VERB = Verb(
+    run,
+    "Fine-tune the target model, or the retain-only model that serves as gold standard.",
+    examples=(
+        "unlearn-hf finetune --config configs/tofu/target.yaml",
+        "unlearn-hf finetune --config configs/tofu/retain.yaml --split forget05",
+        "unlearn-hf finetune --model_name_or_path M --train_file mine.jsonl --output_dir runs/mine",
+    ),
+    arguments=ARGUMENTS,
+    training_config=training_config,
+)

@@ -23,16 +23,11 @@ from unlearn_hf.cli.parsing import (
     word_of,
 )
 from unlearn_hf.cli.run_folder import default_folder
+from unlearn_hf.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.training_run import TrainingRun
 
-SUMMARY = "Make a model forget one set of rows and keep another."
-EXAMPLES = (
-    "unlearn-hf unlearn --config configs/tofu/eupmu.yaml --learning_rate 2e-5",
-    "unlearn-hf unlearn --method npo --model_name_or_path M --forget_file f.jsonl --retain_file r.jsonl",
-    "accelerate launch --config_file configs/accelerate/ddp.yaml -m unlearn_hf unlearn --config ...",
-)
 ARGUMENTS = (
     MethodArguments,
     ModelArguments,
@@ -49,7 +44,7 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.registry import all_fields, method_fields
+    from unlearn_hf.cli.option_names import all_fields, method_fields
     from unlearn_hf.cli.training_run import TrainingRun
     from unlearn_hf.methods import METHODS
 
@@ -88,7 +83,7 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.cli.registry import all_fields
+    from unlearn_hf.cli.option_names import all_fields
     from unlearn_hf.methods import METHODS
     from unlearn_hf.training.config import UnlearningConfig
 
@@ -101,7 +96,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.cli.data import as_windows, describe_data, load_data, make_evaluators
+    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators
     from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.cli.resuming import check_same_rows
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
@@ -121,7 +116,7 @@ def run(argv: Sequence[str]) -> int:
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
-    rows = {name: as_windows(data, each, tokenizer, training.max_length) for name, each in trained.items()}
+    rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     trainer = METHODS[arguments.method](
         model=arguments.model.model_name_or_path,
@@ -135,3 +130,16 @@ def run(argv: Sequence[str]) -> int:
         peft_config=lora_config(arguments.lora),
     )
     return train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
+
+
+VERB = Verb(
+    run,
+    "Make a model forget one set of rows and keep another.",
+    examples=(
+        "unlearn-hf unlearn --config configs/tofu/eupmu.yaml --learning_rate 2e-5",
+        "unlearn-hf unlearn --method npo --model_name_or_path M --forget_file f.jsonl --retain_file r.jsonl",
+        "accelerate launch --config_file configs/accelerate/ddp.yaml -m unlearn_hf unlearn --config ...",
+    ),
+    arguments=ARGUMENTS,
+    training_config=training_config,
+)

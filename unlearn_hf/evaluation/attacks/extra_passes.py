@@ -1,4 +1,4 @@
-"""Membership attacks that need passes of their own: by gradient norm, and against a reference model."""
+"""The passes that attacks by gradient norm and against another model need."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from unlearn_hf.evaluation.token_scores import ScoredText
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.sharding import shards
-
-SLOW_ATTACKS = ("gradient_norm",)
-"""Attacks that are computed only when they are asked for."""
 
 
 def gradient_norm(model: nn.Module, text: ScoredText, device: torch.device) -> float:
@@ -69,7 +66,7 @@ def gradient_norms(
     """
     if shards(accelerator):
         raise ValueError(
-            "gradient_norm_attack: True needs gradients of single texts, which a sharded model (FSDP, DeepSpeed) does "
+            "attacks: gradient_norm needs gradients of single texts, which a sharded model (FSDP, DeepSpeed) does "
             "not have; evaluate the saved model with one process, or several under DDP."
         )
     device = accelerator.device if accelerator is not None else next(model.parameters()).device
@@ -88,17 +85,17 @@ def gradient_norms(
     return {key.removesuffix("/gradient_norm"): value for key, value in found.items()}
 
 
-def reference_losses(
+def model_losses(
     model: nn.Module | str,
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[SplitRequest],
     accelerator: Accelerator | None = None,
 ) -> Mapping[tuple[str, int], float]:
-    """Mean NLL of each answer under a reference model, by split and index.
+    """Mean NLL of each answer under another model, by split and index.
 
     Args:
-        model: the reference model, or a path, whose model is loaded and let go again.
+        model: the other model, or a path, whose model is loaded and let go again.
         engine: with the template and lengths of the evaluation.
         tokenizer: of both models; they must share it, since losses of other tokens cannot be compared.
         requests: the sets that are attacked.

@@ -14,6 +14,8 @@ import pandas as pd
 
 from unlearn_hf.evaluation.logs.values import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
 
+BENCHMARK = "tofu"
+
 FILES: dict[str, str] = {
     "eval_log.json": "retain",
     "eval_log_forget.json": "forget",

@@ -14,10 +14,10 @@ All may be gzipped. A folder stands for the log in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation.logs import official_tofu, open_unlearning
 from unlearn_hf.evaluation.logs.values import number
 from unlearn_hf.evaluation.metric_value import flatten
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.evaluation.results import (
     RESULT_FILE,
     is_result,
@@ -33,12 +33,9 @@ from unlearn_hf.evaluation.results import (
     read_result_samples,
     read_samples,
 )
-from unlearn_hf.evaluation.retain_results import has_truth_ratios
 from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Missing, Protocol
 
-Benchmark = Literal["tofu", "muse"]
 PathLike = str | os.PathLike[str]
-_TOFU_SPLITS = ("retain", "real_authors", "world_facts")
 _FOLDER_FILES = (RESULT_FILE, "eval_log_aggregated.json", "TOFU_EVAL.json", "MUSE_EVAL.json")
 
 
@@ -49,10 +46,10 @@ class EvaluationLog:
     Attributes:
         path: where from.
         kind: see the module.
-        benchmark: `"tofu"` or `"muse"`.
-        benchmark_known: whether the content says so, rather than having nothing that is of one benchmark alone.
+        benchmark: the one that the content names or its format belongs to; `None` where neither tells.
         samples: per-sample table, `None` where the log has aggregates only.
         logged: flat name -> aggregate as logged.
+        metrics: flat names of its metrics, with or without an aggregate.
         protocol: rows it covers, as far as known.
         compatibility: framework whose definitions the plain names of this log have.
         missing: what `null` in it means, see `prepare_table`.
@@ -61,19 +58,14 @@ class EvaluationLog:
 
     path: Path
     kind: str
-    benchmark: Benchmark
+    benchmark: str | None
     samples: pd.DataFrame | None
     logged: dict[str, float] = field(default_factory=dict)
+    metrics: frozenset[str] = frozenset()
     protocol: Protocol = "all"
     compatibility: Compatibility = None
     missing: Missing = "skip"
     record: dict[str, Any] = field(default_factory=dict)
-    benchmark_known: bool = True
-
-    @property
-    def data(self) -> tuple[str | None, ...]:
-        """Benchmark and, for MUSE, corpus, each `None` where unknown."""
-        return (self.benchmark if self.benchmark_known else None, self.record.get("settings", {}).get("corpus"))
 
     def table(self, purpose: str) -> pd.DataFrame:
         """The per-sample table.
@@ -107,10 +99,7 @@ def read_log(path: PathLike, split: str | None = None) -> EvaluationLog:
         return _read_folder(path)
     if path.suffix == ".parquet":
         samples = read_samples(path)
-        found = table_benchmark(samples)
-        return EvaluationLog(
-            path, "unlearn_hf", found or "tofu", samples, missing="error", benchmark_known=found is not None
-        )
+        return EvaluationLog(path, "unlearn_hf", None, samples, missing="error")
     content = read_json(path)
     try:
         return _read_content(path, content, split)
@@ -136,8 +125,7 @@ def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
         return _tofu(path, official_tofu.read_tofu_set(content, chosen, path.name))
     if _is_flat(content):
         values = {key: number(value, key) for key, value in content.items()}
-        benchmark = _names_benchmark(values)
-        return EvaluationLog(path, "flat", benchmark or "tofu", None, values, benchmark_known=benchmark is not None)
+        return EvaluationLog(path, "flat", None, None, values, frozenset(values))
     if open_unlearning.is_evaluation(content) or open_unlearning.is_summary(content):
         return _read_open_unlearning(path, content)
     what = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
@@ -148,26 +136,10 @@ def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
     )
 
 
-def table_benchmark(samples: pd.DataFrame) -> Benchmark | None:
-    """The benchmark that a per-sample table is of; `None` if it has no rows that only one of them has."""
-    splits = set(samples["split"])
-    if splits & set(TEXT_SPLITS):
-        return "muse"
-    return "tofu" if splits & set(_TOFU_SPLITS) or has_truth_ratios(samples) else None
-
-
-def _names_benchmark(names: Iterable[str]) -> Benchmark | None:
-    """The benchmark that has metrics of these flat names; `None` if they are of no one alone."""
-    names = set(names)
-    if names & {*TEXT_SPLITS, *TEXT_SPLITS.values()}:
-        return "muse"
-    return "tofu" if any(name.startswith(("forget_", "model_utility", *_TOFU_SPLITS)) for name in names) else None
-
-
 def _is_flat(content: Any) -> bool:
     """Whether this is flat JSON of ours: metric name -> number, with names that open-unlearning does not use."""
     return isinstance(content, Mapping) and any(
-        key in METRICS and open_unlearning.flat_name(key) is None and isinstance(value, (int, float))
+        is_metric(key) and open_unlearning.flat_name(key) is None and isinstance(value, (int, float))
         for key, value in content.items()
     )
 
@@ -186,7 +158,7 @@ def _read_folder(folder: Path) -> EvaluationLog:
 
 def _tofu(path: Path, samples: pd.DataFrame) -> EvaluationLog:
     official = bool((samples["index"] < OFFICIAL_ROWS).all())
-    return EvaluationLog(path, "tofu", "tofu", samples, protocol="official" if official else "all")
+    return EvaluationLog(path, "tofu", official_tofu.BENCHMARK, samples, protocol="official" if official else "all")
 
 
 def _read_own(path: Path) -> EvaluationLog:
@@ -197,6 +169,7 @@ def _read_own(path: Path) -> EvaluationLog:
         record["benchmark"],
         read_result_samples(path),
         flatten(values),
+        frozenset(values),
         record["protocol"],
         record["compatibility"],
         missing="error",
@@ -208,60 +181,8 @@ def _read_open_unlearning(path: Path, content: Mapping[str, Any]) -> EvaluationL
     samples = open_unlearning.read_evaluation(content)
     kind = "open_unlearning" if samples is not None else "open_unlearning_summary"
     logged = open_unlearning.logged_aggregates(content)
-    names = filter(None, map(open_unlearning.flat_name, content))
-    benchmark = _names_benchmark(names) or (None if samples is None else table_benchmark(samples))
-    return EvaluationLog(
-        path,
-        kind,
-        benchmark or "tofu",
-        samples,
-        logged,
-        compatibility="open_unlearning",
-        benchmark_known=benchmark is not None,
-    )
-
-
-def read_reference(
-    reference: PathLike | pd.DataFrame | None, benchmark: Benchmark | None = None, corpus: str | None = None
-) -> pd.DataFrame | None:
-    """The per-sample table of a retain model's log; a table, or `None`, as it is.
-
-    Args:
-        reference: the log, or its table.
-        benchmark: of the evaluation that is to be compared; `None` takes any.
-        corpus: of that evaluation, for MUSE.
-
-    Raises:
-        ValueError: if it is no log, one without values per sample, or known to be of other data.
-    """
-    if reference is None:
-        return None
-    if isinstance(reference, pd.DataFrame):
-        if {"split", "index"} <= set(reference.columns):
-            check_same_data((benchmark, corpus), (table_benchmark(reference), None), "the table")
-        return reference
-    log = read_reference_log(reference)
-    check_same_data((benchmark, corpus), log.data, log.path)
-    return log.table("a reference")
-
-
-def check_same_data(
-    mine: tuple[str | None, ...],
-    theirs: tuple[str | None, ...],
-    reference: PathLike,
-    evaluation: str = "the evaluation",
-) -> None:
-    """Raise unless benchmark and corpus of an evaluation and of its reference are equal, where both are known.
-
-    Raises:
-        ValueError: naming both sides.
-    """
-    if any(one and other and one != other for one, other in zip(mine, theirs, strict=True)):
-        sides = [" ".join(filter(None, side)) for side in (theirs, mine)]
-        raise ValueError(
-            f"reference: {reference} is of {sides[0]}, but {evaluation} is of {sides[1]}. Take the retain model's "
-            "evaluation on the same data."
-        )
+    names = frozenset(filter(None, map(open_unlearning.flat_name, content)))
+    return EvaluationLog(path, kind, None, samples, logged, names, compatibility="open_unlearning")
 
 
 def read_reference_log(path: PathLike) -> EvaluationLog:
@@ -271,11 +192,3 @@ def read_reference_log(path: PathLike) -> EvaluationLog:
         ValueError: see `read_log`.
     """
     return read_log(path, None if official_tofu.guess_split(Path(path).name) else "forget")
-
-
-TEXT_SPLITS: dict[str, str] = {
-    "verbmem_forget": "forget_verbmem_rouge",
-    "knowmem_forget": "forget_knowmem_rouge",
-    "knowmem_retain": "retain_knowmem_rouge",
-}
-"""Split (also the name of its metric x 100) -> name of the same value as a fraction."""

@@ -7,7 +7,10 @@ except where `describe` says so.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from unlearn_hf.evaluation.attacks.base import ATTACKS, Attack
 
 _TOFU = "Maini et al. 2024, arXiv 2401.06121"
 _MUSE = "Shi et al. 2024, arXiv 2407.06460"
@@ -47,10 +50,6 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
     }
 
 
-def _attack(label: str, paper: str) -> MetricDescription:
-    return MetricDescription(f"AUC of the membership attack by {label}, forget against holdout", None, paper)
-
-
 METRICS: dict[str, MetricDescription] = {
     **_tofu_set("forget", "forget set", forget=True),
     **_tofu_set("retain", "retain set", forget=False),
@@ -68,12 +67,6 @@ METRICS: dict[str, MetricDescription] = {
         "share of the answer that follows from the shortest sufficient prefix", False, _EXTRACTION
     ),
     "exact_memorization": MetricDescription("share of answer tokens predicted exactly", False, _MEMORIZATION),
-    "mia_loss_auc": _attack("mean loss", "Yeom et al. 2018, arXiv 1709.01604"),
-    "mia_zlib_auc": _attack("loss over compressed length", _EXTRACTION),
-    "mia_min_k_auc": _attack("the least likely 40 % of tokens", "Shi et al. 2024, arXiv 2310.16789"),
-    "mia_min_k_plus_plus_auc": _attack("Min-K on standardised scores", "Zhang et al. 2024, arXiv 2404.02936"),
-    "mia_gradient_norm_auc": _attack("gradient norm", "Wang et al. 2024, arXiv 2402.17012"),
-    "mia_reference_auc": _attack("loss minus a reference model's loss", "Carlini et al. 2022, arXiv 2112.03570"),
     "privleak": MetricDescription("relative distance of the Min-K AUC to a retrained model's, percent", None, _MUSE),
     "forget_fluency": MetricDescription("probability that answers on forget are no gibberish", True, _OPEN_UNLEARNING),
     "memorization": MetricDescription(
@@ -113,6 +106,30 @@ VARIANT_SUFFIXES: tuple[str, ...] = (
 )
 
 
+_ATTACK = re.compile(r"mia_(.+)_auc")
+
+
+def metrics() -> dict[str, MetricDescription]:
+    """Every metric without variant suffixes, one for each attack of the registry among them."""
+    attacks = {f"mia_{name}_auc": _attack(attack) for name, attack in ATTACKS.items()}
+    return METRICS | attacks
+
+
+def _attack(attack: Attack) -> MetricDescription:
+    summary = f"AUC of the membership attack by {attack.summary}, forget against holdout"
+    return MetricDescription(summary, None, attack.paper, attack.version)
+
+
+def is_metric(name: str) -> bool:
+    """Whether a metric has this name, without a variant suffix."""
+    return name in METRICS or _attacked(name) is not None
+
+
+def _attacked(name: str) -> Attack | None:
+    match = _ATTACK.fullmatch(name)
+    return ATTACKS[match[1]] if match and match[1] in ATTACKS else None
+
+
 def describe(name: str) -> MetricDescription:
     """The description of a metric name, with or without variant suffixes.
 
@@ -121,6 +138,8 @@ def describe(name: str) -> MetricDescription:
     """
     if name in METRICS:
         return METRICS[name]
+    if (attack := _attacked(name)) is not None:
+        return _attack(attack)
     for suffix in VARIANT_SUFFIXES:
         if name.endswith(suffix):
             description = describe(name[: -len(suffix)])
@@ -130,4 +149,4 @@ def describe(name: str) -> MetricDescription:
                     "forget set: mean share of the right answer", False, _OPEN_UNLEARNING, description.version
                 )
             return description
-    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(METRICS))}.")
+    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(metrics()))}.")

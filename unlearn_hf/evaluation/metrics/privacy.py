@@ -1,19 +1,9 @@
-"""Membership inference attacks and PrivLeak, from scores per sample.
+"""Membership attacks and PrivLeak, from scores per sample.
 
-Each attack gives every text of the forget set (members before unlearning) and of a holdout set (never trained on) a
-score that is *higher for texts that look less like members*. The AUC is P(holdout score > forget score): 1 means that
-the forget set is fully recognised, 0.5 that it is not told apart, below 0.5 that it looks stranger than unseen text.
-There is no best value but the AUC of a model that never saw the forget set: holdout texts may be easier by nature (on
-TOFU retrained models have 0.35 to 0.39).
-
-| column | score | source |
-| --- | --- | --- |
-| loss | mean NLL of the answer, end of text included | Yeom et al. 2018 |
-| zlib | mean NLL over the length of the zlib-compressed text | Carlini et al. 2021 |
-| min_k | minus the mean of the lowest 40 % log-probabilities | Shi et al. 2024 |
-| min_k_plus_plus | the same of log-probabilities standardised over the vocabulary | Zhang et al. 2024 |
-| gradient_norm | mean norm of the loss gradient over parameter tensors | Wang et al. 2024 |
-| reference | mean NLL minus that of a reference model | Carlini et al. 2022 |
+The scores are those of `unlearn_hf.evaluation.attacks`, higher for texts that look less like members. The AUC is
+P(holdout score > forget score): 1 means that the forget set is fully recognised, 0.5 that it is not told apart, below
+0.5 that it looks stranger than unseen text. There is no best value but the AUC of a model that never saw the forget
+set: holdout texts may be easier by nature (on TOFU retrained models have 0.35 to 0.39).
 """
 
 from __future__ import annotations
@@ -23,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.statistics import (
     attack_auc,
@@ -31,9 +22,6 @@ from unlearn_hf.evaluation.metrics.statistics import (
     privleak_open_unlearning,
 )
 from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
-
-ATTACKS: tuple[str, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm", "reference")
-"""Attacks, named as their score columns."""
 
 _RESAMPLES = 1000
 
@@ -72,7 +60,7 @@ def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **reco
         **record: further fields of `MetricValue`.
     """
     values = {}
-    for attack in ATTACKS:
+    for attack, unit in ATTACKS.items():
         forget = column_values(split_rows(table, "forget"), attack, missing)
         holdout = column_values(split_rows(table, "holdout"), attack, missing)
         if forget is None or holdout is None:
@@ -81,7 +69,7 @@ def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **reco
         name = f"mia_{attack}_auc"
         values[name] = metric_value(
             name,
-            attack_auc(forget, holdout),
+            unit.aggregate(forget, holdout),
             forget.size + holdout.size,
             "holdout_above_forget",
             interval=interval,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn_hf.benchmarks.base import OWN_ROWS
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.data.encoding import detect_columns
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
-from unlearn_hf.evaluation.logs.reading import Benchmark
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import SplitRequest
 
@@ -33,7 +33,7 @@ class PairsEvaluator(TableEvaluator):
         ValueError: for rows that are no pairs of a question and an answer (raw text, conversations).
     """
 
-    benchmark: Benchmark = "tofu"
+    benchmark = OWN_ROWS
 
     def __init__(
         self,

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from unlearn_hf.cli.arguments import (
-    DemoArguments,
-    EvaluateArguments,
-    EvaluationArguments,
-    FinetuningDataArguments,
-    LoraArguments,
-    MethodArguments,
-    ModelArguments,
-    RunArguments,
-)
-from unlearn_hf.cli.parsing import field_names
+from unlearn_hf.cli.parsing import RENAMED, field_names
+from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.config import FinetuningConfig, UnlearningConfig
 
-_CLASSES = (
-    MethodArguments,
-    ModelArguments,
-    FinetuningDataArguments,
-    LoraArguments,
-    EvaluationArguments,
-    RunArguments,
-    EvaluateArguments,
-    DemoArguments,
-    FinetuningConfig,
-)
-
 
 def all_fields() -> set[str]:
-    """Names of the options of every verb and method."""
-    return {*field_names(_CLASSES), *field_names(trainer.config_class for trainer in METHODS.values())}
+    """Names of the options of every verb and method, old names among them."""
+    arguments = [each for verb in VERBS.values() for each in verb.arguments]
+    methods = [trainer.config_class for trainer in METHODS.values()]
+    return {*field_names([*arguments, FinetuningConfig, *methods]), *RENAMED}
 
 
 def method_fields(besides: str | None = None) -> dict[str, str]:

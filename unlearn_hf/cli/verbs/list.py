@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import ArgumentsError, nearest
-
-SUMMARY = "Name methods, objectives, metrics and benchmarks, with one line and a paper each."
-EXAMPLES = ("unlearn-hf list", "unlearn-hf list methods")
-ARGUMENTS: tuple[type, ...] = ()
-training_config = None
-KINDS = ("methods", "objectives", "metrics", "benchmarks")
+from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 
 Entry = tuple[str, str, str]  # name, one line, source
 
@@ -39,36 +36,29 @@ def objectives() -> list[Entry]:
 
 def metrics() -> list[Entry]:
     """The metrics, without the variants that have a suffix."""
-    from unlearn_hf.evaluation.metrics.catalog import METRICS
+    from unlearn_hf.evaluation.metrics.catalog import metrics
 
-    return [(name, each.summary, each.paper) for name, each in METRICS.items()]
+    return [(name, each.summary, each.paper) for name, each in metrics().items()]
+
+
+def attacks() -> list[Entry]:
+    """The membership attacks."""
+    return [(name, f"by {each.summary}; costs {each.cost}", each.paper) for name, each in ATTACKS.items()]
 
 
 def benchmarks() -> list[Entry]:
-    """The benchmarks."""
-    return [
-        (
-            "tofu",
-            "Questions on 200 invented authors; forget 1, 5 or 10 % of them (--split forget01, forget05, forget10).",
-            "Maini et al., TOFU, COLM 2024, https://arxiv.org/abs/2401.06121",
-        ),
-        (
-            "tofu --source mini",
-            "The same shape in small: 40 authors invented by this project, offline.",
-            "this project",
-        ),
-        (
-            "muse",
-            "News articles or books (--split news, books): continuation, questions, membership, utility, growing and "
-            "repeated requests (--forget_part scal_forget_1..4, sust_forget_1..4).",
-            "Shi et al., MUSE, 2024, https://arxiv.org/abs/2407.06460",
-        ),
-        (
-            "muse --source mini",
-            "The same shape in small: local news from towns that do not exist, offline.",
-            "this project",
-        ),
-    ]
+    """The benchmarks, and the small data that come along with some."""
+    found = []
+    for name, each in BENCHMARKS.items():
+        found.append((name, each.summary, each.paper))
+        if each.bundled is not None:
+            found.append((f"{name} --source mini", each.bundled, "this project"))
+    return found
+
+
+KINDS: dict[str, Callable[[], list[Entry]]] = {
+    each.__name__: each for each in (methods, objectives, metrics, attacks, benchmarks)
+}
 
 
 def _first_line(item: object) -> str:
@@ -84,9 +74,15 @@ def run(argv: Sequence[str]) -> int:
         )
     for kind in argv or KINDS:
         print(f"{kind}:")
-        for name, line, source in {"methods": methods, "objectives": objectives, "metrics": metrics,
-                                   "benchmarks": benchmarks}[kind]():  # fmt: skip
+        for name, line, source in KINDS[kind]():
             print(textwrap.indent(textwrap.fill(f"{name}: {line}", 115, subsequent_indent="  "), "  "))
             print(f"      {source}")
         print()
     return 0
+
+
+VERB = Verb(
+    run,
+    "Name methods, objectives, metrics, attacks and benchmarks, with one line and a paper each.",
+    examples=("unlearn-hf list", "unlearn-hf list methods"),
+)

@@ -1,0 +1,69 @@
+"""Rows of one's own as an entry of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark, DataChoice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from unlearn_hf.evaluation.metric_value import MetricValue
+    from unlearn_hf.training.finetuning import Evaluator
+
+
+class OwnRows(Benchmark):
+    """A file to forget and a file to keep, or one file to learn."""
+
+    summary = "Files of your own (--forget_file, --retain_file): probability, ROUGE and memorisation of the answers."
+    paper = "this project"
+    options = ("max_new_tokens",)
+    as_trained = True
+
+    def load(self, choice: DataChoice) -> Mapping[str, Any]:
+        """The rows of the files: `train`, or `forget` and `retain`."""
+        from unlearn_hf.data.own_files import load_pairs, load_rows
+
+        files = choice.files
+        if choice.split is not None:
+            raise ValueError(f"split: {choice.split!r} belongs to a benchmark; add --benchmark {_others()}.")
+        if "train_file" in files:
+            return {"train": load_rows(files["train_file"], "train_file")}
+        if not files:
+            raise ValueError(
+                f"benchmark: no data are given; use --benchmark {_others()}, or --forget_file and --retain_file."
+            )
+        if missing := [name for name in ("forget_file", "retain_file") if name not in files]:
+            raise ValueError(f"{missing[0]}: missing; unlearning needs rows to forget and rows to keep.")
+        return load_pairs(files["forget_file"], files["retain_file"])
+
+    def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
+        """The training file, or the sets."""
+        return ["train"] if "train" in data else super().training_parts(data, subset)
+
+    def evaluator(self, data: Mapping[str, Any], **settings: Any) -> Evaluator | None:
+        """See `PairsEvaluator`; none for raw text, conversations, or a training file."""
+        from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
+        from unlearn_hf.data.encoding import detect_columns
+
+        pairs = {name: data[name] for name in ("forget", "retain") if name in data}
+        if len(pairs) < 2 or any(len(detect_columns(rows.column_names)) != 2 for rows in pairs.values()):
+            return None
+        return PairsEvaluator(pairs, **settings)
+
+    def aggregate(
+        self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
+    ) -> dict[str, MetricValue]:
+        """The TOFU aggregates that the columns suffice for."""
+        from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+
+        return aggregate_tofu(samples, retain_samples, **options)
+
+
+def _others() -> str:
+    return " or ".join(name for name in BENCHMARKS if name != OWN_ROWS)
+
+
+OWN = OwnRows()

@@ -1,0 +1,74 @@
+"""What loaders of benchmarks return: a dict of datasets that knows where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset
+
+
+def content_fingerprint(rows: Iterable[Any]) -> str:
+    """SHA-256 over the content of rows, in their order; the same for a file, the Hub, and a copy in memory."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+class BenchmarkData(dict[str, Any]):
+    """Named datasets (and lists) of a benchmark.
+
+    Asking for a part that is not there raises a ValueError that says why; `in` and `get` ask without raising.
+
+    Attributes:
+        split: what is to be forgotten, as named by the benchmark.
+        source: where the data came from.
+        fingerprints: SHA-256 of the content of each part.
+        fingerprint: SHA-256 over all parts.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, list[Any]], *, split: str, source: str, absent: Mapping[str, str] | None = None
+    ) -> None:
+        """Take rows (dicts become datasets, anything else stays a list).
+
+        Args:
+            parts: rows by name.
+            split: what is to be forgotten.
+            source: where the data came from.
+            absent: for parts that could be there but are not, the reason.
+        """
+        super().__init__(
+            {
+                name: Dataset.from_list(rows) if rows and isinstance(rows[0], dict) else rows
+                for name, rows in parts.items()
+            }
+        )
+        self.split = split
+        self.source = source
+        self.fingerprints = {name: content_fingerprint(rows) for name, rows in parts.items()}
+        self.fingerprint = content_fingerprint(sorted(self.fingerprints.items()))
+        self._absent = dict(absent or {})
+
+    def __missing__(self, name: str) -> Any:
+        reason = self._absent.get(name, f"there is no part of this name; there are {', '.join(self)}.")
+        raise ValueError(f"{self.split} from {self.source}, {name!r}: {reason}")
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle as a plain object: unpickling a dict subclass would call `__init__` without its arguments."""
+        return (_restore, (type(self), dict(self), self.__dict__.copy()))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(rows)}" for name, rows in self.items())
+        return f"{type(self).__name__}(split={self.split!r}, source={self.source!r}, rows={{{sizes}}})"
+
+
+def _restore(kind: type[BenchmarkData], parts: dict[str, Any], state: dict[str, Any]) -> BenchmarkData:
+    data = kind.__new__(kind)
+    data.update(parts)
+    data.__dict__.update(state)
+    return data

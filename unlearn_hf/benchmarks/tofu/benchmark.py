@@ -1,0 +1,89 @@
+"""TOFU as an entry of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unlearn_hf.benchmarks.base import Benchmark, DataChoice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from unlearn_hf.evaluation.logs.reading import EvaluationLog
+    from unlearn_hf.evaluation.metric_value import MetricValue
+    from unlearn_hf.training.finetuning import Evaluator
+
+_OWN_SPLITS = ("retain", "real_authors", "world_facts")
+_OWN_METRICS = (
+    "forget_prob",
+    "forget_rouge",
+    "forget_truth_ratio",
+    "forget_quality",
+    "forget_paraphrase",
+    "forget_fluency",
+    "model_utility",
+    *(f"{split}_{what}" for split in _OWN_SPLITS for what in ("prob", "rouge", "truth_ratio", "paraphrase")),
+)
+
+
+class Tofu(Benchmark):
+    """Questions on invented authors."""
+
+    summary = "Questions on 200 invented authors; forget 1, 5 or 10 % of them (--split forget01, forget05, forget10)."
+    paper = "Maini et al., TOFU, COLM 2024, https://arxiv.org/abs/2401.06121"
+    splits = ("forget10", "forget01", "forget05", "forget20", "forget30", "forget50", "forget90")
+    bundled = "The same shape in small: 40 authors invented by this project, offline."
+    hub_datasets = {"": "locuslab/TOFU"}  # noqa: RUF012
+    options = ("retain_results", "max_new_tokens", "protocol", "compatibility", "attacks", "attack_model")
+    one_target = True
+
+    def load(self, choice: DataChoice) -> Mapping[str, Any]:
+        """See `load_tofu`."""
+        from unlearn_hf.benchmarks.tofu.data import load_tofu
+
+        return load_tofu(choice.split or self.splits[0], choice.source, choice.revision)
+
+    def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
+        """The mini data come with the facts that their other sets ask for, because no model has learnt them before."""
+        facts = [name for name in ("real_authors_facts", "world_facts_facts") if name in data]
+        return super().training_parts(data, subset) + facts
+
+    def evaluator(self, data: Any, **settings: Any) -> Evaluator:
+        """See `TofuEvaluator`."""
+        from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+
+        return TofuEvaluator(data, **settings)
+
+    def aggregate(
+        self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
+    ) -> dict[str, MetricValue]:
+        """See `aggregate_tofu`."""
+        from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+
+        return aggregate_tofu(samples, retain_samples, **options)
+
+    def claims(self, splits: set[str], metrics: set[str], samples: pd.DataFrame | None) -> bool:
+        """Sets and metrics that no other benchmark has, or truth ratios."""
+        from unlearn_hf.evaluation.retain_results import has_truth_ratios
+
+        return (
+            bool(splits & set(_OWN_SPLITS))
+            or any(name.startswith(_OWN_METRICS) for name in metrics)
+            or (samples is not None and has_truth_ratios(samples))
+        )
+
+    def check_logs(self, log: EvaluationLog, retain_log: EvaluationLog) -> None:
+        """Forget quality needs the same rows on both sides, each as its own protocol has them."""
+        from unlearn_hf.evaluation.metrics.truth_ratio import available_definitions
+        from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, check_same_rows, split_rows
+
+        tables = []
+        for each in (log, retain_log):
+            rows = split_rows(each.table("a reference"), "forget")
+            tables.append(rows[rows["index"] < OFFICIAL_ROWS] if each.protocol == "official" else rows)
+        if all(available_definitions(rows) for rows in tables):
+            check_same_rows(tables[0], tables[1], "forget quality")
+
+
+TOFU = Tofu()
