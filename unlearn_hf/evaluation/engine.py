@@ -30,10 +30,11 @@ from unlearn_hf.evaluation.generation import (
     end_tokens,
     generate,
 )
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.metrics.catalog import metrics
 from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.evaluation.results import library_versions
+from unlearn_hf.evaluation.sample_table import row_fingerprint
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.loading import pad_token_id
@@ -99,7 +100,7 @@ class Engine:
             [end_tokens(tokenizer, model), pad_token_id(tokenizer), sorted(tokenizer.all_special_ids)],
             [vocabulary, spaces],
             library_versions(),
-            {name: description.version for name, description in METRICS.items()},
+            {name: description.version for name, description in metrics().items()},
             self.settings(),
         )
 
@@ -182,9 +183,14 @@ class Engine:
             self.seconds = {"likelihood": middle - start, "generation": time.perf_counter() - middle}
         _check_finite(scores)
         table = [
-            {"split": request.split, "index": index, **request.table_row(index, scores, generations, encoder)}
+            {
+                "split": request.split,
+                "index": index,
+                "row": row_fingerprint(row),
+                **request.table_row(index, scores, generations, encoder),
+            }
             for request in requests
-            for index in range(len(request.rows))
+            for index, row in enumerate(request.rows)
         ]
         return pd.DataFrame(table)
 

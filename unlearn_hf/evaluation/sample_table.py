@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -112,6 +115,11 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
     return rows.loc[present, name].to_numpy(np.float64)
 
 
+def row_fingerprint(row: Mapping[str, Any]) -> str:
+    """Hash of everything in a row, the column `row` of a table: only values with the same one are paired."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
 def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str = "forget") -> None:
     """Raise unless a model's rows and the reference's rows are the same ones, as a paired metric needs.
 
@@ -122,8 +130,8 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, spli
         split: the split, for errors.
 
     Raises:
-        ValueError: if one side has no rows, or the indices or reference texts differ; it names both sides and the
-            mend.
+        ValueError: if one side has no rows, or indices or rows differ (where a log does not have the column `row`:
+            reference texts and lengths); it names both sides and the mend.
     """
     if rows.empty or reference.empty:
         side = "the table" if rows.empty else "the reference"
@@ -135,7 +143,14 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, spli
             f"on which rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
             f"{OFFICIAL_ROWS} rows) for both."
         )
-    _check_same_texts(rows, reference, what, split)
+    pairs = _paired(rows, reference, "row")
+    if pairs is None:
+        _check_same_texts(rows, reference, what, split)
+    elif (other := pairs["left"] != pairs["right"]).any():
+        raise ValueError(
+            f"{what} compares different {split} rows: {int(other.sum())} of {len(pairs)} differ, first index "
+            f"{pairs.index[other][:5].tolist()}. Take a reference that was evaluated on the same data."
+        )
     _check_same_lengths(rows, reference, what)
 
 
@@ -161,12 +176,13 @@ def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str, sp
 
 
 def _check_same_lengths(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
-    pairs = _paired(rows, reference, "paraphrase_tokens")
+    name = "paraphrase" if "paraphrase_tokens" in rows else "answer"
+    pairs = _paired(rows, reference, f"{name}_tokens")
     if pairs is None or len(pairs) < _ROWS_TO_JUDGE_LENGTHS:
         return
     offsets = (pairs["left"] - pairs["right"]).value_counts(normalize=True)
     if offsets.iloc[0] < 0.5:  # one constant offset is a template's doing, many are other texts or another tokenizer
         raise ValueError(
-            f"{what} compares answers of different lengths: token counts of the paraphrases follow no common offset. "
-            "Take a reference of the same model family that was evaluated on the same forget split."
+            f"{what} compares texts of different lengths: token counts of each {name} follow no common offset. "
+            "Take a reference of the same model family that was evaluated on the same rows, cut to the same length."
         )

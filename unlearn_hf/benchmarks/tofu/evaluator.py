@@ -87,7 +87,7 @@ class TofuEvaluator(TableEvaluator):
         self.attack_model = attack_model
         self._memory: dict[str, Any] = {}
         self.reference = self.fitting_reference(
-            read_reference(retain_results, self.benchmark), truth_ratios=_PARTS["forget"][0] in tofu
+            read_reference(retain_results, self.benchmark, tofu.split), truth_ratios=_PARTS["forget"][0] in tofu
         )
 
     def requests(self) -> list[SplitRequest]:
@@ -104,6 +104,10 @@ class TofuEvaluator(TableEvaluator):
             for split, (part, scored) in _PARTS.items()
             if part in self.tofu
         ]
+
+    def settings(self) -> dict[str, Any]:
+        """The split too: splits from `forget10` on share their rows, but not their retain model."""
+        return super().settings() | {"split": self.tofu.split}
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Every TOFU aggregate."""
