@@ -286,6 +286,9 @@ class EvaluateArguments:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
     )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.

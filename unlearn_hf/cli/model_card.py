@@ -79,7 +79,7 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     """How the run ended, where it did not simply finish."""
     notes = []
     if record.get("divergence"):
-        notes.append(f"**The run diverged** at {record['divergence']} The weights are those before that step.")
+        notes.append(f"**The run diverged** at {record['divergence']}")
     if record.get("ended"):
         notes.append(f"**The method ended the run** before {record['ended']}")
     if record.get("retain_budget_spent"):

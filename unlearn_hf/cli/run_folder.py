@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,16 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"output_dir: {str(path)!r} is a file; name a folder.")
+    above = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise ValueError(f"output_dir: {str(path)!r} cannot be made, because {str(above)!r} is a file; name another.")
+    try:
+        tempfile.TemporaryDirectory(dir=above).cleanup()  # permissions do not tell of a read-only file system
+    except OSError as problem:
+        raise ValueError(
+            f"output_dir: nothing can be written in {str(above)!r} ({problem.strerror}); name another folder for "
+            f"{str(path)!r}."
+        ) from problem
     occupied = path.is_dir() and any(path.iterdir())
     if overwrite and occupied and Path.cwd().is_relative_to(path.resolve()):
         raise ValueError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import (
-    LoraArguments,
-)
+from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
@@ -21,7 +19,9 @@ from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import newest_complete_checkpoint
-from unlearn_hf.training.finetuning import FinetuningTrainer
+
+if TYPE_CHECKING:
+    from unlearn_hf.training.finetuning import FinetuningTrainer
 
 DIVERGED = 1
 
@@ -42,14 +42,14 @@ def check_before_loading(run: TrainingRun) -> None:
 
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
-    problems += check_models(run.model, run.evaluation)
+    problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
     problems += check_evaluation_options(run.data, run.evaluation)
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
             "--use_lora."
         )
-    if run.training.process_index == 0:
+    if os.environ.get("RANK", "0") == "0":
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
@@ -118,6 +118,8 @@ def train_and_judge(
     if main:
         _bring_results_up(folder, trainer.state.global_step)
         record.finish("diverged" if found["divergence"] else "finished", **found)
+        from unlearn_hf.cli.model_card import write_model_card
+
         write_model_card(folder, record.content, method)
         print_metrics(found["metrics"])
         print(f"run folder: {folder}")
