@@ -61,6 +61,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
     "pdu-kl": ("pdu", {"retain_loss": "kl"}),
     "famo": ("famo", {}),
+    "gu": ("gu", {"forget_loss": "ga", "retain_weight": 0.5}),
+    # Adam's first step is a sign unless its epsilon is large: rounding would decide it
+    "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
     "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
     "sago-prefer-retain-cpu": (
         "sago",

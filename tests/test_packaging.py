@@ -11,7 +11,7 @@ import unlearn_hf
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Large and rarely used; whoever installs them takes the newest.
-UNPINNED_EXTRAS = {"lm-eval", "liger"}
+UNPINNED_EXTRAS = {"lm-eval", "liger", "vllm"}
 
 
 def package_name(requirement: str) -> str:

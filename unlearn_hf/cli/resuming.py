@@ -34,6 +34,8 @@ def check_same_run(run: TrainingRun) -> list[str]:
 
     Steps, learning rates, saving, logging and evaluation may differ.
     """
+    if not run.run.resume:
+        return []
     record = read_record(run.folder)
     names = (*_SAME, *(_SAME_ADAPTER if run.lora.use_lora else ()))
     changes = changed_settings(record, run.configuration(), names)

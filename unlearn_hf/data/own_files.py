@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.common.files import read_json_lines
-from unlearn_hf.data.encoding import accepted_columns, detect_columns
+from unlearn_hf.data.columns import accepted_columns, detect_columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _MAY_BE_EMPTY = ("prompt", "question")
 
@@ -29,11 +30,23 @@ def load_pairs(forget_file: str | Path, retain_file: str | Path) -> dict[str, Da
     Raises:
         ValueError: naming file, line, and the columns that were found and those that are accepted.
     """
-    return {"forget": load_rows(forget_file, "forget_file"), "retain": load_rows(retain_file, "retain_file")}
+    files = {"forget": forget_file, "retain": retain_file}
+    rows = {name: read_rows(file, f"{name}_file") for name, file in files.items()}
+    from datasets import Dataset
+
+    return {name: Dataset.from_list(each) for name, each in rows.items()}
 
 
 def load_rows(file: str | Path, name: str = "file") -> Dataset:
-    """Load one such file.
+    """Load one such file; see `read_rows`."""
+    rows = read_rows(file, name)
+    from datasets import Dataset  # only here: what is wrong with a file is told without it
+
+    return Dataset.from_list(rows)
+
+
+def read_rows(file: str | Path, name: str = "file") -> list[dict[str, Any]]:
+    """Read one such file.
 
     Args:
         file: JSON lines or a JSON array, gzipped or not.
@@ -64,7 +77,7 @@ def load_rows(file: str | Path, name: str = "file") -> Dataset:
         for column in columns:
             _check(row[column], column, place)
         rows.append({column: row[column] for column in columns})
-    return Dataset.from_list(rows)
+    return rows
 
 
 def _check(value: Any, column: str, place: str) -> None:

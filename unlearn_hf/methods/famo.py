@@ -68,7 +68,12 @@ class LogitWeights:
         return self._logits.detach().softmax(0)
 
     def update(self, before: Losses, after: Losses) -> None:
-        """One step against the gradient of `<z, log before - log after>`: less weight to what fell faster."""
+        """One step against the gradient of `<z, log before - log after>`: less weight to what fell faster.
+
+        A loss that is not finite (an overflow) says nothing and moves nothing.
+        """
+        if not all(map(math.isfinite, (*before, *after))):
+            return
         fall = [math.log(max(b, _SMALLEST)) - math.log(max(a, _SMALLEST)) for b, a in zip(before, after, strict=True)]
         with torch.enable_grad():
             objective = self._logits.softmax(0) @ torch.tensor(fall, dtype=torch.float64)

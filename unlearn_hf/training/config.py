@@ -73,6 +73,9 @@ class FinetuningConfig(TrainingArguments):
             "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
         },
     )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with a model given by name. Read it before."}
+    )
     trainable_dtype: str = field(
         default="float32",
         metadata={
@@ -106,7 +109,13 @@ class FinetuningConfig(TrainingArguments):
         },
     )
     stop_on_divergence: bool = field(
-        default=True, metadata={"help": "Stop before an update whose loss is not finite, and keep the weights before."}
+        default=True,
+        metadata={
+            "help": "Stop before an update whose losses or gradients are not finite; off: go on without that update. "
+            "Either way weights stay finite. Where one step may spoil them (learning_rate above 0.01, SGD without "
+            "clipping, an optimizer of your own) a copy of the trained parameters rests on the CPU, and a run whose "
+            "losses are not finite goes back to the last weights whose losses were."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -149,6 +158,13 @@ class FinetuningConfig(TrainingArguments):
         """Refuse what transformers would notice late, or not at all."""
         if not 0 <= self.learning_rate < math.inf:
             raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        # What torch's optimizers compute on the way: rate times decay, and Adam's rate over its first bias correction.
+        largest = torch.finfo(torch.float32).max * (1 - self.adam_beta1 if "adam" in str(self.optim) else 1)
+        if self.learning_rate * max(1.0, self.weight_decay) > largest:
+            raise ValueError(
+                f"learning_rate: {self.learning_rate:g} (weight_decay {self.weight_decay:g}) is beyond what float32 "
+                "holds; give a smaller number, 1e-5 say."
+            )
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             check_positive(name, getattr(self, name))
         if self.max_steps <= 0:  # -1: not given

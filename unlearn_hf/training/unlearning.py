@@ -30,14 +30,12 @@ from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
 from unlearn_hf.training.joint_pass import JOINT_TOKENS, joint_likelihoods
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
-
-# Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
-_OVERFLOW_PATIENCE = 20
 
 
 class UnlearningTrainer(MethodHooks, FinetuningTrainer):
@@ -129,7 +127,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
         self._measurements: dict[str, list[float]] = {}
-        self._non_finite_steps = 0
+        self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
+        self.divergence_guard = DivergenceGuard(self)
         self._repeats_dropout = has_dropout(self.model)
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
         self.retain_budget: RetainBudget | None = None
@@ -155,6 +154,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
+        self.divergence_guard.begin()
         for follower in (self.retain_level, self.retain_budget):
             if follower is not None:
                 follower.begin()
@@ -275,23 +275,39 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
 
     def _finish_window(self, model: nn.Module) -> None:
-        """All gradients are there: reduce losses, combine gradients, or stop a run that diverges."""
+        """All gradients are there: reduce losses, combine gradients, or drop an update that is not finite."""
         assert self.window is not None
-        losses = self._losses = self.window.reduced(self.accelerator)
         scaler = getattr(self.accelerator, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0
         gram = self._grams = None
+        gradients = [parameter.grad for parameter in model.parameters()]
         if self.gradients is not None:
             self.gradients_collected(scale)
-            if self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none":
-                self._grams = self.gradients.grams(scale)
-                gram = self._grams.sum(0)
-        if self._diverged(losses, gram):
+            gradients = [each for name in Losses._fields for each in self.gradients.collected(name)]
+        with_grams = self.gradients is not None and (
+            self.needs_gram or scaler is not None or self.args.log_gradient_geometry != "none"
+        )
+        losses, norm = self.window.reduced(self.accelerator, None if with_grams else total_norm(gradients))
+        self._losses = losses
+        if with_grams:
+            assert self.gradients is not None
+            self._grams = self.gradients.grams(scale)
+            gram = self._grams.sum(0)
+            norm = math.sqrt(gram.trace())
+        if not self.divergence_guard.allows(losses, list(self.window.losses), norm, gram):
             self._leave_out_update(model)
             return
         if self.gradients is not None:
-            gram = self._combine_gradients(gram, losses)
-        self._measure(losses, gram)
+            weights = self._choose_weights(gram, losses)
+            if self.ended is None and scaler is None and not self.divergence_guard.allows_weights(weights, norm):
+                self._leave_out_update(model)
+                return
+            rule = self.elementwise_rule()
+            if rule is None or (scaler is not None and self._grams is None):
+                self.gradients.combine(weights)
+            else:
+                self.gradients.combine_elementwise(rule)
+        self._measure(losses, self._grams.sum(0) if self._grams is not None else None)
         if self.ended is not None:
             self._leave_out_update(model)
             return
@@ -317,52 +333,26 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         warnings.warn(f"The run has ended before {self.ended}", stacklevel=2)
         self.control.should_training_stop = True
 
-    def _combine_gradients(self, gram: Tensor | None, losses: Losses) -> Tensor | None:
-        """Let the method choose the weights; returns the Gram matrix, `None` where gradients have overflowed."""
-        assert self.gradients is not None
+    def _choose_weights(self, gram: Tensor | None, losses: Losses) -> Tensor:
+        """Let the method choose the weights of both gradients, `[2]`, or `[P, 2]` for each parameter by itself."""
         scaled = getattr(self.accelerator, "scaler", None) is not None
         if scaled and gram is not None and not torch.isfinite(gram).all():
             # The scaler must see what overflowed, to skip this step and lower its scale: a weight of zero would hide
             # it. The method does not choose, so its state stays as it is.
             self._grams, self._weights = None, (1.0, 1.0)
-            self.gradients.combine(self._weights)
-            return None
-        self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
-        rule = self.elementwise_rule()
-        if rule is not None:
-            self.gradients.combine_elementwise(rule)
-            return gram
-        by_parameter = None
-        if self.needs_gram and self._grams is not None:
-            by_parameter = self.parameter_weights(self._grams, losses, self._weights)
-        self.gradients.combine(self._weights if by_parameter is None else by_parameter)
-        return gram
-
-    def _diverged(self, losses: Losses, gram: Tensor | None) -> bool:
-        """Whether to stop here. Overflow under a gradient scaler is normal and only counts when it does not end."""
-        assert self.window is not None
-        scaled = getattr(self.accelerator, "scaler", None) is not None
-        finite = all(math.isfinite(getattr(losses, name)) for name in self.window.losses)
-        if gram is not None and not scaled:
-            finite = finite and bool(torch.isfinite(gram).all())
-        self._non_finite_steps = 0 if finite else self._non_finite_steps + 1
-        if not self.args.stop_on_divergence or self._non_finite_steps < (_OVERFLOW_PATIENCE if scaled else 1):
-            return False
-        outcome = "the update was not applied"
-        if self.is_deepspeed_enabled:
-            outcome = "DeepSpeed has applied the update already, so go back to a checkpoint before it"
-        self.divergence = (
-            f"step {self.state.global_step + 1}: forget loss {losses.forget:g}, retain loss {losses.retain:g}"
-            + (f", squared gradient norms {gram[0, 0]:g} and {gram[1, 1]:g}" if gram is not None else "")
-            + f"; {outcome}. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
-        )
-        warnings.warn(f"The run diverged at {self.divergence}", stacklevel=2)
-        self.control.should_training_stop = True
-        return True
+        else:
+            self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
+            if self.needs_gram and self._grams is not None:
+                by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+                if by_parameter is not None:
+                    return by_parameter
+        return torch.tensor(self._weights, dtype=torch.float64)
 
     def _optimizer_stepped(self) -> None:
         """Parameters are new, gradients still alive: measure again and let the method update its state."""
-        if self.accelerator.optimizer_step_was_skipped or self.divergence is not None or self.ended is not None:
+        if self.accelerator.optimizer_step_was_skipped or self.divergence_guard.dropped or self.ended is not None:
+            return
+        if not self.divergence_guard.after_update():
             return
         assert self._losses is not None
         again = {name: self.loss_again(name) for name in self.remeasured}
@@ -479,6 +469,16 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer._optimizer_stepped()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.divergence_guard.before_leaving()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.divergence_guard.before_leaving()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
