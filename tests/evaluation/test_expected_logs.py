@@ -276,3 +276,13 @@ def test_flat_json_has_full_precision(logs: Path, tmp_path: Path) -> None:
     assert json.loads(output.read_text()) == result
     assert result["forget_quality"] == pytest.approx(1.096624314778916e-19, rel=1e-9)
     assert recompute(output) == result  # the flat file is a log of aggregates
+
+
+@pytest.mark.parametrize("name", ["retain90", "full__evals_forget10"])
+def test_every_probability_as_logged(name: str, logs: Path) -> None:
+    path = logs / f"open_unlearning/tofu_Llama-3.2-1B-Instruct_{name}.json.gz"
+    logged, found = read_log(path).logged, recompute(path)
+    names = [name for name in logged if name.endswith("_prob")]
+    assert len(names) == 4 + 2 + 4 + 2  # answers, paraphrases, wrong answers, answers among options
+    for name in names:
+        assert found[name] == pytest.approx(logged[name], rel=1e-6)
