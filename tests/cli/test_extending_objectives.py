@@ -109,15 +109,15 @@ def test_command_line_run_folder_evaluation_and_resume(
 ) -> None:
     option, value = OPTIONS[name]
     chosen = {"method": METHODS[name], "forget_loss": name, option: value}
-    steps = ("--max_steps", "4", "--save_steps", "2", "--save_strategy", "steps")
-    assert unlearn(*steps, **chosen) == 0
+    steps = ("--save_steps", "2", "--save_strategy", "steps", "--keep_checkpoints")
+    assert unlearn("--max_steps", "4", *steps, **chosen) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["configuration"]["forget_loss"] == name
     assert record["configuration"][option] == float(value)
     assert record["metrics"]
-    assert unlearn(*steps, "--resume", **{**chosen, option: "4.5"}) == BAD_INPUT
+    assert unlearn("--max_steps", "4", *steps, "--resume", **{**chosen, option: "4.5"}) == BAD_INPUT
     assert f"resume: {option}: {float(value)} -> 4.5" in capsys.readouterr().err
-    assert unlearn("--max_steps", "6", "--save_steps", "2", "--save_strategy", "steps", "--resume", **chosen) == 0
+    assert unlearn("--max_steps", "6", *steps, "--resume", **chosen) == 0
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 6
 
 
