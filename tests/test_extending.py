@@ -21,6 +21,7 @@ from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs import VERBS, Verb
 from unlearn_hf.common.registry import Registry
 from unlearn_hf.evaluation.attacks.base import ATTACKS, Attack, AttackPass, TokenScores
+from unlearn_hf.evaluation.metrics.alone import load_metric
 from unlearn_hf.evaluation.metrics.base import Metric, added_metrics
 from unlearn_hf.evaluation.metrics.catalog import METRICS
 from unlearn_hf.evaluation.results import read_result, read_result_samples
@@ -171,8 +172,9 @@ class AnswerLength(Metric):
 
 def test_a_metric(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model_name_or_path", model, "--benchmark", "tofu", "--source", "mini", *FEW]
-    assert AnswerLength().compute(predictions=["four", "eleven text"])["forget_length"] == 7.5
     with registered(METRICS, "forget_length", AnswerLength):
+        alone = load_metric("forget_length").compute(predictions=["four", "eleven text"])
+        assert alone["forget_length"] == 7.5
         assert main(["list", "metrics"]) == 0
         assert "forget_length: mean number of characters" in capsys.readouterr().out
         run = tmp_path / "run"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import evaluate
 import pytest
 
-from unlearn_hf.evaluation.metrics.base import Metric, load_metric
+from unlearn_hf import load_metric
 from unlearn_hf.evaluation.metrics.catalog import METRICS, metrics
 
 HALF, QUARTER = math.log(2), math.log(4)
@@ -42,7 +44,7 @@ def test_every_metric_by_hand(name: str) -> None:
         found = metric.compute(predictions=[1.0, 2.0, 3.0, 4.0], references=[5.0, 6.0, 7.0, 8.0])
         assert found[name] == pytest.approx(QUALITY[name])
         return
-    inputs, expected = EXAMPLES[type(metric).__name__]
+    inputs, expected = EXAMPLES[type(metric.metric).__name__]
     assert metric.compute(**inputs)[name] == pytest.approx(expected)
 
 
@@ -62,4 +64,13 @@ def test_inputs_of_the_wrong_kind_are_refused() -> None:
 
 def test_every_metric_says_what_it_needs() -> None:
     assert all(unit.summary and unit.paper and unit.needs for unit in METRICS.values())
-    assert issubclass(type(load_metric("model_utility")), Metric)
+
+
+def test_the_page_on_metrics_is_up_to_date() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "document_metrics.py"
+    spec = importlib.util.spec_from_file_location("document_metrics", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == module.FILE.read_text(encoding="utf-8"), "run python scripts/document_metrics.py"

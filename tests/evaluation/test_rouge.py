@@ -28,7 +28,7 @@ def test_by_hand() -> None:
     assert rouge_scores([""], ["a"]) == [0.0]
 
 
-def test_metrics_of_evaluate_work_offline() -> None:
+def test_the_mean_of_the_values() -> None:
     predictions, references = (list(texts) for texts in zip(*PAIRS, strict=True))
     for metric, scale in ((RougeRecall(), 1), (RougeF1(), 1), (RougeF1Percent(), 100)):
         found = metric.compute(predictions=predictions, references=references)

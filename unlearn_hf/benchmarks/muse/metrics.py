@@ -14,7 +14,7 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
-from unlearn_hf.evaluation.metrics.base import load_metric
+from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak, table_auc
 from unlearn_hf.evaluation.metrics.statistics import (
     RETRAIN_AUC_MUSE,
@@ -101,7 +101,7 @@ def aggregate_muse(
             continue
         low, high = bootstrap_interval(scores)
         for name, scale in ((fraction, 1), (split, 100)):
-            value, interval = load_metric(name).aggregate(scores), (scale * low, scale * high)
+            value, interval = metric_unit(name).aggregate(scores), (scale * low, scale * high)
             add(name, value, scores.size, f"rouge_l_f1_{stemmer}", interval=interval)
     verbmem = split_rows(table, "verbmem_forget")
     strength = column_values(verbmem, "extraction_strength", missing)
@@ -110,10 +110,10 @@ def aggregate_muse(
         if compatibility:
             definition = "open_unlearning"
             strength = strength_open_unlearning(strength, column_values(verbmem, "answer_tokens", missing))
-        add("extraction_strength", load_metric("extraction_strength").aggregate(strength), strength.size, definition)
+        add("extraction_strength", metric_unit("extraction_strength").aggregate(strength), strength.size, definition)
     memorized = column_values(verbmem, "exact_memorization", missing)
     if memorized is not None:
-        value = load_metric("exact_memorization").aggregate(memorized)
+        value = metric_unit("exact_memorization").aggregate(memorized)
         add("exact_memorization", value, memorized.size, "teacher_forced")
     values.update(aggregate_attacks(table, missing=missing, **record))
     area = table_auc(table, "min_k", missing)

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
-from unlearn_hf.evaluation.metrics.base import load_metric
+from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.composite import composite_scores
 from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
@@ -136,7 +136,7 @@ class _Aggregate:
 
     def add_aggregate(self, name: str, values: Array | None, definition: str) -> None:
         if values is not None:
-            self.add(name, load_metric(name).aggregate(values), values.size, definition)
+            self.add(name, metric_unit(name).aggregate(values), values.size, definition)
 
     def add_split(self, split: str, rows: pd.DataFrame) -> None:
         """Prob, ROUGE and truth ratio of one set."""
@@ -176,7 +176,7 @@ class _Aggregate:
                 components = {name: self.values[name].value for name in names}
                 rows = min(self.values[name].n for name in names)
                 name = self.name("model_utility", definition)
-                self.add(name, load_metric(name).aggregate(components), rows, definition)
+                self.add(name, metric_unit(name).aggregate(components), rows, definition)
 
     def add_forget_quality(self, reference: pd.DataFrame) -> None:
         """KS p-values against the retain model, for each definition that both sides can be brought to."""
@@ -190,7 +190,7 @@ class _Aggregate:
                 # Beyond some 540 rows a complete separation underflows, and has no logarithm.
                 if base != "forget_quality_log10" or test.pvalue > 0:
                     name = self.name(base, definition)
-                    metric = cast(ForgetQuality, load_metric(base))
+                    metric = cast(ForgetQuality, metric_unit(base))
                     self.add(name, metric.of_test(test), n, definition)
 
     def add_memorization_of_tokens(self) -> None:
@@ -233,7 +233,7 @@ def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Miss
         assert right is not None
         wrong = np.array([np.sum(row) for row in _wrong_probabilities(complete)])
         return np.asarray(right / (right + wrong + 1e-10))
-    metric = load_metric(f"{rows['split'].iloc[0]}_prob")
+    metric = metric_unit(f"{rows['split'].iloc[0]}_prob")
     return metric.per_sample(predictions=complete["answer_mean_nll"], references=complete["perturbed_mean_nll"])
 
 
@@ -249,7 +249,7 @@ def _probability(rows: pd.DataFrame, what: str, definition: Definition, missing:
         if logged is not None:
             return logged
     losses = column_values(rows, f"{what}_mean_nll", missing)
-    return None if losses is None else load_metric("forget_prob").per_sample(predictions=losses)
+    return None if losses is None else metric_unit("forget_prob").per_sample(predictions=losses)
 
 
 def forget_quality(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, KolmogorovSmirnov]:

@@ -1,7 +1,7 @@
-"""What a metric is: an `evaluate.Metric` with values per sample, an aggregate, and what it needs of a table.
+"""What a metric is: values per sample, an aggregate, and what it needs of a table.
 
-Whoever knows `evaluate` uses one alone and offline: `load_metric("forget_prob").compute(predictions=[0.7, 1.2])`.
-Evaluation calls the two halves of `compute`, because it keeps the values per sample in its table.
+Everything here works without torch, so that logs are recomputed at once. `unlearn_hf.evaluation.metrics.alone` makes
+an `evaluate.Metric` of each, for use without an evaluation.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 
-import datasets
-import evaluate
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -22,20 +20,13 @@ from unlearn_hf.evaluation.metrics.catalog import METRICS, MetricDescription, de
 from unlearn_hf.evaluation.sample_table import Missing, split_rows
 
 Kind = Literal["number", "numbers", "text", "tokens"]
-_FEATURES: dict[str, Any] = {
-    "number": datasets.Value("float64"),
-    "numbers": datasets.Sequence(datasets.Value("float64")),
-    "text": datasets.Value("string"),
-    "tokens": datasets.Sequence(datasets.Value("int64")),
-}
 
 
-class Metric(evaluate.Metric):
+class Metric:
     """A metric; a subclass says what it takes and overrides `per_sample`, and `aggregate` if that is no mean.
 
     Args:
         name: which of the metrics of the catalog that this class computes; a class with a name of its own needs none.
-        **options: those of `evaluate.Metric`.
 
     Attributes:
         name: flat name.
@@ -59,13 +50,12 @@ class Metric(evaluate.Metric):
     split: str = "forget"
     columns: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, name: str | None = None, **options: Any) -> None:
+    def __init__(self, name: str | None = None) -> None:
         if name is not None:
             facts = describe(name)
             self.summary, self.paper, self.version = facts.summary, facts.paper, facts.version
             self.higher_is_better = facts.higher_is_better
         self.key = name or type(self).name or type(self).__name__
-        super().__init__(**{"config_name": self.key, "keep_in_memory": True, **options})
 
     def per_sample(self, **inputs: Any) -> NDArray[np.float64]:
         """One value per row, shape `[n]`."""
@@ -75,18 +65,9 @@ class Metric(evaluate.Metric):
         """The metric from the values of all rows."""
         return float(np.mean(values))
 
-    def _info(self) -> evaluate.MetricInfo:
-        takes = "; ".join(f"{name}: one {kind} per row" for name, kind in self.inputs.items())
-        return evaluate.MetricInfo(
-            description=self.summary or (type(self).__doc__ or "").splitlines()[0],
-            citation=self.paper,
-            inputs_description=takes,
-            features=datasets.Features({name: _FEATURES[kind] for name, kind in self.inputs.items()}),
-        )
-
-    def _compute(self, **inputs: Any) -> dict[str, Any]:
-        taken = {name: values for name, values in inputs.items() if name in self.inputs}
-        values = np.asarray(self.per_sample(**taken), dtype=np.float64)
+    def compute(self, **inputs: Any) -> dict[str, Any]:
+        """The metric by its name, and the values per sample as `<name>_values`."""
+        values = np.asarray(self.per_sample(**inputs), dtype=np.float64)
         return {self.key: self.aggregate(values), f"{self.key}_values": values.tolist()}
 
     def of_table(self, table: pd.DataFrame, missing: Missing, **record: Any) -> MetricValue | None:
@@ -113,7 +94,7 @@ class Metric(evaluate.Metric):
 
 
 @cache
-def load_metric(name: str) -> Metric:
+def metric_unit(name: str) -> Metric:
     """The metric of this name.
 
     Raises:
@@ -124,7 +105,8 @@ def load_metric(name: str) -> Metric:
         module, _, attribute = facts.unit.partition(":")
         metric: Metric = getattr(import_module(module), attribute)(name)
         return metric
-    return facts()
+    added: Metric = facts()
+    return added
 
 
 def added_metrics(table: pd.DataFrame, missing: Missing = "error", **record: Any) -> dict[str, MetricValue]:

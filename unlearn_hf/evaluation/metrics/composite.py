@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
-from unlearn_hf.evaluation.metrics.base import Metric, load_metric
+from unlearn_hf.evaluation.metrics.base import Metric, metric_unit
 from unlearn_hf.evaluation.metrics.privacy import paired_auc
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean
 from unlearn_hf.evaluation.sample_table import Missing, column_values, split_rows
@@ -70,7 +70,7 @@ def composite_scores(
     composites: dict[str, MetricValue] = {}
 
     def add(name: str, parts: Any, n: int, definition: str) -> None:
-        composites[name] = metric_value(name, load_metric(name).aggregate(parts), n, definition, **record)
+        composites[name] = metric_value(name, metric_unit(name).aggregate(parts), n, definition, **record)
 
     if all(name in values for name in _MEMORIZATION_PARTS):
         parts = {f"1 - {name}": max(0.0, 1 - values[name].value) for name in _MEMORIZATION_PARTS}

@@ -23,7 +23,7 @@ class ForgetQuality(Metric):
             return test.statistic
         return float(np.log10(test.pvalue)) if self.key.endswith("_log10") else test.pvalue
 
-    def _compute(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
     ) -> dict[str, Any]:
         """Truth ratios of the model against those of the retain model."""

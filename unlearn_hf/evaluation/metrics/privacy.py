@@ -34,7 +34,7 @@ class AttackAUC(Metric):
     inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "holdout_above_forget"
 
-    def _compute(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
     ) -> dict[str, Any]:
         """Scores of all texts, and for each 0 where it is of the forget set and 1 where of the holdout set."""
@@ -48,7 +48,7 @@ class PrivLeak(Metric):
     inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "muse_reference_log"
 
-    def _compute(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, *, predictions: Sequence[float], references: Sequence[float], retrain_auc: float, **_: Any
     ) -> dict[str, Any]:
         """Min-K scores and sides as for `AttackAUC`; `retrain_auc` is its value on a retrained model."""

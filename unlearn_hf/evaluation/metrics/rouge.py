@@ -1,4 +1,4 @@
-"""ROUGE as `evaluate.Metric`s that need no network."""
+"""ROUGE-L: recall with stemming (TOFU), F1 without (MUSE)."""
 
 from __future__ import annotations
 
