@@ -20,6 +20,7 @@ SIDES = {"predictions": [0.1, 0.2, 0.3, 0.4], "references": [0, 1, 0, 1]}
 EXAMPLES: dict[str, tuple[dict[str, Any], float]] = {
     "AnswerProbability": ({"predictions": [HALF, QUARTER]}, 0.375),
     "ChoiceProbability": ({"predictions": [HALF], "references": [[QUARTER, QUARTER]]}, 0.5),
+    "WrongProbability": ({"predictions": [[HALF, QUARTER], [HALF]]}, 0.4375),
     "RougeRecall": (TEXTS, (4 / 5 + 1) / 2),
     "RougeF1": (TEXTS, 4 / 5.5 / 2),
     "RougeF1Percent": (TEXTS, 100 * 4 / 5.5 / 2),

@@ -8,11 +8,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from datasets import Dataset
 
+from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.logs import evaluation, muse_evaluation, official_log
+from tests.evaluation.rows import tiny_tofu
 from tests.evaluation.tables import attack_scores, muse_table, tofu_table
 from unlearn_hf.benchmarks.from_logs import read_reference, recompute
+from unlearn_hf.benchmarks.muse.data import load_muse
+from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
 from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.results import write_results
 
@@ -138,3 +145,52 @@ def test_attacks_are_compared_over_the_same_rows(split: str) -> None:
     with pytest.raises(ValueError, match=f"different {split} rows: only 0%"):
         aggregate_tofu(table, other)
     assert aggregate_tofu(table, attack_scores([1, 2, 4], [2, 3, 3]))["privleak"].value == 0  # a log without texts
+
+
+def other_rows(part: str, change: dict[str, Any]) -> TofuData:
+    """The tiny data with a change of all rows of one part."""
+    tofu = tiny_tofu()
+    rows = [{**row, **change} for row in tofu[part].to_list()]
+    tofu[part] = Dataset.from_list(rows)
+    return tofu
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("holdout", {"answer": "Nobody wrote it."}, r"holdout rows: 3 of 3 differ, first index \[0, 1, 2\]"),
+        ("forget_perturbed", {"perturbed_answer": ["No.", "Never."]}, "forget rows: 3 of 3 differ"),
+        ("forget_perturbed", {"question": "Who?"}, "forget rows: 3 of 3 differ"),
+    ],
+)
+def test_values_of_other_rows_are_never_paired(
+    part: str, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Be it wrong answers, questions, or holdout rows, which have no reference text in the table."""
+    retain = TofuEvaluator(other_rows(part, change), max_new_tokens=2)
+    retain(build_model(), build_tokenizer(), output_dir=tmp_path)
+    with pytest.raises(ValueError, match=f"a reference compares different {message}"):
+        TofuEvaluator(tiny_tofu(), retain_results=tmp_path, max_new_tokens=2)
+    TofuEvaluator(tiny_tofu(), max_new_tokens=2)(build_model(), build_tokenizer(), output_dir=tmp_path / "ours")
+    with pytest.raises(ValueError, match=message):
+        recompute(tmp_path / "ours", tmp_path)
+
+
+def test_a_retain_model_of_another_split_is_refused_on_shared_rows(tmp_path: Path) -> None:
+    """`forget20` is judged by the rows of `forget10`, but the retain model of the latter knows the rest of it."""
+    ten, twenty = (load_tofu(split, "mini") for split in ("forget10", "forget20"))
+    assert ten["forget_perturbed"].to_list() == twenty["forget_perturbed"].to_list()
+    options: dict[str, Any] = {"max_rows": 2, "max_new_tokens": 2}
+    TofuEvaluator(ten, **options)(build_model(), build_tokenizer(), output_dir=tmp_path)
+    assert TofuEvaluator(ten, retain_results=tmp_path, **options).reference is not None
+    with pytest.raises(ValueError, match="is of tofu forget10, but the evaluation is of tofu forget20"):
+        TofuEvaluator(twenty, retain_results=tmp_path, **options)
+
+
+def test_other_texts_of_a_corpus_are_refused(tmp_path: Path) -> None:
+    muse = load_muse("news", "mini")
+    options: dict[str, Any] = {"max_rows": 2, "max_length": 128}
+    muse["privleak_holdout"] = muse["privleak_holdout"].select(range(len(muse["privleak_holdout"]) - 1, -1, -1))
+    MuseEvaluator(muse, **options)(build_model(), build_tokenizer(), output_dir=tmp_path)
+    with pytest.raises(ValueError, match="different holdout rows: 2 of 2 differ"):
+        MuseEvaluator(load_muse("news", "mini"), tmp_path, **options)

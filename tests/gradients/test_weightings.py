@@ -16,6 +16,7 @@ from unlearn_hf.gradients.weightings import (
     cagrad,
     mgda,
     normalized_sum,
+    one_sided_pcgrad,
     pcgrad,
     torchjd_weighting,
     unilateral_surgery,
@@ -119,6 +120,18 @@ def test_cagrad_stays_near_the_mean_and_helps_the_worse_objective(first: list[fl
     mean = jacobian.mean(0)
     assert (found - mean).norm() <= 0.4 * mean.norm() + 1e-6
     assert (jacobian @ found).min() >= (jacobian @ mean).min() - 1e-6
+
+
+@given(vectors, vectors, st.floats(0.1, 3), st.floats(0, 3))
+@settings(max_examples=100, deadline=None)
+def test_one_sided_pcgrad_projects_the_forget_gradient_alone(
+    first: list[float], second: list[float], forget: float, retain: float
+) -> None:
+    jacobian = pair(first, second)
+    g_f, g_r = jacobian
+    projected = g_f - min((g_f @ g_r).item(), 0.0) / (g_r @ g_r) * g_r
+    found = direction(jacobian, one_sided_pcgrad(jacobian @ jacobian.T, forget, retain))
+    torch.testing.assert_close(found, forget * projected + retain * g_r, rtol=1e-9, atol=1e-9)
 
 
 def test_blur_closed_form() -> None:

@@ -68,8 +68,12 @@ def recompute_values(
     chosen = "open_unlearning" if compatibility == "open_unlearning" else chosen
     missing: Missing = "skip" if "skip" in (log.missing, reference.missing if reference else None) else "error"
     chosen_protocol = protocol or log.protocol
+    samples = log.samples
+    if chosen != log.compatibility:  # these scores have a definition that cannot be undone
+        fixed = ["gradient_norm", *(["extraction_strength"] if chosen is None else [])]
+        samples = samples.drop(columns=fixed, errors="ignore")
     values = benchmark.aggregate(
-        log.samples,
+        samples,
         table,
         split=corpus,
         protocol=chosen_protocol,
@@ -77,7 +81,7 @@ def recompute_values(
         missing=missing,
         **log.record,
     )
-    cut = prepare_table(log.samples, chosen_protocol, missing)
+    cut = prepare_table(samples, chosen_protocol, missing)
     values |= added_metrics(cut, missing, protocol=chosen_protocol, **log.record)
     if log.kind == "open_unlearning":
         for name, value in log.logged.items():

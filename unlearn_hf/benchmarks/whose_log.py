@@ -22,19 +22,20 @@ def _claimed(samples: pd.DataFrame | None, metrics: set[str]) -> str | None:
 
 
 def data_of(log: EvaluationLog) -> tuple[str | None, str | None]:
-    """Benchmark and, where a benchmark has several, corpus, each `None` where unknown."""
-    return benchmark_of(log), log.record.get("settings", {}).get("corpus")
+    """Benchmark and what of it is to be forgotten (MUSE's corpus, TOFU's split), each `None` where unknown."""
+    settings = log.record.get("settings", {})
+    return benchmark_of(log), settings.get("corpus") or settings.get("split")
 
 
 def read_reference(
-    reference: PathLike | pd.DataFrame | None, benchmark: str | None = None, corpus: str | None = None
+    reference: PathLike | pd.DataFrame | None, benchmark: str | None = None, part: str | None = None
 ) -> pd.DataFrame | None:
     """The per-sample table of a retain model's log; a table, or `None`, as it is.
 
     Args:
         reference: the log, or its table.
         benchmark: of the evaluation that is to be compared; `None` takes any.
-        corpus: of that evaluation, where its benchmark has several.
+        part: what of it is to be forgotten, see `data_of`.
 
     Raises:
         ValueError: if it is no log, one without values per sample, or known to be of other data.
@@ -43,14 +44,14 @@ def read_reference(
         return None
     if isinstance(reference, pd.DataFrame):
         if {"split", "index"} <= set(reference.columns):
-            check_same_data((benchmark, corpus), (_claimed(reference, set()), None), "the table")
+            check_same_data((benchmark, part), (_claimed(reference, set()), None), "the table")
         return reference
     try:
         log = read_reference_log(reference)
         table = log.table("a reference")
     except ValueError as error:
         raise ValueError(f"retain_results: {error}") from error
-    check_same_data((benchmark, corpus), data_of(log), log.path)
+    check_same_data((benchmark, part), data_of(log), log.path)
     return table
 
 
@@ -60,7 +61,7 @@ def check_same_data(
     reference: Any,
     evaluation: str = "the evaluation",
 ) -> None:
-    """Raise unless benchmark and corpus of an evaluation and of its reference are equal, where both are known.
+    """Raise unless benchmark and part of an evaluation and of its reference are equal, where both are known.
 
     Raises:
         ValueError: naming both sides.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial as partial_function
 from typing import Any
 
 import pandas as pd
@@ -18,13 +20,21 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.common.checks import check_count
+from unlearn_hf.common.checks import check_choice, check_count
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, end_tokens, generate_batch
-from unlearn_hf.evaluation.metrics.catalog import METRICS
+from unlearn_hf.evaluation.generation import (
+    GENERATION_BACKENDS,
+    GeneratedText,
+    GenerationSettings,
+    choose_backend,
+    end_tokens,
+    generate,
+)
+from unlearn_hf.evaluation.metrics.catalog import metrics
 from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.evaluation.results import library_versions
+from unlearn_hf.evaluation.sample_table import row_fingerprint
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.loading import pad_token_id
@@ -47,6 +57,7 @@ class Engine:
         generation: how to generate.
         packed: whether the answers to one question are scored in one row that computes the question once, where the
             model can do that.
+        generation_backend: one of `GENERATION_BACKENDS`; the texts are the same.
         seconds: of each pass of the last run.
     """
 
@@ -56,12 +67,14 @@ class Engine:
     max_length: int = 512
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     packed: bool = True
+    generation_backend: str = "auto"
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse sizes that are no numbers above zero."""
         for name in ("batch_size", "token_budget", "max_length"):
             check_count(name, getattr(self, name))
+        check_choice("generation_backend", self.generation_backend, GENERATION_BACKENDS)
 
     def settings(self) -> dict[str, Any]:
         """What results depend on, JSON-ready; batches do not change them, but under TOFU's official rule."""
@@ -87,7 +100,7 @@ class Engine:
             [end_tokens(tokenizer, model), pad_token_id(tokenizer), sorted(tokenizer.all_special_ids)],
             [vocabulary, spaces],
             library_versions(),
-            {name: description.version for name, description in METRICS.items()},
+            {name: description.version for name, description in metrics().items()},
             self.settings(),
         )
 
@@ -121,6 +134,7 @@ class Engine:
         texts = [text for request in requests for text in request.texts(encoder)]
         prompts = [prompt for request in requests for prompt in request.prompts(encoder, self.generation)]
         pad = pad_token_id(tokenizer)
+        ranks = accelerator.num_processes if accelerator is not None else 1
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
             "accelerator": accelerator,
@@ -144,24 +158,59 @@ class Engine:
             middle = time.perf_counter()
             generations: dict[str, str] = {}
             for chosen in _by_settings(prompts).values():
+                done = results_of_all_ranks(chosen, partial, accelerator)
+                missing = [prompt for prompt in chosen if prompt.key not in done]
+                backend = self._backend(model, tokenizer, missing, device, accelerator)
+                # Slots take all that there is; a padded batch is one of `batch_size`.
+                whole = backend != "transformers"
+                compute = partial_function(
+                    generate,
+                    backend,
+                    model,
+                    tokenizer,
+                    device=device,
+                    batch_size=self.batch_size,
+                    sharded=shards(accelerator),
+                )
                 generations |= run_pass(
                     "generation",
                     chosen,
-                    lambda batch: generate_batch(
-                        model, tokenizer, batch, batch[0].settings, device, shards(accelerator)
-                    ),
-                    token_budget=self.token_budget or _TOKENS,
+                    compute,
+                    token_budget=sys.maxsize if whole else self.token_budget or _TOKENS,
                     description="Generations",
-                    **common,
+                    **common | ({"batch_size": math.ceil(len(missing) / ranks) or 1} if whole else {}),
                 )
             self.seconds = {"likelihood": middle - start, "generation": time.perf_counter() - middle}
         _check_finite(scores)
         table = [
-            {"split": request.split, "index": index, **request.table_row(index, scores, generations, encoder)}
+            {
+                "split": request.split,
+                "index": index,
+                "row": row_fingerprint(row),
+                **request.table_row(index, scores, generations, encoder),
+            }
             for request in requests
-            for index in range(len(request.rows))
+            for index, row in enumerate(request.rows)
         ]
         return pd.DataFrame(table)
+
+    def _backend(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: list[GeneratedText],
+        device: torch.device,
+        accelerator: Accelerator | None,
+    ) -> str:
+        """How continuations are made, with one verdict for all ranks."""
+        sharded = shards(accelerator)
+        autocast = accelerator.autocast if accelerator is not None and not sharded else nullcontext
+        with autocast():
+            backend = choose_backend(self.generation_backend, model, tokenizer, prompts, device, sharded)
+        if accelerator is None or accelerator.num_processes == 1:
+            return backend
+        found = gather_object([backend])
+        return backend if len(set(found)) == 1 else "transformers"
 
     def _packs(
         self,

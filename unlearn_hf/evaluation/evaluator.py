@@ -27,6 +27,7 @@ from unlearn_hf.evaluation.sample_table import (
     check_protocol,
     check_same_rows,
     prepare_table,
+    row_fingerprint,
     split_rows,
 )
 from unlearn_hf.likelihood.one_pass import PartialResults
@@ -109,8 +110,10 @@ class TableEvaluator:
             attacked = {"forget", "holdout"} <= requested.keys()
             check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
             for split in ("forget", "holdout") if attacked and has_min_k(table) else ("forget",):
-                rows = [{"index": index, "reference_text": row.get("answer")}
-                        for index, row in enumerate(requested[split])]  # fmt: skip
+                rows = [
+                    {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
+                    for index, row in enumerate(requested[split])
+                ]
                 check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
         except ValueError as error:
             prefix = "" if str(error).startswith("retain_results:") else "retain_results: "

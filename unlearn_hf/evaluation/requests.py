@@ -7,7 +7,7 @@ Three kinds: `SplitRequest` for questions and answers, `ContinuationRequest` for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
@@ -115,14 +115,14 @@ class SplitRequest:
         """The questions."""
         if not self.generated:
             return []
-        return [
-            GeneratedText(
-                result_key(self.split, index, "generation"),
-                encode_prompt(encoder.tokenizer, encoder.template, row["question"]),
-                generation,
-            )
-            for index, row in enumerate(self.rows)
-        ]
+        prompts = []
+        for index, row in enumerate(self.rows):
+            ids = encode_prompt(encoder.tokenizer, encoder.template, row["question"])
+            pair = encode_pair(encoder.tokenizer, encoder.template, row["question"], row["answer"], encoder.max_length)
+            # What a model that has memorised the row will say, where the prompt's tokens begin those of the pair.
+            guess = pair["input_ids"][len(ids) :] if pair["input_ids"][: len(ids)] == ids else []
+            prompts.append(GeneratedText(result_key(self.split, index, "generation"), ids, generation, tuple(guess)))
+        return prompts
 
     def table_row(
         self, index: int, scores: Mapping[str, Any], generations: Mapping[str, str], encoder: Encoder
@@ -211,7 +211,9 @@ class ContinuationRequest:
         for index, row in enumerate(self.rows):
             ids = encoder.tokenizer(row["prompt"], add_special_tokens=False, verbose=False)["input_ids"]
             ids = special_prefix(encoder.tokenizer, row["prompt"]) + list(ids)
-            prompts.append(GeneratedText(result_key(self.split, index, "generation"), ids, self.generation))
+            guess = encoder.tokenizer(row["reference"], add_special_tokens=False, verbose=False)["input_ids"]
+            key = result_key(self.split, index, "generation")
+            prompts.append(GeneratedText(key, ids, replace(self.generation, stops=self.cuts), tuple(guess)))
         return prompts
 
     def table_row(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from unlearn_hf.evaluation.metrics.statistics import strength_open_unlearning
 
 Protocol = Literal["all", "official"]
 Missing = Literal["error", "skip"]
@@ -112,6 +117,25 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
     return rows.loc[present, name].to_numpy(np.float64)
 
 
+def extraction_of(samples: pd.DataFrame, compatibility: Compatibility, ends: int = 0) -> pd.DataFrame:
+    """The table with extraction strengths as `compatibility` defines them, as its mean has them.
+
+    Args:
+        samples: a table of ours.
+        compatibility: whose definition is asked for.
+        ends: tokens of each answer that extraction leaves out, the end of text.
+    """
+    if compatibility is None or "extraction_strength" not in samples:
+        return samples
+    strength, tokens = (samples[name].to_numpy(np.float64) for name in ("extraction_strength", "answer_tokens"))
+    return samples.assign(extraction_strength=strength_open_unlearning(strength, tokens - ends))
+
+
+def row_fingerprint(row: Mapping[str, Any]) -> str:
+    """Hash of everything in a row, the column `row` of a table: only values with the same one are paired."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
 def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, split: str = "forget") -> None:
     """Raise unless a model's rows and the reference's rows are the same ones, as a paired metric needs.
 
@@ -122,8 +146,8 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, spli
         split: the split, for errors.
 
     Raises:
-        ValueError: if one side has no rows, or the indices or reference texts differ; it names both sides and the
-            mend.
+        ValueError: if one side has no rows, or indices or rows differ (where a log does not have the column `row`:
+            reference texts and lengths); it names both sides and the mend.
     """
     if rows.empty or reference.empty:
         side = "the table" if rows.empty else "the reference"
@@ -135,7 +159,14 @@ def check_same_rows(rows: pd.DataFrame, reference: pd.DataFrame, what: str, spli
             f"on which rows and how many. Evaluate both on the same rows, or use protocol='official' (the first "
             f"{OFFICIAL_ROWS} rows) for both."
         )
-    _check_same_texts(rows, reference, what, split)
+    pairs = _paired(rows, reference, "row")
+    if pairs is None:
+        _check_same_texts(rows, reference, what, split)
+    elif (other := pairs["left"] != pairs["right"]).any():
+        raise ValueError(
+            f"{what} compares different {split} rows: {int(other.sum())} of {len(pairs)} differ, first index "
+            f"{pairs.index[other][:5].tolist()}. Take a reference that was evaluated on the same data."
+        )
     _check_same_lengths(rows, reference, what)
 
 
@@ -161,12 +192,13 @@ def _check_same_texts(rows: pd.DataFrame, reference: pd.DataFrame, what: str, sp
 
 
 def _check_same_lengths(rows: pd.DataFrame, reference: pd.DataFrame, what: str) -> None:
-    pairs = _paired(rows, reference, "paraphrase_tokens")
+    name = "paraphrase" if "paraphrase_tokens" in rows else "answer"
+    pairs = _paired(rows, reference, f"{name}_tokens")
     if pairs is None or len(pairs) < _ROWS_TO_JUDGE_LENGTHS:
         return
     offsets = (pairs["left"] - pairs["right"]).value_counts(normalize=True)
     if offsets.iloc[0] < 0.5:  # one constant offset is a template's doing, many are other texts or another tokenizer
         raise ValueError(
-            f"{what} compares answers of different lengths: token counts of the paraphrases follow no common offset. "
-            "Take a reference of the same model family that was evaluated on the same forget split."
+            f"{what} compares texts of different lengths: token counts of each {name} follow no common offset. "
+            "Take a reference of the same model family that was evaluated on the same rows, cut to the same length."
         )

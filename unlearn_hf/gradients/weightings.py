@@ -47,6 +47,18 @@ def pcgrad(gram: Tensor) -> Weights:
     return 1 - cross / forget, 1 - cross / retain
 
 
+def one_sided_pcgrad(gram: Tensor, forget_weight: float = 1.0, retain_weight: float = 1.0) -> Weights:
+    """`forget_weight g_f' + retain_weight g_r`, where g_f' is g_f without its part against g_r where they conflict.
+
+    One projection of the whole gradient, of the forget side alone. Without `retain_weight` it is unilateral surgery.
+
+    Source: the baseline in the code of SAGO, arXiv 2604.14808, after PCGrad, arXiv 2001.06782.
+    """
+    _, cross, retain = _entries(gram)
+    share = min(cross, 0.0) / retain if retain > 0 else 0.0
+    return forget_weight, retain_weight - forget_weight * share
+
+
 def mgda(gram: Tensor) -> Weights:
     """The shortest vector in the segment between the two gradients.
 
@@ -96,6 +108,7 @@ def cagrad(gram: Tensor, c: float = 0.4) -> Weights:
 WEIGHTINGS: dict[str, Callable[..., Weights]] = {
     "unilateral": unilateral_surgery,
     "pcgrad": pcgrad,
+    "one_sided_pcgrad": one_sided_pcgrad,
     "mgda": mgda,
     "cagrad": cagrad,
     "blur": blur,

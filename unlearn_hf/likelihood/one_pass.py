@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from unlearn_hf.models.sharding import reshard, shards
+
+_KEPT_AT_ONCE = 64
+"""Results of a batch after which they are kept."""
 
 
 class Item(Protocol):
@@ -124,7 +127,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def run_pass(
     name: str,
     items: Sequence[Item],
-    compute: Callable[[list[Any]], list[Any]],
+    compute: Callable[[list[Any]], Iterable[Any]],
     *,
     batch_size: int,
     token_budget: int,
@@ -137,7 +140,7 @@ def run_pass(
     Args:
         name: of the pass, for files.
         items: what to run; keys must be unique, and `repr` must show everything that a result depends on.
-        compute: maps a batch of items to one JSON-ready result each.
+        compute: maps a batch of items to one JSON-ready result each, in order; they are kept as they come.
         batch_size: most items in a batch.
         token_budget: most padded tokens in a batch (a longer item goes alone).
         accelerator: ranks take turns; `None` for a single process.
@@ -163,16 +166,25 @@ def run_pass(
     # has a precision of its own.
     autocast = accelerator.autocast if accelerator is not None and not shards(accelerator) else nullcontext
     computed: list[tuple[str, Any]] = []
+
+    def keep(fresh: list[tuple[Any, Any]]) -> None:
+        partial.append(name, rank, [(_identity(item), result) for item, result in fresh])
+        computed.extend((item.key, result) for item, result in fresh)
+
     with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
         for batch in mine:
+            fresh: list[tuple[Any, Any]] = []
             with autocast():
-                fresh = compute(batch)
-            computed += zip((item.key for item in batch), fresh, strict=True)
-            partial.append(name, rank, list(zip(map(_identity, batch), fresh, strict=True)))
-            progress.update(len(batch))
+                for item, result in zip(batch, compute(batch), strict=True):
+                    fresh.append((item, result))
+                    progress.update()
+                    if len(fresh) == _KEPT_AT_ONCE:
+                        keep(fresh)
+                        fresh = []
+            keep(fresh)
         for batch in repeated:
             with autocast():
-                compute(batch)
+                list(compute(batch))
     if ranks > 1:
         computed = gather_object(computed)
     return done | dict(computed)

@@ -6,10 +6,12 @@ from unlearn_hf.methods.gdr_gma import GDRGMAConfig, GDRGMATrainer
 from unlearn_hf.methods.graddiff import GradDiffConfig, GradDiffTrainer
 from unlearn_hf.methods.gradient_surgery import GradientSurgeryConfig, GradientSurgeryTrainer
 from unlearn_hf.methods.gru import GRUConfig, GRUTrainer
+from unlearn_hf.methods.gu import GUConfig, GUTrainer
 from unlearn_hf.methods.hamu import HAMUConfig, HAMUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
+from unlearn_hf.methods.sago import SAGOConfig, SAGOTrainer
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
@@ -23,6 +25,8 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "pdu": PDUTrainer,
     "famo": FAMOTrainer,
     "hamu": HAMUTrainer,
+    "sago": SAGOTrainer,
+    "gu": GUTrainer,
 }
 
 __all__ = [
@@ -35,6 +39,8 @@ __all__ = [
     "GDRGMATrainer",
     "GRUConfig",
     "GRUTrainer",
+    "GUConfig",
+    "GUTrainer",
     "GradDiffConfig",
     "GradDiffTrainer",
     "GradientSurgeryConfig",
@@ -47,4 +53,6 @@ __all__ = [
     "NPOTrainer",
     "PDUConfig",
     "PDUTrainer",
+    "SAGOConfig",
+    "SAGOTrainer",
 ]

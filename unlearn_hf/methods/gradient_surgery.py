@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,6 +16,9 @@ from unlearn_hf.gradients.weightings import WEIGHTINGS, Weights, torchjd_weighti
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+
+# parameters of the rules, with their defaults
+RULE_PARAMETERS = {"epsilon": 0.0, "forget_weight": 1.0, "retain_weight": 1.0}
 
 
 @dataclass
@@ -32,30 +37,40 @@ class GradientSurgeryConfig(UnlearningConfig):
         },
     )
 
+    forget_weight: float = field(default=1.0, metadata={"help": "one_sided_pcgrad: weight of the forget gradient."})
+    retain_weight: float = field(default=1.0, metadata={"help": "one_sided_pcgrad: weight of the retain gradient."})
+
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for an unknown rule, or an `epsilon` that is negative or of no use.
+            ValueError: for an unknown rule, or a parameter of the rule that is negative or of no use.
         """
         if self.rule.startswith("torchjd:"):
             torchjd_weighting(self.rule.removeprefix("torchjd:"))
         else:
             check_choice("rule", self.rule, [*WEIGHTINGS, "torchjd:NAME"])
-        if not self.epsilon >= 0:
-            raise ValueError(f"epsilon: {self.epsilon} is negative; give zero or more.")
-        if self.epsilon and self.rule != "unilateral":
-            raise ValueError(f"epsilon: {self.epsilon} has no meaning for rule {self.rule!r}; leave it out.")
+        for name, default in RULE_PARAMETERS.items():
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: {value} is no number of zero or more; give one.")
+            if value != default and name not in self._parameters():
+                raise ValueError(f"{name}: {value} has no meaning for rule {self.rule!r}; leave it out.")
+        if self.rule == "one_sided_pcgrad" and self.forget_weight == 0:
+            raise ValueError("forget_weight: 0 forgets nothing; give a positive number.")
         super().__post_init__()
+
+    def _parameters(self) -> dict[str, float]:
+        """The parameters that the rule takes."""
+        function = WEIGHTINGS.get(self.rule)
+        taken = inspect.signature(function).parameters if function is not None else {}
+        return {name: getattr(self, name) for name in RULE_PARAMETERS if name in taken}
 
     def weighting(self) -> Callable[[Tensor], Weights]:
         """The function from Gram matrix to weights."""
         if self.rule.startswith("torchjd:"):
             return torchjd_weighting(self.rule.removeprefix("torchjd:"))
-        function = WEIGHTINGS[self.rule]
-        if "epsilon" in inspect.signature(function).parameters:
-            return lambda gram: function(gram, epsilon=self.epsilon)
-        return function
+        return functools.partial(WEIGHTINGS[self.rule], **self._parameters())
 
 
 class GradientSurgeryTrainer(UnlearningTrainer):

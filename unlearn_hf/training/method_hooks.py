@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -22,7 +23,11 @@ class MethodHooks:
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     args: UnlearningConfig
-    retain_objective: Objective
+
+    @property
+    def retain_objective(self) -> Objective:
+        """What is minimised on the retain set."""
+        return self.args.retain_objective
 
     @property
     def gradient_level(self) -> bool:
@@ -47,7 +52,7 @@ class MethodHooks:
     @property
     def needs_retain_reference(self) -> bool:
         """Whether retain batches carry the NLL of the model before unlearning: what their loss is compared with."""
-        return self.follows_batches and self.retain_objective.name == "nll"
+        return self.follows_batches and self.retain_objective.is_nll
 
     @property
     def follows_batches(self) -> bool:
@@ -78,6 +83,16 @@ class MethodHooks:
 
         Returns:
             `[P, 2]`, or `None` where `weights` hold for all parameters. Called only with `needs_gram`.
+        """
+        return None
+
+    def elementwise_rule(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The update from both gradients of a parameter, for rules that no two weights express.
+
+        Returns:
+            A function of the forget and the retain gradient (alike in shape, dtype, device and sharding; final, as
+            `gradients_collected` sees them) that works element by element, or `None` where weights do. It is called
+            for each parameter, after `gradient_weights`, whose result is then only logged.
         """
         return None
 

@@ -66,19 +66,26 @@ class Window:
         loss = loss.detach().float()
         self.losses[name] = self.losses[name] + loss if name in self.losses else loss
 
-    def reduced(self, accelerator: Accelerator) -> Losses:
-        """The losses averaged over ranks (NaN for one that was not needed)."""
+    def reduced(self, accelerator: Accelerator, norm: Tensor | None = None) -> tuple[Losses, float]:
+        """The losses averaged over ranks (NaN for one that was not needed), and a norm with them in one transfer.
+
+        Args:
+            accelerator: knows the ranks.
+            norm: of this rank's gradients; the average over ranks is finite only where all of them are. Default: 0.
+        """
         missing = torch.tensor(float("nan"), device=accelerator.device)
-        values = torch.stack([self.losses.get(name, missing) for name in Losses._fields])
-        return Losses(*accelerator.reduce(values, "mean").tolist())
+        values = [self.losses.get(name, missing) for name in Losses._fields]
+        values.append((norm if norm is not None else torch.zeros(())).to(missing))
+        *losses, average = accelerator.reduce(torch.stack(values), "mean").tolist()
+        return Losses(*losses), average
 
 
 def count_totals(batches: list[dict[str, Any]], accelerator: Accelerator) -> Totals:
     """Count labelled tokens and sequences of each set over `batches` and all ranks.
 
-    A batch is either `{"forget": ..., "retain": ...}` or one plain batch, counted under the name `"plain"`.
+    A batch is either `{"forget": ..., "retain": ..., ...}` or one plain batch, counted under the name `"plain"`.
     """
-    names = ["plain"] if "labels" in batches[0] else list(Losses._fields)
+    names = ["plain"] if "labels" in batches[0] else list(batches[0])
     counts = torch.zeros(2, len(names), dtype=torch.float64)
     for batch in batches:
         for column, name in enumerate(names):

@@ -7,12 +7,12 @@ import warnings
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 
 from unlearn_hf.data.labels import label_counts
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.models.sharding import reshard
+from unlearn_hf.training.weights_copy import WeightsCopy
 
 
 class _Trainer(Protocol):
@@ -85,7 +85,7 @@ class RetainProbe:
 def retain_loss_before_unlearning(trainer: _Trainer) -> float:
     """Retain loss of this step's rows under the model before unlearning, in nats per token.
 
-    Zero for the KL divergence of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
+    Zero for the distance of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
     """
     if not trainer.needs_retain_reference:
         return 0.0
@@ -149,6 +149,9 @@ class RetainLevel:
             if step % self.trainer.args.level_probe_interval == 0:
                 self.measure(step)
             return
+        if not math.isfinite(loss):  # a loss that is no number is above every level, and no part of an average
+            self.current, self.step = math.nan, step
+            return
         decay = self.trainer.args.level_ema_decay if self.estimate == "ema" else 0.0
         seen = (loss, retain_loss_before_unlearning(self.trainer), 1.0)
         self._averages = [decay * old + (1 - decay) * new for old, new in zip(self._averages, seen, strict=True)]
@@ -170,11 +173,6 @@ class RetainLevel:
         self._resumed = True
 
 
-def _local(parameter: nn.Parameter) -> Tensor:
-    """The values of a parameter that lie on this rank; writing to them writes to the parameter."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
-
-
 class RetainBudget:
     """Ends a run whose retain loss has risen by more than `retain_budget`, and goes back to weights within it.
 
@@ -192,7 +190,7 @@ class RetainBudget:
         self.level = level
         self.budget = budget
         self.exceeded: str | None = None
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept = WeightsCopy(trainer.model)
         self._kept_step = 0
         self._kept_rise: float | None = None
 
@@ -201,16 +199,10 @@ class RetainBudget:
         self.exceeded = None
         self._keep(self.trainer.state.global_step)
 
-    @torch.no_grad()
     def _keep(self, step: int) -> None:
         self._kept_step, self._kept_rise = step, self.level.rise
-        if self.trainer.is_deepspeed_enabled:
-            return
-        if not self._kept:
-            trained = [_local(parameter) for parameter in self.trainer.model.parameters() if parameter.requires_grad]
-            self._kept = [(values, torch.empty_like(values, device="cpu")) for values in trained]
-        for values, copy in self._kept:
-            copy.copy_(values)
+        if not self.trainer.is_deepspeed_enabled:
+            self._kept.keep()
 
     def settle(self) -> None:
         """Before weights leave the run: measure them, unless the last step did."""
@@ -225,7 +217,6 @@ class RetainBudget:
         if self.exceeded is not None and self.level.rise is not None:
             self.trainer.log({"retain_rise": self.level.rise, "retain_budget_kept_step": float(self._kept_step)})
 
-    @torch.no_grad()
     def check(self, step: int) -> None:
         """If the weights after `step` were measured, keep them or go back to the kept ones and stop."""
         rise = self.level.rise
@@ -239,8 +230,7 @@ class RetainBudget:
             outcome += f" ({100 * self._kept_rise:+.4g} %)"
         if self.trainer.is_deepspeed_enabled:
             outcome = "the weights after this step are kept (DeepSpeed holds them; lower learning_rate)"
-        for values, copy in self._kept:
-            values.copy_(copy)
+        self._kept.restore()
         trainer = self.trainer
         self.exceeded = (
             f"step {step}: the retain loss is {100 * rise:.4g} % above its value before unlearning, beyond "

@@ -115,7 +115,7 @@ def aggregate_muse(
     if memorized is not None:
         value = metric_unit("exact_memorization").aggregate(memorized)
         add("exact_memorization", value, memorized.size, "teacher_forced")
-    values.update(aggregate_attacks(table, missing=missing, **record))
+    values.update(aggregate_attacks(table, compatibility, missing=missing, **record))
     area = table_auc(table, "min_k", missing)
     if area is not None:
         auc, n = area

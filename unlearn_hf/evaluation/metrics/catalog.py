@@ -69,14 +69,21 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
             f"{label}: {score}", True, _TOFU, _TRUTH_RATIO, f"{right}_mean_nll, perturbed_mean_nll of {split}"
         ),
     }
-    if not options:
-        found[f"{split}_paraphrase_prob"] = MetricDescription(
-            f"{label}: mean P(paraphrased answer)^(1/tokens)",
-            not forget,
-            _OPEN_UNLEARNING,
-            _PROBABILITY,
-            f"paraphrase_mean_nll of {split}",
-        )
+    found[f"{split}_perturbed_prob"] = MetricDescription(
+        f"{label}: mean P(wrong answer)^(1/tokens)",
+        None,
+        _OPEN_UNLEARNING,
+        _METRICS + "probability:WrongProbability",
+        f"perturbed_mean_nll of {split}",
+    )
+    name, what = ("answer", "answer") if options else ("paraphrase", "paraphrased answer")
+    found[f"{split}_{name}_prob"] = MetricDescription(
+        f"{label}: mean P({what})^(1/tokens)",
+        not forget,
+        _OPEN_UNLEARNING,
+        _PROBABILITY,
+        f"{name}_mean_nll of {split}",
+    )
     return found
 
 

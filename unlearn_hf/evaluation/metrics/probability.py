@@ -46,3 +46,17 @@ class ChoiceProbability(Metric):
                 raise ValueError(f"all options have likelihood zero in a row of {name}: diverged model?")
             shares.append(np.exp(options[0] - np.logaddexp.reduce(options)))
         return np.asarray(shares, dtype=np.float64)
+
+
+class WrongProbability(Metric):
+    """Mean of P(wrong)^(1/tokens) = exp(-a) over the wrong answers of each row."""
+
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "numbers"}
+
+    def per_sample(self, *, predictions: Sequence[Any]) -> NDArray[np.float64]:  # type: ignore[override]
+        """Mean probability of the wrong answers, shape `[n]`.
+
+        Args:
+            predictions: mean token NLL of the wrong answers of each row, nats.
+        """
+        return np.array([np.mean(np.exp(-np.asarray(row, dtype=np.float64))) for row in predictions])

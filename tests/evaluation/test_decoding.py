@@ -1,0 +1,238 @@
+"""Decoding in slots: the same tokens as one by one, in fewer passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tests.conftest import build_model
+from unlearn_hf.evaluation.decoding import Decoder, Sampling, Text, shared_beginning
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
+
+CPU = torch.device("cpu")
+SIZES: dict[str, Any] = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def loud(model: Any) -> Any:
+    """Larger weights, so that the likeliest token is no near tie."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(4.0)
+    return model.eval()
+
+
+def mistral() -> Any:
+    return loud(MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6)))
+
+
+def qwen() -> Any:
+    return loud(Qwen3ForCausalLM(Qwen3Config(**SIZES, attn_implementation="eager")))
+
+
+def gpt2() -> Any:
+    return loud(GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=128)))
+
+
+def adapter() -> Any:
+    model = get_peft_model(build_model(), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    return model.eval()
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: build_model().eval(),
+    "mistral": mistral,
+    "qwen": qwen,
+    "gpt2": gpt2,
+    "adapter": adapter,
+}
+
+
+def prompts(count: int = 9) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    beginning = [0, *range(20, 30)]
+    lengths = [1, 12, 5, 3, 40, 7, 7, 2, 9][:count]
+    return [beginning + torch.randint(6, 300, (length,), generator=generator).tolist() for length in lengths]
+
+
+@torch.no_grad()
+def one_by_one(model: Any, prompt: list[int], count: int, ends: frozenset[int] = frozenset()) -> list[int]:
+    """Greedy decoding without a cache."""
+    ids = list(prompt)
+    for _ in range(count):
+        token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        if token in ends:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def decode(model: Any, texts: list[Text], **options: Any) -> list[list[int]]:
+    return [text.generated for text in Decoder(model, CPU, **{"ends": (), **options}).run(texts)]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_tokens_as_one_by_one(name: str, slots: int) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    expected = [one_by_one(model, prompt, 12) for prompt in prompts()]
+    # Guesses that are right, wrong from the start, right in part, too long, and none at all.
+    guesses = [expected[0], [7] * 6, [*expected[2][:4], 7, 8], [*expected[3], 5, 5, 5], [], [], expected[6], [], []]
+    shared = shared_beginning(prompts())
+    assert shared >= 10
+    for begin in (0, shared):
+        texts = [Text(prompt, 12, guess=guess, shared=begin)
+                 for prompt, guess in zip(prompts(), guesses, strict=True)]  # fmt: skip
+        assert decode(model, texts, slots=slots) == expected
+    inner = model.get_base_model() if name == "adapter" else model
+    assert inner.config._attn_implementation == ("eager" if name == "qwen" else "sdpa")
+
+
+def test_a_right_guess_takes_one_pass_and_done_rows_make_room() -> None:
+    model = build_model().eval()
+    passes: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    expected = [one_by_one(model, prompt, 10) for prompt in prompts(4)]
+    passes.clear()
+    assert decode(model, [Text(p, 10, guess=e) for p, e in zip(prompts(4), expected, strict=True)]) == expected
+    assert passes == [sum(map(len, prompts(4))) + 4 * 9]
+    passes.clear()
+    # Two slots, and rows of 1, 1, 1 and 10 tokens: the long one does not hold the others up.
+    budgets = [10, 1, 1, 1]
+    decode(model, [Text(p, budget) for p, budget in zip(prompts(4), budgets, strict=True)], slots=2)
+    assert len(passes) <= 10
+
+
+def test_repetition_is_guessed(tiny_model: LlamaForCausalLM) -> None:
+    """A model that says the same over and over; every token but the first few is checked, not asked for."""
+    with torch.no_grad():
+        for layer in tiny_model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    expected = one_by_one(tiny_model.eval(), prompts()[1], 60)
+    passes: list[int] = []
+    tiny_model.register_forward_pre_hook(lambda *_: passes.append(1))
+    assert decode(tiny_model, [Text(prompts()[1], 60)]) == [expected]
+    assert len(passes) < 60
+
+
+def test_ends_and_stops(tiny_model: LlamaForCausalLM) -> None:
+    tiny_model.eval()
+    whole = one_by_one(tiny_model, prompts()[2], 12)
+    end = whole[5]
+    expected = whole[: whole.index(end)]
+    for guess in ([], whole):
+        assert decode(tiny_model, [Text(prompts()[2], 12, guess=guess)], ends={end}) == [expected]
+    stopped = decode(tiny_model, [Text(prompts()[2], 12, guess=whole)], stop=lambda tokens: len(tokens) == 3)
+    assert stopped == [whole[:3]]
+
+
+def test_samples_follow_the_distribution_and_not_the_batch(tiny_model: LlamaForCausalLM) -> None:
+    tiny_model.eval()
+    with torch.no_grad():
+        for parameter in tiny_model.parameters():
+            parameter.mul_(0.7)  # so that several tokens are likely
+        logits = tiny_model(torch.tensor([prompts()[1]])).logits[0, -1]
+    count = 4000
+    for temperature, top_p in ((1.0, 1.0), (2.0, 1.0), (1.0, 0.6)):
+        probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+        allowed = (probabilities.cumsum(-1) - probabilities < top_p).sum()
+        kept = probabilities[:allowed] / probabilities[:allowed].sum()
+        texts = [Text(prompts()[1], 1, seed=str(index), shared=11) for index in range(count)]
+        drawn = Counter(t[0] for t in decode(tiny_model, texts, slots=500, sampling=Sampling(temperature, top_p)))
+        assert set(drawn) <= set(order[:allowed].tolist())
+        for token, probability in list(zip(order.tolist(), kept.tolist(), strict=False))[:5]:
+            # five standard deviations
+            assert abs(drawn[token] / count - probability) < 5 * (probability * (1 - probability) / count) ** 0.5
+    sampling = Sampling(1.0)
+    alone = [decode(tiny_model, [Text(prompts()[1], 8, seed=str(i))], sampling=sampling)[0] for i in range(3)]
+    together = decode(tiny_model, [Text(prompts()[1], 8, seed=str(i), shared=22) for i in range(3)], sampling=sampling)
+    assert alone == together
+    assert len({tuple(tokens) for tokens in alone}) > 1
+
+
+@pytest.mark.parametrize("backend", ["slots", "transformers"])
+def test_backends_give_the_same_texts(
+    backend: str, tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tiny_model.eval()
+
+    def texts(settings: GenerationSettings, which: str) -> list[Any]:
+        items = [GeneratedText(str(i), ids, settings) for i, ids in enumerate(prompts())]
+        return list(generate(which, tiny_model, tokenizer, items, CPU, batch_size=4))
+
+    for settings in (GenerationSettings(9), GenerationSettings(max_length=56)):
+        assert texts(settings, backend) == texts(settings, "transformers")
+    sampled = texts(GenerationSettings(5, samples=3, temperature=1.0), backend)
+    assert [len(each) for each in sampled] == [3] * 9
+    assert sampled == texts(GenerationSettings(5, samples=3, temperature=1.0), backend)
+    assert sampled != texts(GenerationSettings(5, samples=3, temperature=1.0, seed=1), backend)
+
+
+def test_texts_end_at_their_stops(tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    tiny_model.eval()
+    whole = GeneratedText("a", prompts()[1], GenerationSettings(20))
+    text = next(generate("slots", tiny_model, tokenizer, [whole], CPU))
+    stop = text[6:8]
+    cut = GeneratedText("a", prompts()[1], GenerationSettings(20, stops=("never there", stop)))
+    shorter = next(generate("slots", tiny_model, tokenizer, [cut], CPU))
+    assert len(shorter) < len(text)
+    assert shorter.split(stop)[0] == text.split(stop)[0]
+
+
+def test_a_model_that_cannot_read_slots_takes_the_usual_way(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    options = {**SIZES, "attn_logit_softcapping": 0.1, "query_pre_attn_scalar": 1, "attn_implementation": "eager"}
+    model = loud(Gemma2ForCausalLM(Gemma2Config(**options)))
+    items = [GeneratedText(str(i), ids, GenerationSettings(5)) for i, ids in enumerate(prompts())]
+    assert choose_backend("auto", model, tokenizer, items, CPU) == "transformers"
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="generation_backend: 'slots' is not possible, Gemma2ForCausalLM gives other"):
+        choose_backend("slots", model, tokenizer, items, CPU)
+    assert choose_backend("auto", build_model().eval(), tokenizer, items, CPU) == "slots"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 3}, "samples: 3 greedy continuations are all the same"),
+        ({"samples": 0, "temperature": 1.0}, "samples: 0"),
+        ({"temperature": -1.0}, "temperature: -1.0 is negative"),
+        ({"temperature": float("nan")}, "temperature: nan"),
+        ({"top_p": 0.0}, "top_p: 0.0 is not in"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0"),
+    ],
+)
+def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GenerationSettings(**options)

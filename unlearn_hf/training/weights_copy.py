@@ -1,0 +1,44 @@
+"""A copy of the trained parameters on the CPU, to go back to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def local_values(parameter: nn.Parameter) -> Tensor:
+    """The values of a parameter that lie on this rank; writing to them writes to the parameter."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter.detach()
+
+
+class WeightsCopy:
+    """The trained parameters of `model`, this rank's parts where they are sharded, as `keep` found them last.
+
+    Attributes:
+        filled: whether there is a copy yet.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def filled(self) -> bool:
+        """Whether `keep` was called."""
+        return bool(self._pairs)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the parameters as they are."""
+        if not self._pairs:
+            trained = [local_values(parameter) for parameter in self._model.parameters() if parameter.requires_grad]
+            self._pairs = [(values, torch.empty_like(values, device="cpu")) for values in trained]
+        for values, copy in self._pairs:
+            copy.copy_(values)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the copy back; without one, nothing changes."""
+        for values, copy in self._pairs:
+            values.copy_(copy)
