@@ -181,7 +181,14 @@ class UnlearningConfig(FinetuningConfig):
         default="npo", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
     )
     retain_loss: str = field(
-        default="nll", metadata={"help": "Objective on the retain set.", "choices": list(RETAIN_OBJECTIVES)}
+        default="nll",
+        metadata={
+            "help": "Objective on the retain set. kl is zero before unlearning: for methods that weigh two gradients, "
+            "a retain gradient shorter than 1e-5 of the forget gradient (1e-3 in half precision) is rounding noise "
+            "and counts as zero, so the first steps follow the forget gradient alone. Under full fine-tuning kl holds a "
+            "copy of the model.",
+            "choices": list(RETAIN_OBJECTIVES),
+        },
     )
     beta: float | None = field(
         default=None, metadata={"help": "Inverse temperature of NPO (default 0.1) and SimNPO (default 4.5)."}
@@ -238,14 +245,20 @@ class UnlearningConfig(FinetuningConfig):
     level_estimate: str = field(
         default="probe",
         metadata={
-            "help": "What the rise of the retain loss is read from, for `retain_budget` and EUPMU's constraint "
-            "`level`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after it, "
-            "against the same rows before unlearning. ema: exponential moving averages of both.",
+            "help": "What the rise of the retain loss is read from, for EUPMU's constraint `level` and "
+            "`retain_budget`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after "
+            "it, against the same rows before unlearning. ema: exponential moving averages of both. A budget is always "
+            "decided by a probe, which batch and ema ask for as soon as they are above it.",
             "choices": list(LEVEL_ESTIMATES),
         },
     )
     level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
-    level_probe_interval: int = field(default=5, metadata={"help": "Optimizer steps between two probes."})
+    level_probe_interval: int = field(
+        default=5,
+        metadata={
+            "help": "Optimizer steps between two probes; with `retain_budget` also after 1, 2, 4, ... steps at first."
+        },
+    )
     level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
     log_gradient_geometry: str = field(
         default="none",
