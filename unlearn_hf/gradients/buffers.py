@@ -64,11 +64,13 @@ class GradientBuffers:
                 buffer[index] = collected
                 parameter.grad = gradient
 
-    def grams(self, scale: float = 1.0) -> Tensor:
+    def grams(self, scale: float = 1.0, metric: Callable[[nn.Parameter], Tensor | None] | None = None) -> Tensor:
         """Inner products of the collected gradients, for each trained parameter by itself.
 
         Args:
             scale: the factor the loss was multiplied by (a gradient scaler's); the result is divided by its square.
+            metric: from a parameter to the positive weights of its elements in the product (sharded as it is), or
+                `None` where all count alike.
 
         Returns:
             `[P, K, K]` float64 on the CPU: `P` parameters in the order of `parameters`, `K` objectives in the order
@@ -78,18 +80,20 @@ class GradientBuffers:
         size = len(self.names)
         places: list[tuple[int, int, int]] = []
         pairs: list[tuple[Tensor, Tensor]] = []
+        products: list[Tensor] = []
         for index, gradients in enumerate(zip(*(self._buffers[name] for name in self.names), strict=True)):
+            weights = metric(self.parameters[index]) if metric is not None else None
             for i in range(size):
                 for j in range(i, size):
                     first, second = gradients[i], gradients[j]
                     if first is not None and second is not None:
                         places.append((index, i, j))
                         pairs.append((first, second))
+                        products.append(_inner_product(first, second, weights))
         grams = torch.zeros(len(self.parameters), size, size, dtype=torch.float64)
         if pairs:
             # one reduction and one copy to the CPU for all of them
-            products = _added_up_over_shards(torch.stack([_inner_product(*pair) for pair in pairs]), pairs)
-            values = products.cpu().double() / scale**2
+            values = _added_up_over_shards(torch.stack(products), pairs).cpu().double() / scale**2
             parameter, row, column = torch.tensor(places).unbind(1)
             grams[parameter, row, column] = grams[parameter, column, row] = values
         return grams
@@ -160,8 +164,10 @@ class GradientBuffers:
         self.clear()
 
 
-def _inner_product(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of two gradients in float32; of this rank's part when they are sharded."""
+def _inner_product(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Inner product of two gradients in float32, weighted or not; of this rank's part when they are sharded."""
+    if weights is not None:
+        first = first.float() * weights.to(first.device, torch.float32)
     if isinstance(first, DTensor) and isinstance(second, DTensor):
         # Buffers may rest on the CPU, but the ranks add up over the devices of their mesh.
         device = first.device_mesh.device_type

@@ -6,6 +6,7 @@ from unlearn_hf.methods.gdr_gma import GDRGMAConfig, GDRGMATrainer
 from unlearn_hf.methods.graddiff import GradDiffConfig, GradDiffTrainer
 from unlearn_hf.methods.gradient_surgery import GradientSurgeryConfig, GradientSurgeryTrainer
 from unlearn_hf.methods.gru import GRUConfig, GRUTrainer
+from unlearn_hf.methods.gu import GUConfig, GUTrainer
 from unlearn_hf.methods.hamu import HAMUConfig, HAMUTrainer
 from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
@@ -25,6 +26,7 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "famo": FAMOTrainer,
     "hamu": HAMUTrainer,
     "sago": SAGOTrainer,
+    "gu": GUTrainer,
 }
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "GDRGMATrainer",
     "GRUConfig",
     "GRUTrainer",
+    "GUConfig",
+    "GUTrainer",
     "GradDiffConfig",
     "GradDiffTrainer",
     "GradientSurgeryConfig",
