@@ -132,8 +132,8 @@ class EUPMUConfig(UnlearningConfig):
             )
         if self.scalarization == "log" and self.retain_objective.zero_before_unlearning:
             raise ValueError(
-                f"scalarization: 'log' divides by the retain loss, and retain_loss {self.retain_loss!r} is zero at the "
-                "start; use scalarization 'sum' or retain_loss 'nll'."
+                f"scalarization: 'log' divides by the retain loss, and retain_loss {self.retain_loss!r} is zero at "
+                "the start; use scalarization 'sum' or retain_loss 'nll'."
             )
         probed = level and self.level_estimate == "probe"
         if level and not (probed or self.retain_objective.is_nll or self.retain_objective.zero_before_unlearning):

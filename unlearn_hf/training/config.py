@@ -129,6 +129,7 @@ class FinetuningConfig(TrainingArguments):
             ValueError: for a field out of range, naming it.
         """
         self._check_numbers()
+        self._check_fields_without_effect()
         best = self.metric_for_best_model
         if self.greater_is_better is None and best is not None:
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
@@ -156,6 +157,32 @@ class FinetuningConfig(TrainingArguments):
             raise ValueError(
                 f"label_smoothing_factor: {self.label_smoothing_factor} is not supported; answer likelihoods are "
                 "exact. Set it to 0."
+            )
+
+    def _check_fields_without_effect(self) -> None:
+        """Refuse options of transformers' Trainer that batches of two sets, or exact token likelihoods, rule out."""
+        plain = {
+            "train_sampling_strategy": ("random", "forget and retain rows are paired at random"),
+            "length_column_name": ("length", "rows are not grouped by length"),
+            "label_names": (None, "labels are those of the answers"),
+            "include_for_metrics": ([], "evaluators judge the model; there is no compute_metrics"),
+            "batch_eval_metrics": (False, "evaluators judge the model; there is no compute_metrics"),
+            "use_liger_kernel": (False, "its fused loss would take the place of the answers' likelihoods"),
+            "liger_kernel_config": (None, "Liger kernels are not used"),
+            "auto_find_batch_size": (False, "it would start again with a model that has been trained on"),
+            "optim_target_modules": (None, "name what is trained by trainable_parameters"),
+        }
+        for name, (only, reason) in plain.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"{name}: {getattr(self, name)!r} has no place here, {reason}; leave it at {only!r}.")
+        if self.neftune_noise_alpha is not None and self.packing == "true":
+            raise ValueError(
+                f"packing: 'true' cannot go with neftune_noise_alpha {self.neftune_noise_alpha}, whose noise depends on "
+                "the length of the row; use packing 'auto' or 'false'."
+            )
+        if self.adam_epsilon <= 0:
+            raise ValueError(
+                f"adam_epsilon: {self.adam_epsilon} divides zero by zero where a gradient is zero; give 1e-8."
             )
 
     def _check_numbers(self) -> None:

@@ -139,7 +139,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
-        self._repeats_dropout = has_dropout(self.model)
+        self._repeats_dropout = has_dropout(self.model) or args.neftune_noise_alpha is not None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
         self._budget_level: RetainLevel | None = None
         self.retain_budget: RetainBudget | None = None
