@@ -1,4 +1,4 @@
-"""EUPMU: implicit gradient surgery with one backward pass."""
+"""EUPMU: implicit gradient surgery, from one gradient of the weighted sum of both losses."""
 
 from __future__ import annotations
 

@@ -177,8 +177,8 @@ class FinetuningConfig(TrainingArguments):
                 raise ValueError(f"{name}: {getattr(self, name)!r} has no place here, {reason}; leave it at {only!r}.")
         if self.neftune_noise_alpha is not None and self.packing == "true":
             raise ValueError(
-                f"packing: 'true' cannot go with neftune_noise_alpha {self.neftune_noise_alpha}, whose noise depends on "
-                "the length of the row; use packing 'auto' or 'false'."
+                f"packing: 'true' cannot go with neftune_noise_alpha {self.neftune_noise_alpha}, whose noise "
+                "depends on the length of the row; use packing 'auto' or 'false'."
             )
         if self.adam_epsilon <= 0:
             raise ValueError(
