@@ -111,6 +111,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 "give more rows or a smaller batch."
             )
         self._check_layers(model)
+        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
+            # Data parallelism must not wait for gradients of the layers above, and of the head.
+            args.ddp_find_unused_parameters = True
         super().__init__(
             model=model,
             args=args,
@@ -145,9 +148,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.retain_budget is not None:
             assert self.retain_level is not None
             self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
-        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
-            # Data parallelism must not wait for gradients of the layers above, and of the head.
-            args.ddp_find_unused_parameters = True
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
