@@ -35,7 +35,8 @@ from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
-from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.training.evaluators import Evaluator
+from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
