@@ -161,7 +161,7 @@ class FinetuningConfig(TrainingArguments):
 
     def _check_fields_without_effect(self) -> None:
         """Refuse options of transformers' Trainer that batches of two sets, or exact token likelihoods, rule out."""
-        plain = {
+        plain: dict[str, tuple[Any, str]] = {
             "train_sampling_strategy": ("random", "forget and retain rows are paired at random"),
             "length_column_name": ("length", "rows are not grouped by length"),
             "label_names": (None, "labels are those of the answers"),
