@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from unlearn_hf.benchmarks.muse.data import Corpus
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 TEXT_SPLITS: dict[str, str] = {
     "verbmem_forget": "forget_verbmem_rouge",

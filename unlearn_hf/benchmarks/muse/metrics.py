@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak, table_auc
 from unlearn_hf.evaluation.metrics.statistics import (
     RETRAIN_AUC_MUSE,
@@ -100,9 +100,9 @@ def aggregate_muse(
         if scores is None:
             continue
         low, high = bootstrap_interval(scores)
-        mean = float(np.mean(scores))
-        add(fraction, mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(low, high))
-        add(split, 100 * mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(100 * low, 100 * high))
+        for name, scale in ((fraction, 1), (split, 100)):
+            value, interval = metric_unit(name).aggregate(scores), (scale * low, scale * high)
+            add(name, value, scores.size, f"rouge_l_f1_{stemmer}", interval=interval)
     verbmem = split_rows(table, "verbmem_forget")
     strength = column_values(verbmem, "extraction_strength", missing)
     if strength is not None:
@@ -110,10 +110,11 @@ def aggregate_muse(
         if compatibility:
             definition = "open_unlearning"
             strength = strength_open_unlearning(strength, column_values(verbmem, "answer_tokens", missing))
-        add("extraction_strength", float(np.mean(strength)), strength.size, definition)
+        add("extraction_strength", metric_unit("extraction_strength").aggregate(strength), strength.size, definition)
     memorized = column_values(verbmem, "exact_memorization", missing)
     if memorized is not None:
-        add("exact_memorization", float(np.mean(memorized)), memorized.size, "teacher_forced")
+        value = metric_unit("exact_memorization").aggregate(memorized)
+        add("exact_memorization", value, memorized.size, "teacher_forced")
     values.update(aggregate_attacks(table, compatibility, missing=missing, **record))
     area = table_auc(table, "min_k", missing)
     if area is not None:
