@@ -16,6 +16,7 @@ from unlearn_hf.likelihood.packed_rows import PACKING
 from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.training.joint_pass import FORWARD
+from unlearn_hf.training.machine_checks import check_precision, check_reporting
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -125,6 +126,8 @@ class FinetuningConfig(TrainingArguments):
             ValueError: for a field out of range, naming it.
         """
         self._check_numbers()
+        check_precision(self.bf16, self.fp16, self.use_cpu)
+        check_reporting(self.report_to)
         best = self.metric_for_best_model
         if self.greater_is_better is None and best is not None:
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
@@ -156,8 +159,8 @@ class FinetuningConfig(TrainingArguments):
 
     def _check_numbers(self) -> None:
         """Refuse what transformers would notice late, or not at all."""
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} trains nothing; give a number above zero.")
         # What torch's optimizers compute on the way: rate times decay, and Adam's rate over its first bias correction.
         largest = torch.finfo(torch.float32).max * (1 - self.adam_beta1 if "adam" in str(self.optim) else 1)
         if self.learning_rate * max(1.0, self.weight_decay) > largest:
@@ -185,6 +188,9 @@ class UnlearningConfig(FinetuningConfig):
     )
     retain_loss: str = field(
         default="nll", metadata={"help": "Objective on the retain set.", "choices": list(RETAIN_OBJECTIVES)}
+    )
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Train although rows of the forget set are in the retain set too."}
     )
     beta: float | None = field(
         default=None, metadata={"help": "Inverse temperature of NPO (default 0.1) and SimNPO (default 4.5)."}

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.likelihood.answers import AnswerLikelihood, answer_likelihood
@@ -141,6 +142,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        check_overlap(forget, retain, self.args.allow_overlap)
         return PairedDataset(
             forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed
         )
