@@ -47,7 +47,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "SAGOConfig",
         "SAGOTrainer",
     ),
-    "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
+    "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES", "Needs", "Objective", "register_objective"),
     "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -88,6 +88,9 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import SAGOTrainer as SAGOTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
+    from unlearn_hf.objectives import Needs as Needs
+    from unlearn_hf.objectives import Objective as Objective
+    from unlearn_hf.objectives import register_objective as register_objective
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
     from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig

@@ -16,7 +16,6 @@ from unlearn_hf.cli import declared
 from unlearn_hf.cli.conversion import describe
 from unlearn_hf.cli.parsing import field_names
 from unlearn_hf.methods import METHODS
-from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.training.config import FinetuningConfig, UnlearningConfig
 
 # Runs commands one after the other, in a process of its own, and says what each printed and which modules it took.
@@ -176,13 +175,3 @@ def test_declared_methods_are_those_of_the_registry():
         assert method.paper == METHODS[name].paper
         assert method.config == METHODS[name].config_class.__name__
         assert method.summary == METHODS[name].__doc__.partition("\n")[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "registry"), [("FORGET_OBJECTIVES", FORGET_OBJECTIVES), ("RETAIN_OBJECTIVES", RETAIN_OBJECTIVES)]
-)
-def test_declared_objectives_are_those_of_the_registry(name, registry):
-    found = declared.objectives(name)
-    assert list(found) == list(registry)
-    for key, each in found.items():
-        assert (each.summary, each.paper) == (registry[key].summary, registry[key].paper)

@@ -248,6 +248,10 @@ class RunArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
     )
+    keep_checkpoints: bool = field(
+        default=False,
+        metadata={"help": "Leave the last checkpoints in the folder of a finished run, so that it can be trained on."},
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearn_hf.common import checks
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.objectives.registry import parameter_options
 
 _PACKAGE = Path(__file__).parents[1]
 UNKNOWN = list[Any] | Any  # what a field takes whose type only an import would tell
@@ -33,15 +35,6 @@ class DeclaredMethod:
     summary: str
     paper: dict[str, str]
     config: str
-
-
-@dataclass(frozen=True)
-class DeclaredObjective:
-    """An objective as its source declares it: name, one line, and where it comes from."""
-
-    name: str
-    summary: str
-    paper: str
 
 
 @cache
@@ -63,27 +56,6 @@ def methods() -> dict[str, DeclaredMethod]:
 
 
 @cache
-def objectives(registry: str) -> dict[str, DeclaredObjective]:
-    """The objectives of a registry (`FORGET_OBJECTIVES` or `RETAIN_OBJECTIVES`) by name, in its order."""
-    folder = _PACKAGE / "objectives"
-    declared = {}
-    for file in sorted(folder.glob("*.py")):
-        for node in _tree(file).body:
-            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
-                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                texts = {
-                    each.arg: each.value.value for each in node.value.keywords if isinstance(each.value, ast.Constant)
-                }
-                if isinstance(target, ast.Name) and {"name", "summary", "paper"} <= set(texts):
-                    declared[target.id] = DeclaredObjective(
-                        *(str(texts[name]) for name in ("name", "summary", "paper"))
-                    )
-    listed = ast.walk(_assigned(_tree(folder / "__init__.py"), registry))
-    names = [node.id for node in listed if isinstance(node, ast.Name)]
-    return {declared[name].name: declared[name] for name in names if name in declared}
-
-
-@cache
 def stand_in(config: str) -> type:
     """A dataclass with the fields, types and choices of the configuration class `config`, and no checks of its own.
 
@@ -99,6 +71,9 @@ def stand_in(config: str) -> type:
                     metadata = {"choices": _choices(node.value, names)}
                     item = dataclasses.field(default=None, metadata=metadata)
                     fields[node.target.id] = (node.target.id, hint, item)
+    if "UnlearningConfig" in _lineage(config):
+        for name, option in parameter_options().items():
+            fields[name] = (name, option.type | None, dataclasses.field(default=None, metadata={"choices": None}))
     return dataclasses.make_dataclass(config, list(fields.values()))
 
 
@@ -146,7 +121,7 @@ def _files() -> tuple[Path, ...]:
 def _constants(class_name: str) -> dict[str, Any]:
     """Names that choices may refer to: constants of the file that has the class, and the objectives."""
     names: dict[str, Any] = {name: value for name, value in vars(checks).items() if name.isupper()}
-    names |= {name: list(objectives(name)) for name in ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES")}
+    names |= {"FORGET_OBJECTIVES": FORGET_OBJECTIVES, "RETAIN_OBJECTIVES": RETAIN_OBJECTIVES}
     tree = next(_tree(file) for file in _files() if _classes()[class_name] in _tree(file).body)
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
+import unlearn_hf.objectives
 from unlearn_hf.cli import declared
 from unlearn_hf.cli.parsing import RENAMED, field_names
 from unlearn_hf.cli.verbs import VERBS
@@ -28,8 +29,7 @@ def methods() -> dict[str, declared.DeclaredMethod]:
 
 def objectives(registry: str) -> dict[str, Any]:
     """The objectives of a registry by name; each has `name`, `summary` and `paper`."""
-    loaded = sys.modules.get("unlearn_hf.objectives")
-    return declared.objectives(registry) if loaded is None else getattr(loaded, registry)
+    return getattr(unlearn_hf.objectives, registry)  # which take no torch
 
 
 def training_fields(method: str | None = None) -> type:
@@ -39,7 +39,15 @@ def training_fields(method: str | None = None) -> type:
         return declared.stand_in("FinetuningConfig" if method is None else declared.methods()[method].config)
     from unlearn_hf.training.config import FinetuningConfig
 
-    return FinetuningConfig if method is None else loaded.METHODS[method].config_class
+    return FinetuningConfig if method is None else configuration_of(method)
+
+
+def configuration_of(method: str) -> type:
+    """The configuration class of a method, with the options of all objectives (imports torch)."""
+    from unlearn_hf.methods import METHODS
+    from unlearn_hf.training.config import with_objective_options
+
+    return with_objective_options(METHODS[method].config_class)
 
 
 def all_fields() -> set[str]:

@@ -19,7 +19,8 @@ def load_pairs(forget_file: str | Path, retain_file: str | Path) -> dict[str, Da
     """Load forget and retain rows from JSON lines (or a JSON array), gzipped or not.
 
     Rows have the columns `question` and `answer`, `prompt` and `completion`, `messages` (role and content; the last
-    turn is the answer), or `text`; the two files may differ. Other columns are ignored.
+    turn is the answer), or `text`; the two files may differ. Other columns of text that every row has are kept (for
+    alternative answers); what else there is is ignored.
 
     Args:
         forget_file: rows to forget.
@@ -77,8 +78,9 @@ def read_rows(file: str | Path, name: str = "file") -> list[dict[str, Any]]:
             )
         for column in columns:
             _check(row[column], column, place)
-        rows.append({column: row[column] for column in columns})
-    return rows
+        rows.append(row)
+    kept = [name for name in rows[0] if name in columns or all(isinstance(row.get(name), str) for row in rows)]
+    return [{name: row[name] for name in kept} for row in rows]
 
 
 def _check(value: Any, column: str, place: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -12,13 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
 from unlearn_hf.common.checks import ATTENTIONS, check_choice
 from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 from unlearn_hf.models.selective_checkpointing import enable_selective_checkpointing
+from unlearn_hf.models.wrappers import causal_model, layer_count
 
 
 def load_tokenizer(
@@ -124,6 +127,20 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
             f"processing_class: the tokenizer has ids up to {highest}, and the model embeddings for {rows}; use the "
             "model's own tokenizer, or call model.resize_token_embeddings(len(tokenizer)) and save both."
         )
+
+
+def configured_layers(model: Any) -> int | None:
+    """How many layers a model has, by its configuration alone; `None` where that does not say."""
+    if not isinstance(model, (str, os.PathLike)):
+        inner = causal_model(model)
+        return layer_count(inner.config) if inner is not None else None
+    name = os.fspath(model)
+    check_model_path(name)
+    adapter_config = Path(name) / "adapter_config.json"
+    if adapter_config.exists():
+        name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        check_model_path(name)
+    return layer_count(AutoConfig.from_pretrained(name))
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

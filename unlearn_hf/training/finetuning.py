@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from unlearn_hf.data.collator import UnlearningCollator
+from unlearn_hf.data.collator import UnlearningCollator, join
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.row_checks import warn_of_repeats
 from unlearn_hf.data.templates import resolve_template
@@ -32,7 +32,6 @@ from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
-from unlearn_hf.training.joint_pass import join
 from unlearn_hf.training.optimizer_step import Window, count_totals
 
 

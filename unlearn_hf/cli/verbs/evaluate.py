@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.locks import check_free, hold_folder
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 RESULT = "evaluation.json"
@@ -116,7 +118,10 @@ def run(argv: Sequence[str]) -> int:
         metrics = _from_log(arguments)
     else:
         _check(arguments)
-        metrics = _from_model(arguments)
+        try:
+            metrics = _from_model(arguments)
+        except KeyboardInterrupt as problem:
+            raise KeyboardInterrupt("the same command goes on where it stopped") from problem
     from unlearn_hf.report.tables import print_metrics
 
     file = arguments.evaluate.output_file
@@ -167,6 +172,8 @@ def _check(arguments: EvaluationRun) -> None:
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
     """
+    if int(os.environ.get("RANK", "0")) == 0:
+        check_free(arguments.folder)
     problems = []
     if arguments.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
@@ -229,8 +236,10 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name, evaluate.trust_remote_code)
     accelerator = Accelerator()
     folder = arguments.folder
-    if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
-        print(f"the old results are now in {set_aside(folder, RESULTS)}")
+    if accelerator.is_main_process:
+        hold_folder(folder)
+        if evaluate.overwrite and (folder / RESULT).exists():
+            print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
     model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation, evaluate.trust_remote_code).to(
         accelerator.device

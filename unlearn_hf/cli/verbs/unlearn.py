@@ -12,7 +12,14 @@ from unlearn_hf.cli.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.cli.option_names import all_fields, method_fields, methods, objectives, training_fields
+from unlearn_hf.cli.option_names import (
+    all_fields,
+    configuration_of,
+    method_fields,
+    methods,
+    objectives,
+    training_fields,
+)
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
     Settings,
@@ -69,10 +76,8 @@ def complete(asked: TrainingRun) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.methods import METHODS
-
     assert asked.method is not None
-    return _assemble(asked.method, asked.settings, METHODS[asked.method].config_class)
+    return _assemble(asked.method, asked.settings, configuration_of(asked.method))
 
 
 def _assemble(method: str, settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
@@ -108,14 +113,13 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.methods import METHODS
-    from unlearn_hf.training.config import UnlearningConfig
+    from unlearn_hf.training.config import UnlearningConfig, with_objective_options
 
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems) if "method" in settings else None
     if problems:
         raise ArgumentsError(problems)
-    return METHODS[method].config_class if method is not None else UnlearningConfig
+    return configuration_of(method) if method is not None else with_objective_options(UnlearningConfig)
 
 
 def run(argv: Sequence[str]) -> int:
