@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 
 @dataclass

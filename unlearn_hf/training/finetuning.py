@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -32,22 +30,8 @@ from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.optimizer_step import Window, count_totals
-
-
-class Evaluator(Protocol):
-    """Judges a model: returns flat metric names and numbers, and leaves the model as it was."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        accelerator: Accelerator | None = None,
-        output_dir: Path | None = None,
-    ) -> dict[str, float]:
-        """Evaluate `model`; with `output_dir`, keep aggregates and per-sample values there."""
-        ...
 
 
 class FinetuningTrainer(CheckpointedTrainer):
@@ -233,15 +217,15 @@ class FinetuningTrainer(CheckpointedTrainer):
             metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
         if metric_key_prefix != "eval" or not self.evaluators or eval_dataset is not None:
             return metrics
-        found: dict[str, float] = {}
-        for index, evaluator in enumerate(self.evaluators):
-            folder = Path(str(self.args.output_dir)) / "evaluations" / f"step-{self.state.global_step}"
-            if len(self.evaluators) > 1:
-                folder = folder / str(index)
-            values = evaluator(
-                self._model_for_evaluation(), self.processing_class, accelerator=self.accelerator, output_dir=folder
-            )
-            found.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
+        values = run_evaluators(
+            self.evaluators,
+            self._model_for_evaluation(),
+            self.processing_class,
+            self.accelerator,
+            self.args.output_dir,
+            self.state.global_step,
+        )
+        found = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return metrics | found

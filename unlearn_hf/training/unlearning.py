@@ -35,7 +35,8 @@ from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
-from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.training.evaluators import Evaluator
+from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
@@ -111,6 +112,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 "give more rows or a smaller batch."
             )
         self._check_layers(model)
+        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
+            # Data parallelism must not wait for gradients of the layers above, and of the head.
+            args.ddp_find_unused_parameters = True
         super().__init__(
             model=model,
             args=args,
@@ -145,9 +149,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.retain_budget is not None:
             assert self.retain_level is not None
             self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
-        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
-            # Data parallelism must not wait for gradients of the layers above, and of the head.
-            args.ddp_find_unused_parameters = True
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
