@@ -20,6 +20,7 @@ from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
 from unlearn_hf.objectives.registry import parameter_options
+from unlearn_hf.training.machine_checks import check_precision, check_reporting
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -130,6 +131,8 @@ class FinetuningConfig(TrainingArguments):
         """
         self._check_numbers()
         self._check_fields_without_effect()
+        check_precision(self.bf16, self.fp16, self.use_cpu)
+        check_reporting(self.report_to)
         best = self.metric_for_best_model
         if self.greater_is_better is None and best is not None:
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
@@ -187,8 +190,8 @@ class FinetuningConfig(TrainingArguments):
 
     def _check_numbers(self) -> None:
         """Refuse what transformers would notice late, or not at all."""
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} trains nothing; give a number above zero.")
         # What torch's optimizers compute on the way: rate times decay, and Adam's rate over its first bias correction.
         largest = torch.finfo(torch.float32).max * (1 - self.adam_beta1 if "adam" in str(self.optim) else 1)
         if self.learning_rate * max(1.0, self.weight_decay) > largest:
@@ -264,6 +267,9 @@ class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
             "holds a copy of the model.",
             "choices": RETAIN_OBJECTIVES.keys(),
         },
+    )
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Train although rows of the forget set are in the retain set too."}
     )
     refusal_file: str | None = field(
         default=None,

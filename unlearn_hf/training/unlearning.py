@@ -21,6 +21,7 @@ from transformers.utils import logging
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HALF, without_noise
@@ -163,6 +164,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        check_overlap(forget, retain, args.allow_overlap)
         return PairedDataset(forget, retain, seed, **along)
 
     def _check_layers(self, model: Any) -> None:
