@@ -15,6 +15,10 @@ from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
 from unlearn_hf.likelihood.packed_rows import PACKING
 from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.training.automatic_learning_rate import (
+    AutomaticLearningRateArguments,
+    check_automatic_learning_rate,
+)
 from unlearn_hf.training.joint_pass import FORWARD
 
 SAVE_STEPS = 0.2
@@ -174,7 +178,7 @@ class FinetuningConfig(TrainingArguments):
 
 
 @dataclass
-class UnlearningConfig(FinetuningConfig):
+class UnlearningConfig(AutomaticLearningRateArguments, FinetuningConfig):
     """Arguments that every unlearning method shares."""
 
     forget_loss: str = field(
@@ -291,6 +295,7 @@ class UnlearningConfig(FinetuningConfig):
             if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
                 raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")
         super().__post_init__()
+        check_automatic_learning_rate(self)
 
     def forget_parameters(self) -> dict[str, float]:
         """The parameters of the forget objective that were set."""

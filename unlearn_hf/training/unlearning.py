@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from unlearn_hf.models.wrappers import has_dropout
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
@@ -130,6 +131,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
         self._repeats_dropout = has_dropout(self.model)
+        self.learning_rate_probe = LearningRateProbe(self) if args.autolr else None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
         self.retain_budget: RetainBudget | None = None
         if args.retain_budget is not None:
@@ -186,6 +188,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _separate_backward_passes(self, model: nn.Module, inputs: dict[str, Any], totals: Any) -> Tensor:
         """Backpropagate each objective by itself; leave out what has weight zero."""
+        device = self.args.device
         model.train()
         loss = torch.zeros((), device=self.args.device)
         weights = dict(zip(Losses._fields, self._weights, strict=True))
@@ -196,8 +199,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             batch = {name: inputs[name]}
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.needs_retain_loss:
-                    with torch.no_grad(), self.compute_loss_context_manager():
+                wanted = name == "forget" or self.needs_retain_loss
+                if wanted or name in self._measured_again:
+                    # What only a probe asks for draws no random numbers, so that the run is the same without it.
+                    here = contextlib.nullcontext() if wanted else replay(random_state(device), device)
+                    with here, torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                     reshard(model)
                 continue
@@ -223,6 +229,14 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         return tokens <= JOINT_TOKENS
 
     @property
+    def _measured_again(self) -> tuple[str, ...]:
+        """The losses that are measured again after this step: by the method, or by a probe of the learning rate."""
+        probe = self.learning_rate_probe
+        if probe is None or not probe.due or "retain" in self.remeasured:
+            return self.remeasured
+        return (*self.remeasured, "retain")
+
+    @property
     def _may_join(self) -> bool:
         return self.args.forward != "sequential" and self._separate_because is None
 
@@ -233,7 +247,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             return "the two gradients are kept apart"
         if self.reference is not None:
             return f"retain_loss {self.args.retain_loss!r} needs the reference's distribution of one set"
-        if self._repeats_dropout and self.remeasured:
+        if self._repeats_dropout and (self.remeasured or self.learning_rate_probe is not None):
             return "a loss is measured again with the same dropout"
         return None
 
@@ -249,7 +263,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             joint = joint_likelihoods(model, [inputs[name] for name in Losses._fields], bool(self.packed))
         for name, weight, likelihood in zip(Losses._fields, self._weights, joint, strict=True):
             if name in inputs:
-                if name in self.remeasured and self._repeats_dropout:
+                if name in self._measured_again and self._repeats_dropout:
                     assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs[name], likelihood)
@@ -311,6 +325,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self.ended is not None:
             self._leave_out_update(model)
             return
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.begin()
         self.before_step(losses)
 
     def _leave_out_update(self, model: nn.Module) -> None:
@@ -355,7 +371,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if not self.divergence_guard.after_update():
             return
         assert self._losses is not None
-        again = {name: self.loss_again(name) for name in self.remeasured}
+        again = {name: self.loss_again(name) for name in self._measured_again}
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.finish(self._losses.retain, again.get("retain", math.nan))
+        again = {name: again[name] for name in self.remeasured}
         step = self.state.global_step + 1
         if self.retain_level is not None:
             self.retain_level.follow(step, again.get("retain", self._losses.retain))
@@ -367,7 +386,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     def loss_again(self, name: str) -> float:
         """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        Same micro-batches, same code path, same dropout as in the step (for what it measures again); averaged over
         ranks, so that every rank holds the same number.
         """
         assert self.window is not None
@@ -400,6 +419,17 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if self._geometry is not None and self._grams is not None:
                 self._geometry.write(self.state.global_step, self._grams, self._weights)
         super().log(logs, start_time)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """AutoLR is the scheduler, so that nothing else sets the rate and its state is saved and resumed."""
+        if not self.args.autolr:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            self.lr_scheduler: Any = AutomaticLearningRate(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), self.args.autolr_min, self.args.autolr_max
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # ---- before, after and between runs ------------------------------------------------------------------------
 
