@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 INSTALLED := $(VENV)/.installed
 # Test processes, with one thread each: two torch processes with default threads slow each other down tenfold.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-wheel lint format clean
+.PHONY: help install demo test test-slow test-lowest test-wheel lint format clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +31,16 @@ test: lint  ## Check style and types, and run the tests
 test-slow: $(INSTALLED)  ## Run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow --timeout 1800
 
+test-lowest: $(LOWEST)/.installed  ## Run the tests with the lowest versions that pyproject.toml promises
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS)
+
+# UV_TORCH_BACKEND=cpu spares the gigabytes of CUDA that the torch of the package index brings along.
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	touch $@
+
 test-wheel:  ## Build the wheel, install it into an empty environment and run it from another folder
 	PYTHON=$(PYTHON) scripts/check_wheel.sh
 
@@ -44,4 +55,4 @@ format: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment and all caches (run folders stay)
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -33,8 +33,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "graddiff": ("graddiff", {}),
     "graddiff padded": ("graddiff", {"packing": "false"}),
     "graddiff selective": ("graddiff", {"selective_checkpointing": True}),
-    "graddiff joint": ("graddiff", {"forward": "joint"}),
-    "graddiff sequential": ("graddiff", {"forward": "sequential"}),
     "npo": ("npo", {}),
     "npo padded": ("npo", {"packing": "false"}),
     "npo selective": ("npo", {"selective_checkpointing": True}),

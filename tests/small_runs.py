@@ -22,7 +22,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simnpo": ("npo", {"forget_loss": "simnpo"}),
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
-    "npo-autolr": ("npo", {"autolr": True, "autolr_interval": 2, "forward": "sequential"}),
+    "npo-autolr": ("npo", {"autolr": True, "autolr_interval": 2}),
     "eupmu-autolr": ("eupmu", {"autolr": True, "autolr_interval": 2, "initial_dual": 0.0, "dual_optimizer": "sgd"}),
     "eupmu-level-fast-autolr": (
         "eupmu",
@@ -67,6 +67,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
     "pdu-kl": ("pdu", {"retain_loss": "kl"}),
     "famo": ("famo", {}),
+    # every objective once, with methods of every kind
+    "dpo": ("graddiff", {"forget_loss": "dpo"}),
+    "eupmu-dpo-kl": ("eupmu", {"forget_loss": "dpo", "retain_loss": "kl", "dual_signal": "raw"}),
+    "eupmu-log-idk": (
+        "eupmu",
+        {"forget_loss": "idk", "constraint": "step", "scalarization": "log", "initial_dual": 0.5},
+    ),
+    "surgery-idk": ("gradient_surgery", {"forget_loss": "idk"}),
+    "rmu": ("graddiff", {"forget_loss": "rmu", "layer": 0, "retain_weight": 0.5}),
+    "rmu-hidden": ("graddiff", {"forget_loss": "rmu", "retain_loss": "hidden", "layer": 1}),
+    "gru-rmu-adaptive": ("gru", {"forget_loss": "rmu", "layer": 0, "adaptive_steering": True}),
+    "pdu-rmu-hidden": ("pdu", {"forget_loss": "rmu", "retain_loss": "hidden", "layer": 0}),
+    "ngdiff-undial": ("ngdiff", {"forget_loss": "undial"}),
+    "eupmu-undial-kl": ("eupmu", {"forget_loss": "undial", "retain_loss": "kl", "dual_signal": "raw"}),
+    "famo-ceu": ("famo", {"forget_loss": "ceu"}),
+    "eupmu-wga": ("eupmu", {"forget_loss": "wga"}),
+    "gdr-gma-satimp": ("gdr_gma", {"forget_loss": "satimp", "saturation": 1.0}),
+    "pdu-margin": ("pdu", {"forget_loss": "logit_margin", "largest_retain_loss": 5.0}),
+    "surgery-uniform": ("gradient_surgery", {"forget_loss": "kl_uniform", "rule": "pcgrad"}),
     "gu": ("gu", {"forget_loss": "ga", "retain_weight": 0.5}),
     # Adam's first step is a sign unless its epsilon is large: rounding would decide it
     "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
@@ -89,6 +108,14 @@ def rows(count: int, seed: int) -> Dataset:
     ids = [[generator.randint(6, 300) for _ in range(length)] for length in lengths]
     labels = [[-100] * prompt + row[prompt:] for row, prompt in zip(ids, prompts, strict=True)]
     return Dataset.from_dict({"input_ids": ids, "labels": labels})
+
+
+def forget_rows(count: int, seed: int) -> Dataset:
+    """Such rows with alternative answers."""
+    found, others = rows(count, seed), rows(count, seed + 100)
+    for name in ("input_ids", "labels"):
+        found = found.add_column(f"alternative_{name}", others[name][:])
+    return found
 
 
 def build_trainer(
@@ -124,7 +151,7 @@ def build_trainer(
     return trainer_class(
         model=model if model is not None else build_model(),
         args=trainer_class.config_class(**{**arguments, **options, **overrides}),
-        forget_dataset=rows(forget, forget_seed),
+        forget_dataset=forget_rows(forget, forget_seed),
         retain_dataset=rows(retain, 2),
         processing_class=build_tokenizer(),
         peft_config=peft_config,

@@ -6,12 +6,14 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 import unlearn_hf
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Large and rarely used; whoever installs them takes the newest.
-UNPINNED_EXTRAS = {"lm-eval", "liger"}
+UNPINNED_EXTRAS = {"lm-eval", "liger", "vllm"}
 
 
 def package_name(requirement: str) -> str:
@@ -38,12 +40,14 @@ def test_metadata() -> None:
     assert (ROOT / PROJECT["readme"]).is_file()
     assert (ROOT / "unlearn_hf" / "py.typed").is_file()
     assert re.fullmatch(r"\d+\.\d+\.\d+", unlearn_hf.__version__)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (unlearn_hf.__version__, PROJECT["license"])
     assert f"## {unlearn_hf.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_two_commands_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "test-slow", "lint", "format", "install"):
+    for target in ("demo", "test", "test-slow", "test-wheel", "test-lowest", "lint", "format", "install"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o100

@@ -15,7 +15,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
     "unlearn_hf.benchmarks.muse.data": ("load_muse",),
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
-    "unlearn_hf.data": ("load_pairs",),
+    "unlearn_hf.data.own_files": ("load_pairs",),
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
     "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
@@ -47,7 +47,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "SAGOConfig",
         "SAGOTrainer",
     ),
-    "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES"),
+    "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES", "Needs", "Objective", "register_objective"),
     "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator as PairsEvaluator
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
-    from unlearn_hf.data import load_pairs as load_pairs
+    from unlearn_hf.data.own_files import load_pairs as load_pairs
     from unlearn_hf.methods import METHODS as METHODS
     from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
     from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer
@@ -88,6 +88,9 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import SAGOTrainer as SAGOTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
+    from unlearn_hf.objectives import Needs as Needs
+    from unlearn_hf.objectives import Objective as Objective
+    from unlearn_hf.objectives import register_objective as register_objective
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
     from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig

@@ -101,6 +101,7 @@ def test_absent_columns_leave_metrics_out() -> None:
     assert set(aggregate_tofu(forget_only)) == {
         "forget_prob",
         "forget_paraphrase_prob",
+        "forget_perturbed_prob",
         "forget_truth_ratio",
         "forget_truth_ratio_arithmetic",
         "forget_truth_ratio_open_unlearning",
@@ -204,3 +205,12 @@ def test_reference_of_another_tokenizer_is_refused() -> None:
     assert aggregate_tofu(table, table.assign(paraphrase_tokens=table["paraphrase_tokens"] + 2))["forget_quality"]
     with pytest.raises(ValueError, match="no common offset"):
         aggregate_tofu(table, table.assign(paraphrase_tokens=table["paraphrase_tokens"] * 2))
+
+
+def test_plain_probabilities_of_all_answers() -> None:
+    """The six aggregates of open-unlearning beside those of TOFU: wrong answers, and answers of the options."""
+    found = flatten(aggregate_tofu(tofu_table()))
+    for split in ("forget", "retain", "real_authors", "world_facts"):
+        assert found[f"{split}_perturbed_prob"] == pytest.approx(0.25)
+    for split in ("real_authors", "world_facts"):
+        assert found[f"{split}_answer_prob"] == pytest.approx((0.5 + 0.2 + 0.1) / 3)

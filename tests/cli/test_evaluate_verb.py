@@ -195,7 +195,6 @@ def test_demo_keeps_what_an_earlier_one_left(
 
     def pretend(folder: Path) -> None:
         seen.append(folder)
-        folder.mkdir(parents=True)
         (folder / "summary.json").write_text("[]")
 
     monkeypatch.setattr(unlearn_hf.cli.demo, "run_demo", pretend)

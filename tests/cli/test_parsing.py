@@ -207,7 +207,7 @@ def test_mistakes_in_a_file_are_named_all_at_once(tmp_path: Path, text: str, mes
     ("words", "message"),
     [
         (["--rat", "1"], "command line: rat: unknown; did you mean rate?"),
-        (["--rate", "1", "2"], "command line: rate: '1 2' is not a number (one value)"),
+        (["--rate", "1", "2"], "command line: '2' belongs to no option; rate takes one value"),
         (["--rate"], "command line: rate: '' is not a number"),
         (["rate"], "'rate' belongs to no option"),
         (["--quick=true", "x"], "'x' belongs to no option"),

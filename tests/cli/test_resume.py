@@ -14,6 +14,7 @@ from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
 from unlearn_hf.common.files import write_json
+from unlearn_hf.training.checkpoints import finish_checkpoint
 
 CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
     "method": ([], {"method": "pdu"}, "resume: method: npo -> pdu"),
@@ -57,6 +58,9 @@ def test_what_may_change(
     data = {"trained_on": {"forget": {"rows": len(rows), "sha256": content_fingerprint(rows)}}}
     write_json(run / "run.json", {"verb": "unlearn", "configuration": configuration, "data": data})
     write_json(run / "checkpoint-2" / "trainer_state.json", {})
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "method_state.pt"):
+        (run / "checkpoint-2" / name).touch()
+    finish_checkpoint(run / "checkpoint-2")
     words, replaced, message = CASES[case]
     assert unlearn(*words, "--resume", **replaced) == BAD_INPUT
     assert message in capsys.readouterr().err

@@ -44,10 +44,10 @@ def test_set_aside_keeps_every_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert set_aside(folder) is None
     for number in (1, 2):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "file").write_text(str(number))
         assert set_aside(folder) == tmp_path / f"run.backup-{number}"
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
     assert [(tmp_path / f"run.backup-{number}" / "file").read_text() for number in (1, 2)] == ["1", "2"]
 
 

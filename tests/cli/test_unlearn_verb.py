@@ -147,7 +147,7 @@ def test_own_data_to_run_folder(
     unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert unlearn("--save_strategy", "epoch", "--learning_rate=1e-4") == 0
+    assert unlearn("--keep_checkpoints", "--learning_rate=1e-4") == 0
     names = {path.name for path in folder.iterdir()}
     assert {"model.safetensors", "tokenizer.json", "run.json", "trainer_state.json", "README.md"} <= names
     record = json.loads((folder / "run.json").read_text())
@@ -166,7 +166,7 @@ def test_own_data_to_run_folder(
     assert "is not empty" in capsys.readouterr().err
     assert (folder / "model.safetensors").read_bytes() == before
 
-    assert unlearn("--resume", "--save_strategy", "epoch", "--num_train_epochs", "2") == 0
+    assert unlearn("--resume", "--keep_checkpoints", "--num_train_epochs", "2") == 0
     assert "resuming with a change: num_train_epochs: 1.0 -> 2.0" in capsys.readouterr().out
     state = json.loads((folder / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "train_loss" in entry][-1] == 4

@@ -124,3 +124,12 @@ def test_only_a_run_that_says_it_runs_can_have_been_killed(status: str | None) -
 
 def _record(folder: Path) -> dict[str, object]:
     return {"status": "running", "process": json.loads((folder / LOCK).read_text())}
+
+
+def test_folders_that_were_made_for_nothing_go(tmp_path: Path) -> None:
+    with held_folder(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / LOCK).is_file()
+    assert list(tmp_path.iterdir()) == []
+    with held_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "file").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]

@@ -144,7 +144,8 @@ def test_muse_evaluation(tmp_path: Path) -> None:
     ("theirs", "ours"),
     [
         ("forget_Q_A_Prob", "forget_prob"),
-        ("ra_Q_A_Prob", None),
+        ("ra_Q_A_Prob", "real_authors_answer_prob"),
+        ("wf_Q_A_PERT_Prob", "world_facts_perturbed_prob"),
         ("ra_Q_A_Prob_normalised", "real_authors_prob"),
         ("wf_Truth_Ratio", "world_facts_truth_ratio"),
         ("forget_Truth_Ratio", "forget_truth_ratio"),

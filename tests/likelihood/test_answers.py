@@ -190,13 +190,19 @@ def test_divergence_in_chunks(adapter: bool) -> None:
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
     kl = RETAIN_OBJECTIVES["kl"]
+    before = reference.logits(model, batch)
+
+    def divergence(logits: torch.Tensor, targets: torch.Tensor, start: int) -> dict[str, torch.Tensor]:
+        assert kl.token_function is not None
+        return {"objective": kl.token_function(logits, targets, before(slice(start, start + len(logits))), None)}
+
     plain = answer_likelihood(model, batch, keep_logits=True)
-    plain.reference_logits = reference.logits(model, batch)
-    expected = kl(plain)
+    assert plain.logits is not None
+    log_p, log_q = plain.logits.log_softmax(-1), before(slice(None)).log_softmax(-1)
+    expected = plain.sum_by_sequence((log_q.exp() * (log_q - log_p)).sum(-1))
     wanted = gradients(model, expected)
     for largest_logits in (2**25, CHUNKED):
-        function = reference.divergence(model, batch)
-        found = kl(answer_likelihood(model, batch, token_function=function, largest_logits=largest_logits))
+        found = kl(answer_likelihood(model, batch, token_function=divergence, largest_logits=largest_logits))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert_same(gradients(model, found), wanted)
 

@@ -31,7 +31,7 @@ def _mean_per_micro_batch(patch: Patch) -> None:
     def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         assert self.window is not None
         kept, batches = self.window.totals, self.window.batches
-        own = optimizer_step.count_totals([{"forget": batch, "retain": batch}], self.accelerator)
+        own = optimizer_step.count_totals([batch], self.accelerator)
         self.window.totals = own
         try:
             return original(self, model, name, batch, *others) / len(batches)

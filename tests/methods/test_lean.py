@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
-from tests.conftest import build_model
 from tests.small_runs import CASES, build_trainer, largest_difference, parameters
 from unlearn_hf.likelihood import answers
 
@@ -27,32 +26,13 @@ def run(case: str, folder: Path, **overrides: Any) -> tuple[dict[str, torch.Tens
 
 @pytest.mark.parametrize("case", ALL)
 def test_packed_or_padded(case: str, tmp_path: Path) -> None:
-    packed, losses, trainer = run(case, tmp_path, packing="true", forward="sequential", activation_checkpointing=True)
+    packed, losses, trainer = run(case, tmp_path, packing="true", activation_checkpointing=True)
     assert trainer.packed is True
-    padded, expected, trainer = run(case, tmp_path, packing="false", forward="sequential")
+    padded, expected, trainer = run(case, tmp_path, packing="false")
     assert trainer.packed is False
     assert largest_difference(packed, padded) < 2e-6
     assert losses == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
     assert trainer.model.config._attn_implementation == "sdpa"
-
-
-@pytest.mark.parametrize("packing", ["true", "false"])
-@pytest.mark.parametrize("case", [case for case in ALL if CASES[case][0] in ("graddiff", "npo", "eupmu")])
-def test_joint_or_sequential(case: str, packing: str, tmp_path: Path) -> None:
-    trainer = build_trainer(case, tmp_path)
-    if trainer._separate_because:
-        with pytest.raises(ValueError, match=r"forward: 'joint' is not possible, .*; use 'sequential'"):
-            build_trainer(case, tmp_path, forward="joint")
-        return
-    joint, losses, _ = run(case, tmp_path, forward="joint", packing=packing)
-    sequential, expected, _ = run(case, tmp_path, forward="sequential", packing=packing)
-    assert largest_difference(joint, sequential) < 1e-6
-    assert losses == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
-
-
-def test_dropout_that_is_repeated_keeps_the_sets_apart(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="measured again with the same dropout"):
-        build_trainer("eupmu", tmp_path, model=build_model(dropout=0.1), forward="joint")
 
 
 @pytest.mark.parametrize("case", ["graddiff", "graddiff-kl", "npo", "ngdiff"])
@@ -65,8 +45,7 @@ def test_logits_in_chunks(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         chunked.append(1)
         return original(*arguments, **{**options, "largest_logits": 3 * 400})
 
-    for module in ("training.unlearning", "training.joint_pass"):
-        monkeypatch.setattr(f"unlearn_hf.{module}.answer_likelihood", in_chunks)
+    monkeypatch.setattr("unlearn_hf.training.contributions.answer_likelihood", in_chunks)
     parts, losses, _ = run(case, tmp_path)
     assert chunked
     assert largest_difference(whole, parts) < 2e-6
@@ -94,5 +73,7 @@ def test_reference_elsewhere(dtype: str | None, tmp_path: Path) -> None:
     assert trainer.reference is not None
     assert next(trainer.reference._copy.parameters()).dtype == (torch.bfloat16 if dtype else torch.float32)
     assert largest_difference(beside, apart) < (2e-3 if dtype else 1e-7)
-    with pytest.raises(ValueError, match="reference_device: 'cpu' has no meaning for retain_loss 'nll'"):
+    with pytest.raises(
+        ValueError, match="reference_device: 'cpu' has no meaning for forget_loss 'ga' and retain_loss 'nll'"
+    ):
         build_trainer("graddiff", tmp_path, reference_device="cpu")

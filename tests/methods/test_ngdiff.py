@@ -85,7 +85,7 @@ def test_with_every_kind_of_method_a_probe_changes_nothing_but_the_rate(
     case: str, options: dict[str, Any], dropout: float, tmp_path: Path
 ) -> None:
     """Held fixed, the rate leaves the run as it is, bit for bit; let go, it moves."""
-    options = {**options, "forward": "sequential", "max_steps": 4}
+    options = {**options, "max_steps": 4}
     held = {"autolr_min": 0.05, "autolr_max": 0.05, "autolr_interval": 2, "autolr": True}
     runs, states, factors = [], [], []
     for probing in ({}, held, {"autolr": True, "autolr_interval": 2}):
@@ -201,7 +201,7 @@ def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
     def record(model: Any) -> None:
         batch = trainer._prepare_inputs(trainer.window.batches[0])  # type: ignore[union-attr]
         for name in ("forget", "retain"):
-            loss = trainer._objective_loss(model, name, batch[name])
+            loss = trainer._objective_loss(model, name, batch)
             gradients[name] = list(torch.autograd.grad(loss, list(model.parameters())))
         original(model)
 

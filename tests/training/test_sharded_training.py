@@ -18,7 +18,6 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
-import unlearn_hf.training.unlearning
 from tests.evaluation.rows import tiny_tofu
 from tests.methods.invariances import TOLERANCE, run
 from tests.small_runs import CASES, build_trainer, largest_difference, parameters
@@ -91,17 +90,6 @@ def test_every_control_flow(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_method(tmp_path: Path) -> None:
     check_cases(tuple(CASES), tmp_path)
-
-
-def test_ranks_agree_on_joining_both_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that the batches of one rank are above and those of the other below: passes must still match."""
-    batches = [row["input_ids"] for name in ("forget", "retain") for row in getattr(_pairs(tmp_path), name)]
-    monkeypatch.setattr(unlearn_hf.training.unlearning, "JOINT_TOKENS", 2 * sum(map(len, batches)) // len(batches))
-    check_cases(("graddiff",), tmp_path)
-
-
-def _pairs(folder: Path) -> Any:
-    return build_trainer("graddiff", folder / "rows").train_dataset
 
 
 def _evaluated(folder: Path, **options: Any) -> Any:

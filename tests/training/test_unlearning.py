@@ -230,7 +230,7 @@ class TestReference:
                 if parameter.requires_grad:
                     parameter.add_(0.05)
         now = answer_likelihood(model, batch, keep_logits=True).logits.detach()
-        torch.testing.assert_close(reference.logits(model, batch), before, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(reference.logits(model, batch)(slice(None)), before, rtol=1e-6, atol=1e-6)
         assert (now - before).abs().max() > 1e-2
         torch.testing.assert_close(answer_likelihood(model, batch, keep_logits=True).logits.detach(), now)
         assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained

@@ -66,8 +66,12 @@ def recompute_values(
     chosen: Compatibility = log.compatibility if compatibility == "auto" else None
     chosen = "open_unlearning" if compatibility == "open_unlearning" else chosen
     missing: Missing = "skip" if "skip" in (log.missing, reference.missing if reference else None) else "error"
+    samples = log.samples
+    if chosen != log.compatibility:  # these scores have a definition that cannot be undone
+        fixed = ["gradient_norm", *(["extraction_strength"] if chosen is None else [])]
+        samples = samples.drop(columns=fixed, errors="ignore")
     values = benchmark.aggregate(
-        log.samples,
+        samples,
         table,
         split=corpus,
         protocol=protocol or log.protocol,

@@ -7,8 +7,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from datasets import Dataset
-
 
 def content_fingerprint(rows: Iterable[Any]) -> str:
     """SHA-256 over the content of rows, in their order; the same for a file, the Hub, and a copy in memory."""
@@ -42,6 +40,8 @@ class BenchmarkData(dict[str, Any]):
             source: where the data came from.
             absent: for parts that could be there but are not, the reason.
         """
+        from datasets import Dataset  # only here: a wrong split is told without it
+
         super().__init__(
             {
                 name: Dataset.from_list(rows) if rows and isinstance(rows[0], dict) else rows

@@ -248,6 +248,10 @@ class RunArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
     )
+    keep_checkpoints: bool = field(
+        default=False,
+        metadata={"help": "Leave the last checkpoints in the folder of a finished run, so that it can be trained on."},
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -285,6 +289,9 @@ class EvaluateArguments:
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
     )
 
     def __post_init__(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
 from unlearn_hf.evaluation.metrics.catalog import is_metric
+from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 
 _INPUTS = (
     "model_name_or_path",
@@ -25,21 +26,27 @@ _INPUTS = (
 )
 
 
-def check_models(model: ModelArguments, evaluation: EvaluationArguments) -> list[str]:
+def check_models(
+    model: ModelArguments, evaluation: EvaluationArguments, trust_remote_code: bool | None = False
+) -> list[str]:
     """What is wrong with the models and retain results that are named."""
-    from unlearn_hf.models.loading import check_model_path
+    problems: list[str] = []
 
-    problems = []
-    for name, path in (
-        ("model_name_or_path", model.model_name_or_path),
-        ("tokenizer_name_or_path", model.tokenizer_name_or_path),
-        ("attack_model", evaluation.attack_model),
-    ):
-        if path is not None:
-            try:
-                check_model_path(path)
-            except ValueError as problem:
-                problems.append(str(problem).replace("model_name_or_path", name, 1))
+    def collect(check: Callable[..., None], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as problem:
+            problems.append(str(problem))
+
+    name = model.model_name_or_path
+    if name is not None:
+        collect(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
+    if evaluation.attack_model is not None:
+        collect(check_model_path, evaluation.attack_model, "attack_model")
+    if model.tokenizer_name_or_path is not None:
+        collect(check_tokenizer_path, model.tokenizer_name_or_path)
+    elif name is not None and not problems and Path(name).is_dir():
+        collect(check_tokenizer_path, name, "model_name_or_path")
     if evaluation.retain_results is not None and not Path(evaluation.retain_results).exists():
         problems.append(f"retain_results: {evaluation.retain_results!r} is not there; check the path.")
     return problems

@@ -62,6 +62,11 @@ def convert_text(values: list[str], hint: Any) -> Any:
     return convert(word, hint)
 
 
+def takes_several(hint: Any) -> bool:
+    """Whether a field of type `hint` takes several words of the command line."""
+    return any(get_origin(member) is list for member in _members(hint))
+
+
 def describe(hint: Any) -> str:
     """What a field of type `hint` takes, in words."""
     names = [_describe_member(member) for member in _members(hint) if member is not types.NoneType]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.benchmarks.base import Benchmark, DataChoice
 from unlearn_hf.benchmarks.parts import content_fingerprint
-from unlearn_hf.cli.arguments import (
-    DataArguments,
-    EvaluationArguments,
-    FinetuningDataArguments,
-)
-from unlearn_hf.training.finetuning import Evaluator
+from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from unlearn_hf.training.finetuning import Evaluator
 
 
 @dataclass
@@ -62,6 +60,8 @@ def load_data(arguments: DataArguments) -> LoadedData:
         record = {"benchmark": arguments.benchmark, **record, "fingerprint": getattr(parts, "fingerprint", None)}
     found = LoadedData(dict(parts), benchmark, parts, record)
     if arguments.forget_part is not None:
+        from datasets import Dataset
+
         part = found.part(arguments.forget_part)
         if not isinstance(part, Dataset):
             there = [name for name, rows in found.parts.items() if isinstance(rows, Dataset)]
@@ -85,6 +85,8 @@ def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, An
 
 def training_rows(data: LoadedData, arguments: FinetuningDataArguments) -> Dataset:
     """The rows to fine-tune on, with the columns that all of their parts have."""
+    from datasets import concatenate_datasets
+
     parts = [data.part(name) for name in data.benchmark.training_parts(data.datasets, arguments.subset)]
     columns = [column for column in parts[0].column_names if all(column in part.column_names for part in parts)]
     return concatenate_datasets([part.select_columns(columns) for part in parts])

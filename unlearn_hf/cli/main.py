@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unlearn_hf.cli.help import verb_help
 from unlearn_hf.cli.verbs import VERBS
+from unlearn_hf.common.locks import release_all
 from unlearn_hf.version import __version__
 
 BAD_INPUT = 2
@@ -67,9 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # one message, however many processes
             _print_error(str(problem))
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume continues from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as problem:
+        if os.environ.get("RANK", "0") == "0":
+            print("; ".join(["interrupted", *map(str, problem.args)]), file=sys.stderr)
         return INTERRUPTED
+    finally:
+        release_all()
 
 
 def _is_bad_input(problem: Exception) -> bool:

@@ -1,14 +1,14 @@
-"""The model card of a run: `README.md` in its folder."""
+"""The model card of a run: `README.md` in its folder, with its results as the `model-index` that the hub reads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.common.files import write_text
@@ -17,6 +17,8 @@ from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
 
 CARD = "README.md"
+_TEMPLATE = Path(__file__).with_suffix(".md")
+_DIRECTIONS = {True: "higher", False: "lower", None: "near its target"}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -42,114 +44,92 @@ def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[Fine
         record: content of `run.json`.
         trainer: the method's trainer class; `None` for fine-tuning.
     """
-    configuration = record["configuration"]
+    configuration, name = record["configuration"], folder.resolve().name
+    results = _results(folder) if record.get("metrics") else []
+    adapter = (folder / "adapter_config.json").is_file()
     base = str(configuration["model_name_or_path"])
-    title = configuration.get("method") or "fine-tuned"
-    parts = [
-        _front_matter(folder, record, base),
-        f"# {Path(base).name}, {title}",
-        _summary(record, base, trainer),
-        "## Use\n\n" + _usage(folder),
-        "## Data\n\n" + _data(record["data"]),
-    ]
-    if record.get("metrics"):
-        parts.append("## Evaluation\n\n" + _metrics(folder, record["metrics"]))
-    parts.append("## Training\n\n" + _training(record, trainer))
-    if trainer is not None and getattr(trainer, "paper", None):
-        paper = trainer.paper  # type: ignore[attr-defined]
-        parts.append(f"## Source\n\n{paper['title']}. {paper['citation']} {paper['url']}")
-    write_text(folder / CARD, "\n\n".join(parts) + "\n")
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
-
-
-def _front_matter(folder: Path, record: Mapping[str, Any], base: str) -> str:
-    front: dict[str, Any] = {"library_name": "peft" if _is_adapter(folder) else "transformers"}
-    if not Path(base).exists():
-        front["base_model"] = base  # a folder of this machine would mean nothing elsewhere
-    method = record["configuration"].get("method")
-    front["tags"] = ["unlearning", method] if method else ["fine-tuning"]
-    data = record["data"]
-    if data.get("source", "").startswith("hub"):
-        known = BENCHMARKS[data["benchmark"]].hub_datasets
-        front["datasets"] = [known[name] for name in (data["split"], "") if name in known][:1]
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
-
-
-def _summary(record: Mapping[str, Any], base: str, trainer: type[FinetuningTrainer] | None) -> str:
-    adapter = " as a low-rank adapter" if record["configuration"].get("use_lora") else ""
-    if trainer is None:
-        text = f"`{base}`, fine-tuned{adapter} with unlearn_hf {record['versions']['unlearn_hf']}."
-    else:
-        line = (trainer.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        text = f"`{base}` after unlearning{adapter} with unlearn_hf {record['versions']['unlearn_hf']}. {line}."
-    if record.get("divergence"):
-        text += f"\n\n**The run diverged** at {record['divergence']}"
-    if record.get("ended"):
-        text += f"\n\n**The method ended the run** before {record['ended']}"
-    if record.get("retain_budget_spent"):
-        text += f"\n\n**The retain budget was spent** at {record['retain_budget_spent']}"
-    return text
-
-
-def _usage(folder: Path) -> str:
-    loader = "AutoPeftModelForCausalLM" if _is_adapter(folder) else "AutoModelForCausalLM"
-    package = "peft" if _is_adapter(folder) else "transformers"
-    tokenizer_import = "from transformers import AutoTokenizer\n" if _is_adapter(folder) else ""
-    names = loader if _is_adapter(folder) else f"{loader}, AutoTokenizer"
-    return (
-        f"```python\nfrom {package} import {names}\n{tokenizer_import}\n"
-        f'model = {loader}.from_pretrained("{folder.name}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder.name}")\n```'
-    )
-
-
-def _data(data: Mapping[str, Any]) -> str:
-    lines = [f"- {name}: {value}" for name, value in data.items() if not isinstance(value, dict)]
-    for name, facts in data.get("trained_on", {}).items():
-        lines.append(f"- {name}: {facts['rows']} rows, SHA-256 {facts['sha256']}")
-    return "\n".join(lines)
-
-
-def _metrics(folder: Path, metrics: Mapping[str, float]) -> str:
-    """A table of the result file if there is one, else of what the trainer reported."""
-    result = folder / "evaluation.json"
-    if not result.is_file():
-        rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if isinstance(value, (int, float))]
-        return "\n".join(["| metric | value |", "| --- | ---: |", *rows])
-    lines = ["| metric | value | better | rows | definition |", "| --- | ---: | --- | ---: | --- |"]
-    directions = {True: "higher", False: "lower", None: "near its target"}
-    lines += [
-        f"| {metric['name']} | {metric['value']:.4g} | {directions[metric['higher_is_better']]} | {metric['n']} "
-        f"| {metric['definition']} |"
-        for metric in json.loads(result.read_text(encoding="utf-8"))["metrics"]
-        if not is_variant(metric["name"])
-    ]
-    lines.append("\n`evaluation.json` holds these and the same under other definitions, `samples.parquet` every row.")
-    return "\n".join(lines)
-
-
-def _processes(machine: Mapping[str, Any]) -> str:
-    count = machine["processes"]
-    return f"{count} process{'es' if count > 1 else ''} on {machine['device']}"
-
-
-def _training(record: Mapping[str, Any], trainer: type[FinetuningTrainer] | None) -> str:
-    configuration = record["configuration"]
     names = [*_TRAINING]
     if trainer is not None:
-        config_class = trainer.config_class
         shared = {item.name for item in fields(FinetuningConfig)}
-        names = [item.name for item in fields(config_class) if item.name not in shared] + names
-    rows = [f"| {name} | {configuration[name]} |" for name in names if configuration.get(name) is not None]
-    machine, versions = record["machine"], record["versions"]
-    used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "peft", "python"))
-    lines = [
-        "\n".join(["| option | value |", "| --- | --- |", *rows]),
-        f"{record['started'][:10]}, {_processes(machine)}, {used}"
-        + (f", commit {record['commit']}." if record.get("commit") else "."),
-        "`run.json` holds every option, seed and version.",
-    ]
-    return "\n\n".join(lines)
+        names = [item.name for item in fields(trainer.config_class) if item.name not in shared] + names
+    card = ModelCard.from_template(
+        _card_data(record, base, name, adapter, results),
+        template_path=str(_TEMPLATE),
+        **{
+            "commit": None,
+            **record,
+            "metrics": {key: each for key, each in record.get("metrics", {}).items() if isinstance(each, int | float)},
+            "base": base,
+            "base_name": Path(base).name,
+            "method": configuration.get("method"),
+            "summary": (trainer.__doc__ or "").strip().splitlines()[0].rstrip(".") if trainer is not None else "",
+            "notes": _notes(record),
+            "folder": name,
+            "adapter": adapter,
+            "results": results,
+            "directions": _DIRECTIONS,
+            "options": [name for name in names if name in configuration],
+            "paper": getattr(trainer, "paper", None),
+        },
+    )
+    write_text(folder / CARD, card.content + "\n")
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    """How the run ended, where it did not simply finish."""
+    notes = []
+    if record.get("divergence"):
+        notes.append(f"**The run diverged** at {record['divergence']}")
+    if record.get("ended"):
+        notes.append(f"**The method ended the run** before {record['ended']}")
+    if record.get("retain_budget_spent"):
+        notes.append(f"**The retain budget was spent** at {record['retain_budget_spent']}")
+    return notes
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of the result file, if there is one, under their default definitions."""
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        return []
+    metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    return [metric for metric in metrics if not is_variant(metric["name"])]
+
+
+def _hub_dataset(data: Mapping[str, Any]) -> str | None:
+    if not data.get("source", "").startswith("hub"):
+        return None
+    known = BENCHMARKS[data["benchmark"]].hub_datasets
+    return next((known[name] for name in (data["split"], "") if name in known), None)
+
+
+def _card_data(
+    record: Mapping[str, Any], base: str, name: str, adapter: bool, results: Sequence[Mapping[str, Any]]
+) -> ModelCardData:
+    """What the hub reads of a card: where the model comes from, and its results."""
+    data, method = record["data"], record["configuration"].get("method")
+    dataset = _hub_dataset(data)
+    given: dict[str, Any] = {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["unlearning", method] if method else ["fine-tuning"],
+    }
+    if not Path(base).exists():
+        given["base_model"] = base  # a folder of this machine would mean nothing elsewhere
+    if dataset is not None:
+        given["datasets"] = [dataset]
+    if results:
+        benchmark = data.get("benchmark") or "own"
+        given["model_name"] = name
+        given["eval_results"] = [
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=dataset or benchmark,
+                dataset_name=" ".join(str(each) for each in (benchmark, data.get("split")) if each),
+                metric_type=metric["name"],
+                metric_value=metric["value"],
+                metric_args={key: metric[key] for key in ("definition", "version", "n") if key in metric},
+            )
+            for metric in results
+        ]
+    return ModelCardData(**given)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
-from unlearn_hf.cli.conversion import ConversionError, convert, convert_text
+from unlearn_hf.cli.conversion import ConversionError, convert, convert_text, takes_several
 from unlearn_hf.cli.yaml_files import read_yaml
 from unlearn_hf.common.registry import nearest
 
@@ -202,6 +202,13 @@ def _instance(data_class: type, settings: Settings, problems: list[str]) -> Any:
         choices = item.metadata.get("choices")
         is_text = setting.origin == COMMAND_LINE
         shown = " ".join(setting.words) if is_text else setting.value
+        if is_text and len(setting.words) > 1 and not takes_several(hints[item.name]):
+            problems.append(
+                f"{setting.origin}: {setting.words[1]!r} belongs to no option; {item.name} takes one value (quote it "
+                "if it has spaces)."
+            )
+            sound = False
+            continue
         try:
             value = (convert_text if is_text else convert)(setting.value, hints[item.name])
         except ConversionError as problem:

@@ -7,6 +7,7 @@ from typing import Any
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.run_folder import changed_settings, read_record
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.objectives.registry import parameter_options
 
 _SAME = (
     "method",
@@ -21,8 +22,8 @@ _SAME = (
     "max_length",
     "forget_loss",
     "retain_loss",
-    "beta",
-    "delta",
+    "refusal_file",
+    "alternative_column",
     "trainable_parameters",
     "use_lora",
 )
@@ -34,8 +35,10 @@ def check_same_run(run: TrainingRun) -> list[str]:
 
     Steps, learning rates, saving, logging and evaluation may differ.
     """
+    if not run.run.resume:
+        return []
     record = read_record(run.folder)
-    names = (*_SAME, *(_SAME_ADAPTER if run.lora.use_lora else ()))
+    names = (*_SAME, *parameter_options(), *(_SAME_ADAPTER if run.lora.use_lora else ()))
     changes = changed_settings(record, run.configuration(), names)
     if record.get("verb", run.verb) != run.verb:
         changes = [f"verb: {record['verb']} -> {run.verb}"]

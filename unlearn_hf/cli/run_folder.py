@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.locks import LOCK, Owner, check_free, status_now
 from unlearn_hf.common.versions import code_commit, versions
 
 RECORD = "run.json"
@@ -33,11 +36,23 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
     """Refuse a folder that holds something, unless it is to be continued or set aside.
 
     Raises:
-        ValueError: for such a folder, for a file in its place, or for nothing to resume from.
+        ValueError: for such a folder, for one that another process works in, for a file in its place, or for nothing
+            to resume from.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"output_dir: {str(path)!r} is a file; name a folder.")
-    occupied = path.is_dir() and any(path.iterdir())
+    check_free(path)
+    above = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise ValueError(f"output_dir: {str(path)!r} cannot be made, because {str(above)!r} is a file; name another.")
+    try:
+        tempfile.TemporaryDirectory(dir=above).cleanup()  # permissions do not tell of a read-only file system
+    except OSError as problem:
+        raise ValueError(
+            f"output_dir: nothing can be written in {str(above)!r} ({problem.strerror}); name another folder for "
+            f"{str(path)!r}."
+        ) from problem
+    occupied = path.is_dir() and any(each.name != LOCK for each in path.iterdir())
     if overwrite and occupied and Path.cwd().is_relative_to(path.resolve()):
         raise ValueError(
             f"output_dir: {str(path)!r} holds the working directory; name a folder that can be set aside."
@@ -52,11 +67,11 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
 
 
 def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
-    """Rename an occupied folder to `NAME.backup-1`, `-2`, ..., and say where it went.
+    """Move what is in a folder to `NAME.backup-1`, `-2`, ..., and say where it went.
 
-    With `names`, only the entries of these names move there, and everything else stays.
+    With `names`, only the entries of these names move there; a lock stays in any case.
     """
-    found = list(path.iterdir()) if path.is_dir() else []
+    found = [each for each in path.iterdir() if each.name != LOCK] if path.is_dir() else []
     if names is not None:
         found = [each for each in found if each.name in names]
     if not found:
@@ -66,9 +81,6 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     number = 1
     while (backup := path.with_name(f"{path.name}.backup-{number}")).exists():
         number += 1
-    if names is None:
-        path.rename(backup)
-        return backup
     backup.mkdir()
     for each in found:
         each.rename(backup / each.name)
@@ -77,6 +89,9 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of the run in `folder`, or an empty one when there is none.
+
+    Its status is that of now: `running`, `finished`, `diverged`, `interrupted` (by Ctrl-C), `failed`, or `killed`
+    where it says that it runs and its process is gone.
 
     Raises:
         ValueError: when the file is there and broken.
@@ -88,7 +103,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as problem:
         raise ValueError(f"{path}: not a record of a run ({problem}).") from problem
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    return {**record, "status": status_now(record)} if "status" in record else record
 
 
 def now() -> str:
@@ -131,6 +148,7 @@ class RunRecord:
             "status": "running",
             "started": now(),
             "finished": None,
+            "process": asdict(Owner.this_process()),
             "settings": hide_secrets(settings),
             "configuration": hide_secrets(configuration),
             "seeds": {name: configuration.get(name) for name in ("seed", "data_seed")},

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import (
-    LoraArguments,
-)
+from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
-from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, read_record, set_aside
+from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
+from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.report.tables import print_metrics
-from unlearn_hf.training.checkpoints import newest_complete_checkpoint
-from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
+
+if TYPE_CHECKING:
+    from unlearn_hf.training.finetuning import FinetuningTrainer
 
 DIVERGED = 1
 
 
 def check_before_loading(run: TrainingRun) -> None:
-    """Look at what can be seen without loading anything.
+    """Look at what can be seen without loading anything, and take hold of the run folder.
 
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
+        ValueError: when another process works in the run folder.
     """
+    main = os.environ.get("RANK", "0") == "0"
+    if main:
+        check_free(run.folder)  # of a folder in use nothing else matters
     problems: list[str] = []
 
     def collect(check: Callable[..., Any], *arguments: Any) -> None:
@@ -42,22 +48,26 @@ def check_before_loading(run: TrainingRun) -> None:
 
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
-    problems += check_models(run.model, run.evaluation)
+    problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
     problems += check_evaluation_options(run.data, run.evaluation)
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
             "--use_lora."
         )
-    if run.training.process_index == 0:
+    if main:
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
-        collect(newest_complete_checkpoint, run.folder)
+        collect(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
+    if main:
+        hold_folder(run.folder)
+        # Another run may have come and gone since the first look.
+        check_run_folder(run.folder, run.run.overwrite, run.run.resume)
 
 
 def lora_config(arguments: LoraArguments) -> Any | None:
@@ -97,7 +107,6 @@ def train_and_judge(
     """
     main = trainer.is_world_process_zero()
     folder = run.folder
-    checkpoint = str(newest_complete_checkpoint(folder)) if run.run.resume else None
     record = RunRecord(
         folder,
         run.verb,
@@ -110,24 +119,45 @@ def train_and_judge(
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
     try:
-        found = _train(run, trainer, checkpoint)
+        found = _train(run, trainer)
+    except KeyboardInterrupt as problem:
+        if main:
+            record.finish("interrupted")
+        raise KeyboardInterrupt(_how_to_go_on(folder, trainer)) from problem
     except BaseException as problem:
         if main:
-            record.finish("failed", problem=f"{type(problem).__name__}: {problem}")
+            try:
+                record.finish("failed", problem=f"{type(problem).__name__}: {problem}")
+            except OSError as other:  # a full disk; the first problem is the one to be told
+                print(f"not written: {folder / RECORD} ({other})", file=sys.stderr)
         raise
     if main:
         _bring_results_up(folder, trainer.state.global_step)
         record.finish("diverged" if found["divergence"] else "finished", **found)
+        if not (run.run.keep_checkpoints or found["divergence"]):
+            for path in checkpoints(folder):
+                shutil.rmtree(path, ignore_errors=True)
+        from unlearn_hf.cli.model_card import write_model_card
+
         write_model_card(folder, record.content, method)
         print_metrics(found["metrics"])
         print(f"run folder: {folder}")
     return DIVERGED if found["divergence"] else 0
 
 
-def _train(run: TrainingRun, trainer: FinetuningTrainer, checkpoint: str | None) -> dict[str, Any]:
+def _how_to_go_on(folder: Path, trainer: FinetuningTrainer) -> str:
+    """What an interrupted user can do."""
+    try:
+        checkpoint = newest_complete_checkpoint(folder, trainer.checkpoint_files)
+    except ValueError:
+        return "there was no checkpoint yet; the same command with --overwrite begins afresh"
+    return f"the same command with --resume continues from {checkpoint.name}"
+
+
+def _train(run: TrainingRun, trainer: FinetuningTrainer) -> dict[str, Any]:
     """Train, save, evaluate; returns what the record says about it."""
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=run.run.resume or None)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = getattr(trainer, "divergence", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.arguments import (
     DataArguments,
@@ -15,12 +15,17 @@ from unlearn_hf.cli.arguments import (
     RunArguments,
 )
 from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
-from unlearn_hf.training.config import FinetuningConfig
+
+if TYPE_CHECKING:
+    from unlearn_hf.training.config import FinetuningConfig
 
 
 @dataclass
 class TrainingRun:
-    """Everything that was asked for, checked."""
+    """Everything that was asked for, checked.
+
+    Before torch is imported `training` holds what was given and nothing else.
+    """
 
     verb: str
     settings: Settings
@@ -38,11 +43,13 @@ class TrainingRun:
         return Path(str(self.training.output_dir))
 
     def configuration(self) -> dict[str, Any]:
-        """Every option with the value in force."""
+        """Every option with the value in force; of training options those that were given, before torch is there."""
         found: dict[str, Any] = {"method": self.method} if self.method else {}
         for part in (self.model, self.data, self.evaluation, self.lora, self.run):
             found.update(dataclasses.asdict(part))
-        return found | self.training.to_dict()
+        if hasattr(self.training, "to_dict"):
+            return found | self.training.to_dict()
+        return found | {name: value for name, value in vars(self.training).items() if name in self.settings}
 
     def given(self) -> dict[str, Any]:
         """What was given by file or command line, as it was given."""

@@ -21,7 +21,7 @@ except ImportError:  # not a POSIX system: two processes that begin within a mil
 LOCK = ".lock"
 _FIRST_SPACE = "pid:[4026531836]"  # the number of the machine itself on every Linux
 State = Literal["running", "gone", "elsewhere"]
-_held: set[Path] = set()
+_held: dict[Path, list[Path]] = {}  # with the folders that were made for it
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ def hold_folder(folder: Path) -> bool:
     Raises:
         ValueError: when another process works there.
     """
+    made = [each for each in (folder.absolute(), *folder.absolute().parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     owner = Owner.this_process()
     with _opened(folder / LOCK) as file:
@@ -165,13 +166,13 @@ def hold_folder(folder: Path) -> bool:
         file.truncate(0)
         file.write(text)
         file.flush()
-    _held.add(folder.absolute())
+    _held[folder.absolute()] = made
     return True
 
 
 def release_folder(folder: Path) -> None:
-    """Let others work in `folder`, if this process held it."""
-    _held.discard(folder.absolute())
+    """Let others work in `folder`, if this process held it; one that was made for it and is empty goes, too."""
+    made = _held.pop(folder.absolute(), [])
     path = folder / LOCK
     if not path.is_file():
         return
@@ -179,6 +180,10 @@ def release_folder(folder: Path) -> None:
         file.seek(0)
         if file.read() == json.dumps(asdict(Owner.this_process())) + "\n":
             path.unlink()
+    for each in made:
+        if any(each.iterdir()):
+            break
+        each.rmdir()
 
 
 @atexit.register

@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unlearn_hf.data.labels import IGNORE_INDEX
@@ -56,9 +57,23 @@ def collate(
     return filled
 
 
+def join(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the rows of padded batches under one another, with padding to the longest; what not all have is left out."""
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    fill = {"labels": IGNORE_INDEX}
+    joined = {}
+    for name, first in batches[0].items():
+        if all(name in batch for batch in batches):
+            values = [batch[name] for batch in batches]
+            if first.dim() == 2:
+                values = [F.pad(each, (0, longest - each.shape[1]), value=fill.get(name, 0)) for each in values]
+            joined[name] = torch.cat(values)
+    return joined
+
+
 @dataclass
 class UnlearningCollator:
-    """Pairs to `{"forget": batch, "retain": batch}`; plain rows to one batch."""
+    """Pairs to `{"forget": batch, "retain": batch, ...}`, one for each set they have; plain rows to one batch."""
 
     pad_token_id: int
 

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.data.columns import detect_columns
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.data.templates import ChatTemplate, Prompt, PromptTemplate
 
 Template = PromptTemplate | ChatTemplate
-COLUMN_SETS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("text",))
 _VERSION = 1  # part of the cache key of encoded rows: raise it when the encoding changes
-
-
-def accepted_columns() -> str:
-    """The accepted sets of columns, in words."""
-    return "; ".join(" and ".join(columns) for columns in COLUMN_SETS)
-
-
-def detect_columns(column_names: Sequence[str], name: str = "dataset") -> tuple[str, ...]:
-    """Find which of the accepted sets of columns a dataset has (the first of `COLUMN_SETS` that fits).
-
-    Raises:
-        ValueError: naming the columns found and those accepted.
-    """
-    for columns in COLUMN_SETS:
-        if set(columns) <= set(column_names):
-            return columns
-    raise ValueError(
-        f"{name}: columns {', '.join(column_names) or 'none'} do not fit; accepted are {accepted_columns()}."
-    )
 
 
 def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of a forget row and a retain row, as a pure function of seed, epoch and index."""
+"""Pairs of a forget row (with what belongs to it) and a retain row, a pure function of seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -25,21 +25,37 @@ class PairedDataset(Dataset):
         forget: encoded forget rows.
         retain: encoded retain rows.
         seed: seeds the permutations.
+        **along: further sets, one row for each forget row (alternative answers, say).
+
+    Attributes:
+        sets: all of them by name.
 
     Raises:
-        ValueError: when a set is empty.
+        ValueError: when a set is empty, or a further one has not as many rows as the forget set.
     """
 
-    def __init__(self, forget: EncodedDataset, retain: EncodedDataset, seed: int = 0) -> None:
+    def __init__(self, forget: EncodedDataset, retain: EncodedDataset, seed: int = 0, **along: EncodedDataset) -> None:
         for name, rows in (("forget", forget), ("retain", retain)):
             if len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; pairs need at least one row of each.")
-        self.forget = forget
-        self.retain = retain
+        for name, rows in along.items():
+            if len(rows) != len(forget):
+                raise ValueError(f"{name}: {len(rows)} rows do not go along with {len(forget)} forget rows.")
+        self.sets = {"forget": forget, "retain": retain, **along}
         self.seed = seed
         # Shared memory, so that data-loading workers that are already running see a new epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._permutations: dict[int, Tensor] = {}
+
+    @property
+    def forget(self) -> EncodedDataset:
+        """The rows to forget."""
+        return self.sets["forget"]
+
+    @property
+    def retain(self) -> EncodedDataset:
+        """The rows to keep."""
+        return self.sets["retain"]
 
     def __len__(self) -> int:
         return len(self.forget)
@@ -71,4 +87,5 @@ class PairedDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative indices mean the same pair; others are an IndexError
-        return {"forget": self.forget[index], "retain": self.retain[self.retain_index(index)]}
+        place = {"retain": self.retain_index(index)}
+        return {name: rows[place.get(name, index)] for name, rows in self.sets.items()}

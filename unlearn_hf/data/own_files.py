@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.common.files import read_json_lines
-from unlearn_hf.data.encoding import accepted_columns, detect_columns
+from unlearn_hf.data.columns import accepted_columns, detect_columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _MAY_BE_EMPTY = ("prompt", "question")
 
@@ -17,7 +18,8 @@ def load_pairs(forget_file: str | Path, retain_file: str | Path) -> dict[str, Da
     """Load forget and retain rows from JSON lines (or a JSON array), gzipped or not.
 
     Rows have the columns `question` and `answer`, `prompt` and `completion`, `messages` (role and content; the last
-    turn is the answer), or `text`; the two files may differ. Other columns are ignored.
+    turn is the answer), or `text`; the two files may differ. Other columns of text that every row has are kept (for
+    alternative answers); what else there is is ignored.
 
     Args:
         forget_file: rows to forget.
@@ -29,11 +31,23 @@ def load_pairs(forget_file: str | Path, retain_file: str | Path) -> dict[str, Da
     Raises:
         ValueError: naming file, line, and the columns that were found and those that are accepted.
     """
-    return {"forget": load_rows(forget_file, "forget_file"), "retain": load_rows(retain_file, "retain_file")}
+    files = {"forget": forget_file, "retain": retain_file}
+    rows = {name: read_rows(file, f"{name}_file") for name, file in files.items()}
+    from datasets import Dataset
+
+    return {name: Dataset.from_list(each) for name, each in rows.items()}
 
 
 def load_rows(file: str | Path, name: str = "file") -> Dataset:
-    """Load one such file.
+    """Load one such file; see `read_rows`."""
+    rows = read_rows(file, name)
+    from datasets import Dataset  # only here: what is wrong with a file is told without it
+
+    return Dataset.from_list(rows)
+
+
+def read_rows(file: str | Path, name: str = "file") -> list[dict[str, Any]]:
+    """Read one such file.
 
     Args:
         file: JSON lines or a JSON array, gzipped or not.
@@ -63,8 +77,9 @@ def load_rows(file: str | Path, name: str = "file") -> Dataset:
             )
         for column in columns:
             _check(row[column], column, place)
-        rows.append({column: row[column] for column in columns})
-    return Dataset.from_list(rows)
+        rows.append(row)
+    kept = [name for name in rows[0] if name in columns or all(isinstance(row.get(name), str) for row in rows)]
+    return [{name: row[name] for name in kept} for row in rows]
 
 
 def _check(value: Any, column: str, place: str) -> None:

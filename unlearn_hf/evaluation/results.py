@@ -59,6 +59,7 @@ def write_results(
     settings: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     seconds: Mapping[str, float] | None = None,
+    attack_model: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `evaluation.json` and `samples.parquet` into a folder, replacing older ones.
 
@@ -72,6 +73,7 @@ def write_results(
         settings: what else they depend on; JSON-ready.
         fingerprint: hash of the evaluated data.
         seconds: how long each pass took.
+        attack_model: name and fingerprint of the model that an attack compared with.
 
     Returns:
         The path of `evaluation.json`.
@@ -95,6 +97,7 @@ def write_results(
         "settings": dict(settings or {}),
         "fingerprint": fingerprint,
         "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
+        "attack_model": None if attack_model is None else dict(attack_model),
         "versions": library_versions(),
         "samples": {"file": SAMPLES_FILE, "rows": len(samples), "sha256": digest},
         "metrics": [metric.to_dict() for metric in metrics],

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unlearn_hf.evaluation.metrics.statistics import strength_open_unlearning
+
 Protocol = Literal["all", "official"]
 Missing = Literal["error", "skip"]
 OFFICIAL_ROWS = 300
@@ -113,6 +115,20 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
             f'{where[:5].tolist()}. Evaluate them, or pass missing="skip" to leave them out.'
         )
     return rows.loc[present, name].to_numpy(np.float64)
+
+
+def extraction_of(samples: pd.DataFrame, compatibility: Compatibility, ends: int = 0) -> pd.DataFrame:
+    """The table with extraction strengths as `compatibility` defines them, as its mean has them.
+
+    Args:
+        samples: a table of ours.
+        compatibility: whose definition is asked for.
+        ends: tokens of each answer that extraction leaves out, the end of text.
+    """
+    if compatibility is None or "extraction_strength" not in samples:
+        return samples
+    strength, tokens = (samples[name].to_numpy(np.float64) for name in ("extraction_strength", "answer_tokens"))
+    return samples.assign(extraction_strength=strength_open_unlearning(strength, tokens - ends))
 
 
 def row_fingerprint(row: Mapping[str, Any]) -> str:

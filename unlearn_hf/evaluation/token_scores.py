@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_hf.data.collator import collate
-from unlearn_hf.data.labels import label_positions
+from unlearn_hf.data.labels import IGNORE_INDEX, label_positions
 from unlearn_hf.evaluation.attacks.base import ATTACKS, TokenScores
 from unlearn_hf.likelihood.answers import answer_likelihood
 
@@ -37,6 +37,11 @@ class ScoredText:
     answer: str = ""
     details: bool = False
     ends: bool = True
+
+    @property
+    def scored(self) -> bool:
+        """Whether a label is left."""
+        return any(label != IGNORE_INDEX for label in self.labels)
 
     @property
     def length(self) -> int:

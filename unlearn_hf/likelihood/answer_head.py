@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from unlearn_hf.likelihood import in_place_losses
-from unlearn_hf.models.wrappers import causal_model
+from unlearn_hf.models.wrappers import causal_model, decoder_layers
 
 LARGEST_LOGITS = {"cpu": 2**25, "cuda": 2**28}
 """Most elements of the logits that exist at once, in float32 128 MiB on the CPU and 1 GiB on a GPU, where many small
@@ -44,8 +45,10 @@ class AnswerRequest:
         length: tokens per row, `T`.
         targets: the token that each position should predict, `[N]`; `None` asks for no likelihoods.
         token_function: further values of each token.
+        nll: whether likelihoods are wanted beside a token function.
         keep_logits: also return all logits.
         keep_hidden: also return the hidden states before the head.
+        layer: also return the output of this layer, counted from 0; without targets, the model runs no further.
         largest_logits: most elements of logits at once; by default what `LARGEST_LOGITS` has for the device.
     """
 
@@ -53,8 +56,10 @@ class AnswerRequest:
     length: int
     targets: Tensor | None = None
     token_function: TokenFunction | None = None
+    nll: bool = True
     keep_logits: bool = False
     keep_hidden: bool = False
+    layer: int | None = None
     largest_logits: int | None = None
 
 
@@ -63,16 +68,18 @@ class AnswerOutput(ModelOutput):
     """What a model answers.
 
     Attributes:
-        token_nll: negative log-likelihood of each target, `[N]`, float32.
+        token_nll: negative log-likelihood of each target, `[N]`, float32 (NaN where it was not wanted).
         token_values: what the token function gave, each `[N]`.
         logits: `[N, V]`, float32.
         hidden: hidden states before the head, `[N, H]`.
+        layer_output: hidden states after the layer that was asked for, `[N, H]`.
     """
 
     token_nll: Tensor | None = None
     token_values: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     hidden: Tensor | None = None
+    layer_output: Tensor | None = None
 
 
 class _Hidden(BaseModelOutputWithPast):
@@ -114,7 +121,12 @@ def logits_of_hidden(model: nn.Module, hidden: Tensor) -> Tensor:
     tail.__dict__.pop("forward", None)  # an instance's own forward is bound to the instance
     tail.__dict__["_modules"] = {**model._modules, str(model.base_model_prefix): _GivenHidden(hidden.unsqueeze(0))}
     output = type(model).forward(tail, input_ids=None, use_cache=False)
-    return output.logits.squeeze(0).float()
+    return _precise(output.logits.squeeze(0))
+
+
+def _precise(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 @dataclass(eq=False)
@@ -141,10 +153,7 @@ def _leave_answer_positions(decoder: nn.Module, _: Any, output: Any) -> Any:
     if request is None:
         return output
     hidden = output[0]
-    # Virtual tokens of a prompt adapter come first in every row.
-    extra = hidden.shape[1] - request.length
-    chosen = hidden[request.positions // request.length, request.positions % request.length + extra]
-    exchange.chosen = chosen
+    exchange.chosen = chosen = _at_positions(hidden, request)
     weight = exchange.model.get_output_embeddings().weight  # type: ignore[operator]
     vocabulary = getattr(weight, "ds_shape", weight.shape)[0]  # DeepSpeed has it gathered only while the head runs
     largest = request.largest_logits or LARGEST_LOGITS.get(chosen.device.type, LARGEST_LOGITS["cuda"])
@@ -156,6 +165,13 @@ def _leave_answer_positions(decoder: nn.Module, _: Any, output: Any) -> Any:
         chosen = chosen[:1].detach()
     output.last_hidden_state = chosen.unsqueeze(0)
     return output
+
+
+def _at_positions(hidden: Tensor, request: AnswerRequest) -> Tensor:
+    """The hidden states `[N, H]` at the answer positions of all of them, `[B, T, H]`."""
+    # Virtual tokens of a prompt adapter come first in every row.
+    extra = hidden.shape[1] - request.length
+    return hidden[request.positions // request.length, request.positions % request.length + extra]
 
 
 @torch.compiler.disable
@@ -181,17 +197,23 @@ def _score(logits: Tensor, request: AnswerRequest, start: int, stop: int) -> tup
     assert request.targets is not None
     targets = request.targets[start:stop]
     if request.token_function is not None:
-        nll = F.cross_entropy(logits.detach(), targets, reduction="none")
+        # before the function, which may write its gradient over the logits
+        nll = F.cross_entropy(logits.detach(), targets, reduction="none") if request.nll else _unknown(logits)
         return nll, request.token_function(logits, targets, start)
     if request.keep_logits:
         return F.cross_entropy(logits, targets, reduction="none"), {}
     return in_place_losses.cross_entropy(logits, targets), {}
 
 
+def _unknown(rows: Tensor) -> Tensor:
+    """What stands for a value of each row that nobody asked for."""
+    return rows.new_full((len(rows),), torch.nan)
+
+
 @torch.compiler.disable
 def _answer(logits: Tensor, request: AnswerRequest) -> AnswerOutput:
     """Score logits that exist, `[N, V]`."""
-    logits = logits.float()
+    logits = _precise(logits)
     output = AnswerOutput(logits=logits if request.keep_logits else None)
     if request.targets is not None:
         output.token_nll, output.token_values = _score(logits, request, 0, len(logits))
@@ -213,16 +235,43 @@ def _taught(original: Callable[..., Any]) -> Callable[..., Any]:
             return self._forward_to_logits(*args, **kwargs)
         exchange: _Exchange = self._exchange
         exchange.request, exchange.chosen, exchange.answer = answers, None, None
-        logits = self._forward_to_logits(*args, **kwargs).logits
+        with _layer_output(exchange.model, answers) as layer_output:
+            logits = self._forward_to_logits(*args, **kwargs).logits
         exchange.request, chosen, exchange.chosen = None, exchange.chosen, None
         answer, exchange.answer = exchange.answer, None
         if answer is None:
             # Without hidden states the decoder was not where it should be, and the logits are all there.
             answer = _answer(logits.squeeze(0) if chosen is not None else _choose(logits, answers), answers)
         answer.hidden = chosen if answers.keep_hidden else None
+        if layer_output:
+            answer.layer_output = _at_positions(layer_output[0], answers)
         return answer
 
     return forward
+
+
+@contextmanager
+def _layer_output(model: nn.Module, request: AnswerRequest) -> Iterator[list[Tensor]]:
+    """Note the output of the layer that is asked for; leave out the layers above when nothing else is."""
+    found: list[Tensor] = []
+    if request.layer is None:
+        yield found
+        return
+    owner, name = decoder_layers(model)
+    layers: Any = owner.get_submodule(name)
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    # Removed before a backward pass computes activations again.
+    hook = layers[request.layer].register_forward_hook(note)
+    if request.targets is None and not request.keep_hidden:
+        owner._modules[name] = nn.ModuleList(layers[: request.layer + 1])
+    try:
+        yield found
+    finally:
+        hook.remove()
+        owner._modules[name] = layers
 
 
 def teach(model: nn.Module) -> bool:
@@ -257,10 +306,13 @@ def ask(model: nn.Module, inputs: dict[str, Any], request: AnswerRequest) -> Ans
         What was asked; `hidden` is `None` where the model is not built like those of transformers.
 
     Raises:
-        ValueError: when the model has no logits (it is not a causal language model).
+        ValueError: when the model has no logits (it is not a causal language model), or none of the layers that are
+            asked for.
     """
     if teach(model):
         return model(**inputs, use_cache=False, answers=request)
+    if request.layer is not None:
+        raise ValueError(f"model: the layers of {type(model).__name__} are not found; use another objective.")
     logits = getattr(model(**inputs, use_cache=False), "logits", None)
     if logits is None or logits.dim() != 3:
         raise ValueError(

@@ -22,16 +22,18 @@ class AnswerLikelihood:
     `N` is the number of labelled tokens in the batch, `B` the number of sequences, `V` the size of the vocabulary.
 
     Attributes:
-        token_nll: NLL of each labelled token, shape `[N]`, float32, in row-major order of the batch.
+        token_nll: NLL of each labelled token, shape `[N]`, float32, in row-major order of the batch; NaN, like `nll`,
+            where it was not asked for.
         sequence_index: the row of the batch each token belongs to, shape `[N]`, int64.
         nll: NLL summed over the labelled tokens of each sequence, shape `[B]`, float32.
         tokens: number of labelled tokens of each sequence, shape `[B]`, int64.
         targets: the label of each position, shape `[N]`, int64.
         logits: logits at the labelled positions, shape `[N, V]`, float32, or `None` when they were not asked for.
-        reference_nll: the reference model's `nll`, shape `[B]`, where the batch carries it.
-        reference_logits: the reference model's `logits`, shape `[N, V]`, where they were kept whole.
-        hidden: hidden states before the head, shape `[N, H]`, where they were asked for.
+        reference_nll: `nll` of the model before unlearning, shape `[B]`, where the batch carries it.
         token_values: what a token function gave, each of shape `[N]`.
+        hidden: hidden states after the layer that was asked for, shape `[N, H]`.
+        reference_hidden: those of the model before unlearning, where they were asked for.
+        alternative: the likelihoods of alternative answers of the same rows, where an objective is about both.
     """
 
     token_nll: Tensor
@@ -41,13 +43,34 @@ class AnswerLikelihood:
     targets: Tensor
     logits: Tensor | None = None
     reference_nll: Tensor | None = None
-    reference_logits: Tensor | None = None
-    hidden: Tensor | None = None
     token_values: dict[str, Tensor] = field(default_factory=dict)
+    hidden: Tensor | None = None
+    reference_hidden: Tensor | None = None
+    alternative: AnswerLikelihood | None = None
 
     def sum_by_sequence(self, values: Tensor) -> Tensor:
         """Sum per-token `values` `[N]` over each sequence; returns `[B]`."""
-        return torch.zeros_like(self.nll).index_add(0, self.sequence_index, values)
+        return values.new_zeros(len(self.tokens)).index_add(0, self.sequence_index, values)
+
+    def split(self, first: int) -> tuple[AnswerLikelihood, AnswerLikelihood]:
+        """The likelihoods of the `first` sequences, and those of the others (without logits)."""
+        is_first = self.sequence_index < first
+        parts = []
+        for chosen, rows in ((is_first, slice(None, first)), (~is_first, slice(first, None))):
+            by_token = {name: getattr(self, name) for name in ("hidden", "reference_hidden")}
+            parts.append(
+                AnswerLikelihood(
+                    token_nll=self.token_nll[chosen],
+                    sequence_index=self.sequence_index[chosen] - (rows.start or 0),
+                    nll=self.nll[rows],
+                    tokens=self.tokens[rows],
+                    targets=self.targets[chosen],
+                    token_values={name: values[chosen] for name, values in self.token_values.items()},
+                    reference_nll=None if self.reference_nll is None else self.reference_nll[rows],
+                    **{name: None if values is None else values[chosen] for name, values in by_token.items()},
+                )
+            )
+        return parts[0], parts[1]
 
 
 def ask_about(
@@ -68,7 +91,8 @@ def answer_likelihood(
     keep_logits: bool = False,
     *,
     token_function: TokenFunction | None = None,
-    keep_hidden: bool = False,
+    nll: bool = True,
+    layer: int | None = None,
     largest_logits: int | None = None,
     packed: bool = False,
 ) -> AnswerLikelihood:
@@ -81,7 +105,9 @@ def answer_likelihood(
         keep_logits: keep the `[N, V]` logits in the result.
         token_function: further values of each token, read off its logits in chunks; gradients then flow through
             these values alone.
-        keep_hidden: keep the hidden states before the head in the result.
+        nll: whether likelihoods are wanted. Without them, and without a token function, the head is not run.
+        layer: keep the hidden states after this layer, counted from 0; if these are all that is wanted, the model
+            runs no further.
         largest_logits: where the logits would have more elements, head and cross-entropy run in chunks of at most
             that many, computed again in the backward pass; `keep_logits` keeps them whole. By default what
             `chunked.LARGEST_LOGITS` has for the device.
@@ -96,21 +122,28 @@ def answer_likelihood(
     labels = batch["labels"]
     positions, targets = label_positions(labels)
     request = AnswerRequest(
-        positions, labels.shape[1], targets, token_function, keep_logits, keep_hidden, largest_logits
+        positions,
+        labels.shape[1],
+        targets if nll or token_function is not None or keep_logits else None,
+        token_function,
+        nll,
+        keep_logits,
+        layer=layer,
+        largest_logits=largest_logits,
     )
     output = ask_about(model, batch, request, packed)
-    assert output.token_nll is not None
-    token_nll = output.token_nll.float()
+    token_nll = output.token_nll
+    if token_nll is None:
+        token_nll = torch.full((len(positions),), torch.nan, device=positions.device)
     sequence_index = positions // labels.shape[1]
-    nll = torch.zeros(labels.shape[0], dtype=token_nll.dtype, device=token_nll.device)
     return AnswerLikelihood(
         token_nll=token_nll,
         sequence_index=sequence_index,
-        nll=nll.index_add(0, sequence_index, token_nll),
+        nll=token_nll.new_zeros(labels.shape[0]).index_add(0, sequence_index, token_nll),
         tokens=label_counts(labels),
         targets=targets,
         logits=output.logits,
-        hidden=output.hidden,
+        hidden=output.layer_output,
         token_values=output.token_values or {},
         reference_nll=batch.get("reference_nll"),
     )

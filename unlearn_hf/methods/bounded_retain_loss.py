@@ -37,6 +37,12 @@ class BoundedRetainLossConfig(UnlearningConfig):
         if not math.isfinite(self.retain_tolerance):
             raise ValueError(f"retain_tolerance: {self.retain_tolerance} is not a number; give nats per token.")
         super().__post_init__()
+        objective = self.retain_objective
+        if self.largest_retain_loss is None and not (objective.is_nll or objective.zero_before_unlearning):
+            raise ValueError(
+                f"largest_retain_loss: missing; what retain_loss {self.retain_loss!r} was before unlearning is not "
+                "known, so give the level."
+            )
 
 
 class BoundedRetainLossTrainer(UnlearningTrainer):
@@ -52,8 +58,8 @@ class BoundedRetainLossTrainer(UnlearningTrainer):
 
     @property
     def needs_retain_reference(self) -> bool:
-        """Without an absolute level, the one before unlearning is needed (that of the KL divergence is zero)."""
-        relative = self.args.largest_retain_loss is None and self.retain_objective.name == "nll"
+        """Without an absolute level, the one before unlearning is needed (that of a distance from it is zero)."""
+        relative = self.args.largest_retain_loss is None and self.retain_objective.is_nll
         return relative or super().needs_retain_reference
 
     def allowed_retain_loss(self) -> float:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from unlearn_hf.common.checks import check_choice, check_positive
 from unlearn_hf.methods.dual_variable import DualVariable
-from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -118,15 +117,21 @@ class EUPMUConfig(UnlearningConfig):
         if level and self.per_learning_rate:
             raise ValueError("per_learning_rate: True has no meaning for constraint 'level'; use constraint 'step'.")
         super().__post_init__()
-        if self.scalarization == "log" and not FORGET_OBJECTIVES[self.forget_loss].non_negative:
+        if self.scalarization == "log" and not self.forget_objective.non_negative:
             raise ValueError(
                 f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
                 "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
             )
-        if self.dual_signal == "log" and self.retain_loss == "kl" and not (level and self.level_estimate == "probe"):
+        probed = level and self.level_estimate == "probe"
+        if level and not (probed or self.retain_objective.is_nll or self.retain_objective.zero_before_unlearning):
             raise ValueError(
-                "dual_signal: 'log' of the KL divergence does not exist at the start, where it is zero; "
-                "use dual_signal 'raw' or retain_loss 'nll'."
+                f"level_estimate: {self.level_estimate!r} follows retain_loss {self.retain_loss!r}, whose value "
+                "before unlearning is not known; use level_estimate 'probe'."
+            )
+        if self.dual_signal == "log" and self.retain_objective.zero_before_unlearning and not probed:
+            raise ValueError(
+                f"dual_signal: 'log' of retain_loss {self.retain_loss!r} does not exist at the start, where it is "
+                "zero; use dual_signal 'raw' or retain_loss 'nll'."
             )
 
 

@@ -38,15 +38,16 @@ class FAMOConfig(UnlearningConfig):
         if not self.logit_weight_decay >= 0:
             raise ValueError(f"logit_weight_decay: {self.logit_weight_decay} is negative; give zero or more.")
         super().__post_init__()
-        if not FORGET_OBJECTIVES[self.forget_loss].non_negative:
+        if not self.forget_objective.non_negative:
             positive = [name for name, objective in FORGET_OBJECTIVES.items() if objective.non_negative]
             raise ValueError(
                 f"forget_loss: {self.forget_loss!r} is negative, and FAMO follows the logarithm of the loss; use one "
                 f"of {', '.join(positive)}."
             )
-        if self.retain_loss == "kl":
+        if self.retain_objective.zero_before_unlearning:
             raise ValueError(
-                "retain_loss: 'kl' is zero at the start, and FAMO follows the logarithm of the loss; use 'nll'."
+                f"retain_loss: {self.retain_loss!r} is zero at the start, and FAMO follows the logarithm of the loss; "
+                "use 'nll'."
             )
 
 

@@ -20,7 +20,7 @@ class GDRGMAConfig(BoundedRetainLossConfig):
     """Arguments of `GDRGMATrainer`."""
 
     forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
     )
     magnitude_slope: float = field(
         default=100.0,

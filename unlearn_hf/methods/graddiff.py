@@ -14,7 +14,7 @@ class GradDiffConfig(FixedWeightsConfig):
     """Arguments of `GradDiffTrainer`."""
 
     forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
     )
 
 

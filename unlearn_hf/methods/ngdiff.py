@@ -23,7 +23,7 @@ class NGDiffConfig(UnlearningConfig):
     """
 
     forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
     )
     max_grad_norm: float = field(
         default=0.0, metadata={"help": "Gradient clipping; off, because the direction is normalised already."}

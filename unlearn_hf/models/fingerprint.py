@@ -13,8 +13,16 @@ from unlearn_hf.models.sharding import whole
 from unlearn_hf.models.wrappers import without_wrappers
 
 _SAMPLED_VALUES = 1024
-# What a configuration says beside what the model computes.
-_NO_EFFECT = ("_name_or_path", "base_model_name_or_path", "inference_mode", "transformers_version", "use_cache")
+# What a configuration says beside what the model computes; precisions are those of the tensors.
+_NO_EFFECT = (
+    "_name_or_path",
+    "architectures",
+    "base_model_name_or_path",
+    "dtype",
+    "inference_mode",
+    "transformers_version",
+    "use_cache",
+)
 
 
 def model_fingerprint(model: nn.Module) -> str:

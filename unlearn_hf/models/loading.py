@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
 from unlearn_hf.common.checks import ATTENTIONS, check_choice
+from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 from unlearn_hf.models.selective_checkpointing import enable_selective_checkpointing
+from unlearn_hf.models.wrappers import causal_model, layer_count
 
 
-def check_model_path(name: str) -> None:
-    """Raise a `ValueError` when `name` is neither a folder nor anything the hub could be asked for.
+def load_tokenizer(
+    name: str, trust_remote_code: bool = False, field: str = "tokenizer_name_or_path"
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `name` (a hub id or a folder).
 
     Raises:
-        ValueError: naming `model_name_or_path`, when `name` looks like a path and is not there, when the folder
-            holds no model, or when the hub is switched off and the model is not in its cache.
+        ValueError: naming `field`, when it is not there, or is broken.
     """
-    path = Path(name)
-    if path.is_dir():
-        if not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
-            raise ValueError(
-                f"model_name_or_path: the folder {name!r} holds neither config.json nor adapter_config.json; "
-                "name the folder that a model was saved to."
-            )
-        return
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or path.parent.is_dir()
-    if looks_like_path and not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"model_name_or_path: {name!r} is not there; check the path.")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
-        from huggingface_hub import try_to_load_from_cache
-
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            raise ValueError(
-                f"model_name_or_path: {name!r} is neither a folder nor in the local cache, and the hub is off "
-                "(HF_HUB_OFFLINE); give a folder, or unset HF_HUB_OFFLINE once to download it."
-            )
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `name` (a hub id or a folder)."""
-    check_model_path(name)
-    return AutoTokenizer.from_pretrained(name)
+    check_tokenizer_path(name, field)
+    with _naming(field, name, "its tokenizer"):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def load_model(
-    name: str, dtype: str = "float32", trainable_adapter: bool = True, attention: str | None = None
+    name: str,
+    dtype: str = "float32",
+    trainable_adapter: bool = True,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
+    field: str = "model_name_or_path",
 ) -> nn.Module:
     """Load a causal language model, or a base model with the adapter in the folder `name`.
 
@@ -61,17 +52,95 @@ def load_model(
         dtype: precision of the weights (`auto`: as they were saved).
         trainable_adapter: whether an adapter is loaded to be trained further.
         attention: implementation of attention (`attn_implementation` of transformers); by default its choice.
-    """
-    check_model_path(name)
-    precision = dtype if dtype == "auto" else getattr(torch, dtype)
-    adapter_config = Path(name) / "adapter_config.json"
-    if not adapter_config.exists():
-        return AutoModelForCausalLM.from_pretrained(name, dtype=precision, attn_implementation=attention)
-    from peft import AutoPeftModelForCausalLM
+        trust_remote_code: whether code that comes with the model may be run.
+        field: the option that named it, for errors.
 
-    return AutoPeftModelForCausalLM.from_pretrained(
-        name, dtype=precision, is_trainable=trainable_adapter, attn_implementation=attention
-    )
+    Raises:
+        ValueError: naming `field`, when it is not there, broken, no causal language model, or lacks weights.
+    """
+    check_model_path(name, field, trust_remote_code)
+    options: dict[str, Any] = {
+        "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
+        "attn_implementation": attention,
+        "trust_remote_code": trust_remote_code,
+    }
+    if (Path(name) / "adapter_config.json").exists():
+        from peft import AutoPeftModelForCausalLM
+
+        with _naming(field, name, "the adapter or its base model"):
+            model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=trainable_adapter, **options)
+    else:
+        with _naming(field, name, "it"):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+        model, report = loaded
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(
+                f"{field}: {name!r} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}, "
+                "which would be random; name a causal language model that was saved whole."
+            )
+    check_causal(model, field)
+    return model
+
+
+@contextlib.contextmanager
+def _naming(field: str, name: str, what: str) -> Iterator[None]:
+    """Say which option named what a library cannot load."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as problem:
+        if isinstance(problem, torch.OutOfMemoryError):
+            raise
+        first = str(problem).strip().partition("\n")[0]
+        raise ValueError(
+            f"{field}: {what} cannot be loaded from {name!r} ({type(problem).__name__}: {first}); check the folder, "
+            "or save the model again."
+        ) from problem
+
+
+def check_causal(model: nn.Module, field: str = "model") -> None:
+    """Refuse encoders: every answer token would see those that follow it.
+
+    Raises:
+        ValueError: naming `field`.
+    """
+    config = getattr(model, "config", None)
+    kind = getattr(config, "model_type", None)
+    encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if encoder or getattr(config, "is_encoder_decoder", False):
+        what = "an encoder" if encoder else "an encoder and a decoder"
+        raise ValueError(
+            f"{field}: {type(model).__name__} ({kind}) is {what}; only causal language models, which write from left "
+            "to right, can be trained and judged here."
+        )
+
+
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose tokens the model has no embeddings for.
+
+    Raises:
+        ValueError: naming `processing_class`.
+    """
+    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise ValueError(
+            f"processing_class: the tokenizer has ids up to {highest}, and the model embeddings for {rows}; use the "
+            "model's own tokenizer, or call model.resize_token_embeddings(len(tokenizer)) and save both."
+        )
+
+
+def configured_layers(model: Any) -> int | None:
+    """How many layers a model has, by its configuration alone; `None` where that does not say."""
+    if not isinstance(model, (str, os.PathLike)):
+        inner = causal_model(model)
+        return layer_count(inner.config) if inner is not None else None
+    name = os.fspath(model)
+    check_model_path(name)
+    adapter_config = Path(name) / "adapter_config.json"
+    if adapter_config.exists():
+        name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        check_model_path(name)
+    return layer_count(AutoConfig.from_pretrained(name))
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
@@ -85,7 +154,7 @@ def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | N
     name = model if isinstance(model, str) else getattr(getattr(model, "config", None), "_name_or_path", "")
     if not name:
         raise ValueError("processing_class: the model does not say where it was loaded from; pass its tokenizer.")
-    return load_tokenizer(name)
+    return load_tokenizer(name, field="processing_class")
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:

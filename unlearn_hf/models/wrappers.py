@@ -43,3 +43,30 @@ def has_dropout(model: nn.Module) -> bool:
         "dropout" in name and not name.startswith(("classifier", "summary")) and isinstance(value, float) and value > 0
         for name, value in values.items()
     )
+
+
+def decoder_layers(model: nn.Module) -> tuple[nn.Module, str]:
+    """Where the layers of a causal language model are: a module inside its decoder, and the name of their list in it.
+
+    Raises:
+        ValueError: when it has no list of as many modules as its configuration has layers.
+    """
+    inner: Any = causal_model(model)
+    count = layer_count(inner.config) if inner is not None else None
+    for owner in inner.get_decoder().modules() if count is not None else ():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return owner, name
+    raise ValueError(f"model: the layers of {type(model).__name__} are not found; use another objective.")
+
+
+def layer_count(config: Any) -> int | None:
+    """How many layers the decoder of a model with this configuration has; `None` if it does not say."""
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return getattr(text, "num_hidden_layers", None)
+
+
+def check_layer(layer: int, count: int | None) -> None:
+    """Raise a `ValueError` unless there is a layer of that number."""
+    if count is not None and not 0 <= layer < count:
+        raise ValueError(f"layer: {layer} does not exist; the model has {count} layers, 0 to {count - 1}.")

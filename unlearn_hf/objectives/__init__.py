@@ -1,14 +1,9 @@
-"""Objectives: what is pushed on the forget set and held on the retain set."""
+"""Objectives: what is pushed on the forget set and held on the retain set.
 
-from unlearn_hf.objectives.base import Objective
-from unlearn_hf.objectives.gradient_ascent import GRADIENT_ASCENT
-from unlearn_hf.objectives.npo import NPO
-from unlearn_hf.objectives.retain import KULLBACK_LEIBLER, NEGATIVE_LOG_LIKELIHOOD
-from unlearn_hf.objectives.simnpo import SIMNPO
+One file for each; from outside: `register_objective` (an objective of your own), and the two registries.
+"""
 
-FORGET_OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (GRADIENT_ASCENT, NPO, SIMNPO)}
-RETAIN_OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective for objective in (NEGATIVE_LOG_LIKELIHOOD, KULLBACK_LEIBLER)
-}
+from unlearn_hf.objectives.base import Needs, Objective
+from unlearn_hf.objectives.registry import FORGET_OBJECTIVES, RETAIN_OBJECTIVES, register_objective
 
-__all__ = ["FORGET_OBJECTIVES", "RETAIN_OBJECTIVES", "Objective"]
+__all__ = ["FORGET_OBJECTIVES", "RETAIN_OBJECTIVES", "Needs", "Objective", "register_objective"]

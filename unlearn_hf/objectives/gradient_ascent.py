@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from unlearn_hf.likelihood.answers import AnswerLikelihood
-from unlearn_hf.objectives.base import Objective
+from unlearn_hf.objectives.base import NoParameters, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unlearn_hf.likelihood.answers import AnswerLikelihood
 
 
-def gradient_ascent(likelihood: AnswerLikelihood) -> Tensor:
+def gradient_ascent(likelihood: AnswerLikelihood, parameters: NoParameters) -> Tensor:
     """Negative NLL of each sequence, `-nll_i`, shape `[B]`; averaged over tokens it is `-CE`. Unbounded below."""
     return -likelihood.nll
 
@@ -16,7 +20,6 @@ def gradient_ascent(likelihood: AnswerLikelihood) -> Tensor:
 GRADIENT_ASCENT = Objective(
     name="ga",
     function=gradient_ascent,
-    unit="tokens",
     non_negative=False,
     summary="gradient ascent: minimise minus the cross-entropy (unbounded)",
     paper="Jang et al., Knowledge Unlearning for Mitigating Privacy Risks in Language Models, arXiv 2210.01504",

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from unlearn_hf.likelihood.answers import AnswerLikelihood
-from unlearn_hf.objectives.base import Objective
+from unlearn_hf.common.checks import check_positive
+from unlearn_hf.objectives.base import Needs, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unlearn_hf.likelihood.answers import AnswerLikelihood
+
+BETA_HELP = "Inverse temperature."
 
 
-def npo(likelihood: AnswerLikelihood, beta: float) -> Tensor:
+@dataclass(frozen=True)
+class NPOParameters:
+    """Parameters of NPO."""
+
+    beta: float = field(default=0.1, metadata={"help": BETA_HELP})
+
+    def __post_init__(self) -> None:
+        """Check the value.
+
+        Raises:
+            ValueError: unless it is positive.
+        """
+        check_positive("beta", self.beta)
+
+
+def npo(likelihood: AnswerLikelihood, parameters: NPOParameters) -> Tensor:
     """`(2 / beta) softplus(-beta (nll_i - nll_ref_i))`, shape `[B]`; averaged over sequences.
 
     The log-ratio is the *sum* over the answer tokens of a sequence. At the start, where the model is its own
@@ -20,8 +42,11 @@ def npo(likelihood: AnswerLikelihood, beta: float) -> Tensor:
 
     Source: Zhang et al., "Negative Preference Optimization", COLM 2024, arXiv 2404.05868, equation 3.
     """
+    import torch.nn.functional as F
+
     if likelihood.reference_nll is None:
         raise ValueError("reference_nll: NPO compares with the model before unlearning; compute that column first.")
+    beta = parameters.beta
     return (2 / beta) * F.softplus(-beta * (likelihood.nll - likelihood.reference_nll))
 
 
@@ -29,8 +54,8 @@ NPO = Objective(
     name="npo",
     function=npo,
     unit="sequences",
-    reference="nll",
-    defaults={"beta": 0.1},
+    needs=Needs(reference=("nll",)),
+    parameters=NPOParameters,
     summary="negative preference optimisation: bounded ascent relative to the model before unlearning",
     paper="Zhang et al., Negative Preference Optimization, COLM 2024, arXiv 2404.05868",
 )

@@ -21,9 +21,8 @@ from torch.utils.data import Dataset
 
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.labels import label_positions
-from unlearn_hf.likelihood.answer_head import AnswerRequest, TokenFunction, logits_of_hidden
+from unlearn_hf.likelihood.answer_head import AnswerRequest, logits_of_hidden
 from unlearn_hf.likelihood.answers import answer_likelihood, ask_about
-from unlearn_hf.likelihood.in_place_losses import divergence
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.wrappers import causal_model
@@ -119,74 +118,91 @@ def reference_nll(
     return result
 
 
+LogitsOfRows = Callable[[slice], Tensor]
+
+
+def _request(reference: nn.Module, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], AnswerRequest]:
+    """The batch where the reference is, and a request about its label positions."""
+    device = next(reference.parameters()).device
+    positions, _ = label_positions(batch["labels"])
+    moved = {name: value.to(device) for name, value in batch.items()}
+    return moved, AnswerRequest(positions.to(device), batch["labels"].shape[1])
+
+
 class ReferenceModel:
-    """Gives the logits of the model before unlearning.
+    """Gives logits and hidden states of the model before unlearning.
 
     With a fresh adapter, the adapter is switched off; with an adapter that was trained before, a frozen copy of that
-    adapter is switched on; only a model that is trained as a whole needs a frozen copy.
+    adapter is switched on; otherwise there is a frozen copy of the model, which shares what is not trained.
 
     Args:
         model: the model as it is before unlearning.
         device: where the frozen copy rests and computes; by default beside the model. Without a copy it has no effect.
         dtype: precision of the frozen copy; by default that of the model.
+        share: whether a copy beside the model may share its frozen parameters (not where they will be sharded).
 
     Attributes:
         strategy: `"disabled adapter"`, `"adapter copy"` or `"model copy"`.
+        copied: bytes of the parameters that were copied.
     """
 
-    def __init__(self, model: nn.Module, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, device: str | None = None, dtype: torch.dtype | None = None, share: bool = True
+    ) -> None:
         self._copy: nn.Module | None = None
         self._device = torch.device(device) if device is not None else None
+        self.copied = 0
         if not hasattr(model, "peft_config"):
             self.strategy = "model copy"
-            frozen = copy.deepcopy(model).eval().requires_grad_(False)
+            shared = {}
+            if share and device is None and dtype is None:
+                shared = {id(each): each for each in model.parameters() if not each.requires_grad}
+            # What `deepcopy` finds in its memo, it takes as it is.
+            frozen = copy.deepcopy(model, dict(shared)).eval().requires_grad_(False)
             self._copy = frozen.to(dtype) if dtype is not None else frozen
+            self.copied = sum(each.nbytes for each in frozen.parameters() if id(each) not in shared)
         elif _adapter_is_identity(model):
             self.strategy = "disabled adapter"
         else:
             self.strategy = "adapter copy"
-            _copy_adapter(model)
+            self.copied = _copy_adapter(model)
 
     @torch.no_grad()
-    def logits(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits at the label positions of `batch`, `[N, V]` float32, dropout off."""
-        with self._active(model) as reference:
-            device = next(reference.parameters()).device
-            moved = {name: value.to(device) for name, value in batch.items()}
-            logits = answer_likelihood(reference, moved, keep_logits=True).logits
-        assert logits is not None
-        return logits.to(batch["labels"].device)
+    def logits(self, model: nn.Module, batch: Mapping[str, Tensor], packed: bool = False) -> LogitsOfRows:
+        """Prepare the logits of the model before unlearning at the label positions of `batch`, dropout off.
 
-    @torch.no_grad()
-    def divergence(self, model: nn.Module, batch: Mapping[str, Tensor], packed: bool = False) -> TokenFunction:
-        """Prepare the Kullback-Leibler divergence from the model before unlearning at each label of `batch`.
-
-        Only the reference's hidden states are kept; its logits are made chunk by chunk, beside those of the model.
+        Only its hidden states are kept; its logits are made chunk by chunk, beside those of the model.
 
         Returns:
-            A token function with the value `divergence`.
+            A function from a slice of these positions to their logits, `[n, V]` float32.
         """
-        positions, _ = label_positions(batch["labels"])
-        request = AnswerRequest(positions, batch["labels"].shape[1], keep_hidden=True)
         with self._active(model) as reference:
-            device = next(reference.parameters()).device
-            moved = {name: value.to(device) for name, value in batch.items()}
-            request = replace(request, positions=positions.to(device))
-            hidden = ask_about(reference, moved, request, packed).hidden
-        logits = self.logits(model, batch) if hidden is None else None
+            moved, request = _request(reference, batch)
+            hidden = ask_about(reference, moved, replace(request, keep_hidden=True), packed).hidden
+            found = None
+            if hidden is None:  # not built like the models of transformers
+                found = ask_about(reference, moved, replace(request, keep_logits=True), packed).logits
 
-        def values(found: Tensor, _: Tensor, start: int) -> dict[str, Tensor]:
-            rows = slice(start, start + len(found))
+        @torch.no_grad()
+        def logits_of(rows: slice) -> Tensor:
             if hidden is None:
-                assert logits is not None
-                return {"divergence": divergence(found, logits[rows])}
-            with torch.no_grad(), self._active(model) as reference:
+                assert found is not None
+                return found[rows].to(batch["labels"].device)
+            with self._active(model) as reference:
                 inner = causal_model(reference)
                 assert inner is not None
-                expected = logits_of_hidden(inner, hidden[rows]).to(found.device)
-            return {"divergence": divergence(found, expected)}
+                return logits_of_hidden(inner, hidden[rows]).to(batch["labels"].device)
 
-        return values
+        return logits_of
+
+    @torch.no_grad()
+    def hidden(self, model: nn.Module, batch: Mapping[str, Tensor], layer: int, packed: bool = False) -> Tensor:
+        """Hidden states of the model before unlearning after `layer`, at the label positions of `batch`, `[N, H]`."""
+        with self._active(model) as reference:
+            moved, request = _request(reference, batch)
+            found = ask_about(reference, moved, replace(request, layer=layer), packed).layer_output
+        assert found is not None
+        return found.to(batch["labels"].device)
 
     @contextmanager
     def _active(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -228,7 +244,8 @@ def _adapter_is_identity(model: nn.Module) -> bool:
     return bool(updates) and all(not parameter.detach().any() for parameter in updates)
 
 
-def _copy_adapter(model: nn.Module) -> None:
+def _copy_adapter(model: nn.Module) -> int:
+    """Add a frozen copy of the active adapter; returns its size in bytes."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     active = str(model.active_adapter)
@@ -241,3 +258,4 @@ def _copy_adapter(model: nn.Module) -> None:
         parameter.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
+    return sum(each.nbytes for each in weights.values())

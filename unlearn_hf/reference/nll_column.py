@@ -21,10 +21,9 @@ class _Trainer(Protocol):
     accelerator: Any
     train_dataset: Any
     data_collator: Any
-    forget_objective: Any
 
     @property
-    def needs_retain_reference(self) -> bool: ...
+    def sets_with_reference(self) -> set[str]: ...
 
 
 class ReferenceColumns:
@@ -42,7 +41,7 @@ class ReferenceColumns:
         trainer, args = self.trainer, self.trainer.args
         pairs = trainer.train_dataset
         for name, rows in self._wanted().items():
-            dataset = getattr(pairs, name)
+            dataset = pairs.sets[name]
             if COLUMN in dataset.column_names:
                 continue
             nll = self._saved_values(name, dataset, rows)
@@ -59,15 +58,13 @@ class ReferenceColumns:
                     cache=Path(args.reference_cache or Path(str(args.output_dir)) / "reference"),
                     description=f"Reference likelihoods ({name} set)",
                 )
-            setattr(pairs, name, dataset.add_column(COLUMN, nll.tolist()))
+            pairs.sets[name] = dataset.add_column(COLUMN, nll.tolist())
 
     def _wanted(self) -> dict[str, list[int]]:
         trainer, args = self.trainer, self.trainer.args
         pairs = trainer.train_dataset
-        wanted: dict[str, list[int]] = {}
-        if trainer.forget_objective.reference == "nll":
-            wanted["forget"] = list(range(len(pairs.forget)))
-        if trainer.needs_retain_reference:
+        wanted = {name: list(range(len(pairs.sets[name]))) for name in sorted(trainer.sets_with_reference)}
+        if "retain" in wanted:
             epochs = math.ceil(args.num_train_epochs)
             wanted["retain"] = list(range(len(pairs.retain))) if args.max_steps > 0 else pairs.retain_rows(epochs)
         return wanted
@@ -81,8 +78,7 @@ class ReferenceColumns:
     def state_dict(self) -> dict[str, Any]:
         """The columns, with a fingerprint of their rows."""
         state = {}
-        for name in ("forget", "retain"):
-            dataset = getattr(self.trainer.train_dataset, name)
+        for name, dataset in self.trainer.train_dataset.sets.items():
             if COLUMN in dataset.column_names:
                 nll = torch.tensor(dataset[COLUMN][:], dtype=torch.float32)
                 state[name] = {"rows": rows_fingerprint(dataset), "nll": nll}

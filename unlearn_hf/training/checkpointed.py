@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +12,16 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlearn_hf.common.locks import held_folder
+from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.checkpoints import (
     begin_checkpoint,
+    checkpoints,
     damage,
     drop_checkpoints,
     finish_checkpoint,
     newest_complete_checkpoint,
 )
+from unlearn_hf.training.disk_space import check_space, is_disk_full
 
 
 class CheckpointedTrainer(Trainer):
@@ -37,8 +42,9 @@ class CheckpointedTrainer(Trainer):
         """The checkpoint that is named, or, for `True`, the newest intact one in the output folder.
 
         Raises:
-            ValueError: when it is damaged, or there is none.
+            ValueError: when it is damaged, there is none, or there is too little room for what training will write.
         """
+        check_space(self)
         if not wanted:
             return None
         if wanted is True:
@@ -59,8 +65,9 @@ class CheckpointedTrainer(Trainer):
             **kwargs: passed on to `Trainer.train`.
 
         Raises:
-            ValueError: when there is no intact checkpoint to resume from, or another process works in the output
-                folder.
+            ValueError: when there is no intact checkpoint to resume from, too little room for checkpoints, or another
+                process works in the output folder.
+            OSError: when the disk is full in spite of that, saying what was kept and where.
         """
         with self._alone_in_folder():
             checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
@@ -69,8 +76,12 @@ class CheckpointedTrainer(Trainer):
             self._limit = limit
             try:
                 return super().train(checkpoint, *args, **kwargs)
+            except Exception as problem:
+                if self._checkpoint is None or not self.args.should_save or not is_disk_full(problem):
+                    raise
+                raise OSError(self._keep_what_can_be_kept(self._checkpoint)) from problem
             finally:
-                self.args.save_total_limit = limit
+                self.args.save_total_limit, self._checkpoint = limit, None
 
     @contextmanager
     def _alone_in_folder(self) -> Iterator[None]:
@@ -82,24 +93,98 @@ class CheckpointedTrainer(Trainer):
             yield
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model or adapter; of a sharded model the whole of it, whatever form its checkpoints have."""
-        if _internal_call and output_dir is not None:
-            self._checkpoint = Path(output_dir)
-            if self.args.should_save:
-                begin_checkpoint(self._checkpoint)
-            self.accelerator.wait_for_everyone()
-        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
-        if _internal_call or plugin is None:
+        """Save the model or adapter, whole or not at all; of a sharded model the whole of it.
+
+        Raises:
+            OSError: when there is no room, saying where the weights are instead.
+        """
+        if _internal_call:
+            if output_dir is not None:
+                self._checkpoint = Path(output_dir)
+                if self.args.should_save:
+                    begin_checkpoint(self._checkpoint)
+                self.accelerator.wait_for_everyone()
             super().save_model(output_dir, _internal_call)
             return
-        # transformers writes no weights at all where checkpoints are in shards.
-        of_checkpoints = plugin.state_dict_type, plugin.state_dict_config
-        plugin.state_dict_config = None
-        plugin.set_state_dict_type("FULL_STATE_DICT")
+        folder = Path(output_dir or str(self.args.output_dir))
         try:
-            super().save_model(output_dir, _internal_call)
+            self._save_weights(folder)
+        except Exception as problem:
+            # The ranks of a sharded model write together; one cannot try again alone.
+            if not is_disk_full(problem) or not self.args.should_save or shards(self.accelerator):
+                raise
+            where = self._save_weights_elsewhere(folder)
+            if where != folder:
+                message = f"output_dir: {str(folder)!r} has no room for the weights; they are in {str(where)!r}."
+                raise OSError(message) from problem
+
+    def _save_weights(self, folder: Path) -> None:
+        """Write the files of the model beside their place and move them there, so that none is ever half of one."""
+        partial = folder / ".partial-weights"
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        of_checkpoints = (plugin.state_dict_type, plugin.state_dict_config) if plugin is not None else None
+        try:
+            if plugin is not None:
+                # transformers writes no weights at all where checkpoints are in shards.
+                plugin.state_dict_config = None
+                plugin.set_state_dict_type("FULL_STATE_DICT")
+            super().save_model(str(partial))
+            if self.is_deepspeed_enabled:  # whose ranks may all write
+                self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                for path in [each for each in partial.rglob("*") if each.is_file()]:
+                    place = folder / path.relative_to(partial)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(place)
         finally:
-            plugin.state_dict_type, plugin.state_dict_config = of_checkpoints
+            if plugin is not None and of_checkpoints is not None:
+                plugin.state_dict_type, plugin.state_dict_config = of_checkpoints
+            if self.args.should_save:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _save_weights_elsewhere(self, folder: Path) -> Path:
+        """Save the weights of a run whose disk is full; returns where.
+
+        Raises:
+            OSError: when there is no room anywhere.
+        """
+        intact = [path for path in checkpoints(folder) if damage(path, self.checkpoint_files) is None]
+        if len(intact) > 1:  # older ones are worth less than the weights of now
+            drop_checkpoints(intact[-1], 1, self.state.best_model_checkpoint)
+            if self._fits(folder):
+                return folder
+        if self._fits(elsewhere := Path(tempfile.mkdtemp(prefix="unlearn_hf_weights_"))):
+            return elsewhere
+        elsewhere.rmdir()
+        kept = f"; the newest checkpoint that is whole is {str(intact[-1])!r}" if intact else ""
+        message = f"output_dir: {str(folder)!r} has no room for the weights, nor has the temporary folder{kept}."
+        raise OSError(message)
+
+    def _fits(self, folder: Path) -> bool:
+        """Save the weights in `folder`, and say whether there was room."""
+        try:
+            self._save_weights(folder)
+        except Exception as problem:
+            if not is_disk_full(problem):
+                raise
+            return False
+        return True
+
+    def _keep_what_can_be_kept(self, broken: Path) -> str:
+        """After a checkpoint could not be written: make way, save the weights if nothing else holds them, say so."""
+        shutil.rmtree(broken, ignore_errors=True)
+        intact = [path for path in checkpoints(broken.parent) if damage(path, self.checkpoint_files) is None]
+        message = f"output_dir: there is no room for {str(broken)!r}"
+        finished = self.state.global_step >= self.state.max_steps
+        if (finished or not intact) and not shards(self.accelerator):
+            where = broken.parent / f"weights-{self.state.global_step}"
+            if not self._fits(where):
+                shutil.rmtree(where, ignore_errors=True)
+                where = self._save_weights_elsewhere(broken.parent)
+            message += f"; the weights after step {self.state.global_step} are in {str(where)!r}"
+        if intact:
+            message += f"; after making room, the run can be resumed from {intact[-1].name}"
+        return message + "."
 
     def checkpoint_saved(self) -> None:
         """Called when this rank has written its part of a checkpoint."""

@@ -153,8 +153,8 @@ def newest_complete_checkpoint(folder: Path, needed: Collection[str] = ()) -> Pa
         damaged.append(f"{path.name} is damaged ({problem})")
     found = f" ({'; '.join(damaged)})" if damaged else ""
     raise ValueError(
-        f"resume: {str(folder)!r} holds no complete checkpoint{found}; start afresh, with a save_strategy. A finished "
-        "run keeps none unless keep_checkpoints says so."
+        f"resume: {str(folder)!r} holds no complete checkpoint{found}; begin afresh. A finished run keeps none unless "
+        "keep_checkpoints says so, and save_strategy 'no' writes none."
     )
 
 

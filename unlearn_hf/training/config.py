@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
 from unlearn_hf.common.checks import MODEL_DTYPES, check_choice, check_device, check_positive
+from unlearn_hf.data.alternatives import read_refusals
 from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
 from unlearn_hf.likelihood.packed_rows import PACKING
 from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
+from unlearn_hf.objectives.registry import parameter_options
 from unlearn_hf.training.automatic_learning_rate import (
     AutomaticLearningRateArguments,
     check_automatic_learning_rate,
 )
-from unlearn_hf.training.joint_pass import FORWARD
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -76,6 +80,9 @@ class FinetuningConfig(TrainingArguments):
             "help": "Attention of a model given by name: sdpa, eager, flex_attention, or, where it is installed, "
             "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
         },
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with a model given by name. Read it before."}
     )
     trainable_dtype: str = field(
         default="float32",
@@ -177,29 +184,68 @@ class FinetuningConfig(TrainingArguments):
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
 
 
+def with_objective_options(config_class: type) -> type:
+    """A configuration class with an option for every parameter of every objective registered so far.
+
+    Options that `config_class` has already stay as they are, so that nothing changes unless objectives were registered
+    from outside.
+
+    Raises:
+        ValueError: when an objective's parameter has the name of an option of another kind.
+    """
+    present = {item.name: item for item in dataclasses.fields(config_class)}
+    added: list[Any] = []
+    for name, option in parameter_options().items():
+        if name not in present:
+            item = field(default=None, metadata={"help": option.help, "objectives": option.owners})
+            added.append((name, option.type | None, item))
+        elif "objectives" not in present[name].metadata:
+            raise ValueError(
+                f"objective {option.owners[0]!r}: its parameter {name!r} is an option of {config_class.__name__} "
+                "already; name it otherwise."
+            )
+    if not added:
+        return config_class
+
+    about = {"__module__": config_class.__module__, "__doc__": config_class.__doc__, "__reduce_ex__": _reduce}
+    return dataclasses.make_dataclass(config_class.__name__, added, bases=(config_class,), namespace=about)
+
+
+def _reduce(config: Any, protocol: Any) -> Any:
+    """Pickle by the class that is found under its name; options that were added to it are among the values."""
+    named = next(each for each in type(config).__mro__ if "__reduce_ex__" not in vars(each))
+    return object.__new__, (named,), vars(config)
+
+
 @dataclass
-class UnlearningConfig(AutomaticLearningRateArguments, FinetuningConfig):
+class _NoOptions:
+    """Parameters of the objectives."""
+
+
+ObjectiveOptions: Any = with_objective_options(_NoOptions)
+
+
+@dataclass
+class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, FinetuningConfig):
     """Arguments that every unlearning method shares."""
 
     forget_loss: str = field(
-        default="npo", metadata={"help": "Objective on the forget set.", "choices": list(FORGET_OBJECTIVES)}
+        default="npo", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
     )
     retain_loss: str = field(
-        default="nll", metadata={"help": "Objective on the retain set.", "choices": list(RETAIN_OBJECTIVES)}
+        default="nll", metadata={"help": "Objective on the retain set.", "choices": RETAIN_OBJECTIVES.keys()}
     )
-    beta: float | None = field(
-        default=None, metadata={"help": "Inverse temperature of NPO (default 0.1) and SimNPO (default 4.5)."}
-    )
-    delta: float | None = field(
-        default=None, metadata={"help": "SimNPO: mean NLL per answer token aimed at, in nats (default 0)."}
-    )
-    forward: str = field(
-        default="auto",
+    refusal_file: str | None = field(
+        default=None,
         metadata={
-            "help": "`joint`: forget and retain rows in one forward and one backward pass (both sets' activations at "
-            "once); `sequential`: one after the other; `auto`: joint for small batches of methods that keep one "
-            "gradient.",
-            "choices": list(FORWARD),
+            "help": "Text file with one refusal a line, for objectives that need another answer to the forget "
+            "questions. Default: sentences that come along."
+        },
+    )
+    alternative_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the forget rows that has that other answer. Default: `alternative`, where rows have it."
         },
     )
     reference_cache: str | None = field(
@@ -212,8 +258,9 @@ class UnlearningConfig(AutomaticLearningRateArguments, FinetuningConfig):
     reference_device: str | None = field(
         default=None,
         metadata={
-            "help": "Where the frozen copy of the model rests and computes that retain_loss kl needs when all "
-            "parameters are trained; `cpu` keeps it out of accelerator memory. Default: beside the model."
+            "help": "Where the frozen copy of the model rests and computes that objectives with distributions or "
+            "hidden states of the model before unlearning need when no adapter is trained; `cpu` keeps it out of "
+            "accelerator memory. Default: beside the model."
         },
     )
     reference_dtype: str | None = field(
@@ -270,34 +317,74 @@ class UnlearningConfig(AutomaticLearningRateArguments, FinetuningConfig):
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
         check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
-        for name in ("beta", "retain_budget", "level_probe_rows", "level_probe_interval"):
+        for name in ("retain_budget", "level_probe_rows", "level_probe_interval"):
             check_positive(name, getattr(self, name))
         if not 0 <= self.level_ema_decay < 1:
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
-        if self.retain_budget is not None and self.retain_loss == "kl" and self.level_estimate != "probe":
-            raise ValueError(
-                f"level_estimate: {self.level_estimate!r} follows retain_loss 'kl', which is zero before unlearning, "
-                "so that no share of it can be a budget; use level_estimate 'probe', which measures the NLL."
-            )
+        self._check_objectives()
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
-        check_choice("forward", self.forward, FORWARD)
         if self.reference_dtype is not None:
             check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
         for name in ("reference_device", "gradient_buffer_device"):
             check_device(name, getattr(self, name))
         for name in ("reference_device", "reference_dtype"):
-            if self.retain_loss != "kl" and getattr(self, name) is not None:
+            if not self.needs_reference_model and getattr(self, name) is not None:
                 raise ValueError(
-                    f"{name}: {getattr(self, name)!r} has no meaning for retain_loss {self.retain_loss!r}, which "
-                    "needs no copy of the model; leave it out."
+                    f"{name}: {getattr(self, name)!r} has no meaning for forget_loss {self.forget_loss!r} and "
+                    f"retain_loss {self.retain_loss!r}, which need no copy of the model; leave it out."
                 )
-        for name, value in self.forget_parameters().items():
-            if name not in FORGET_OBJECTIVES[self.forget_loss].defaults:
-                raise ValueError(f"{name}: {value} has no meaning for forget_loss {self.forget_loss!r}; leave it out.")
         super().__post_init__()
         check_automatic_learning_rate(self)
 
-    def forget_parameters(self) -> dict[str, float]:
-        """The parameters of the forget objective that were set."""
-        chosen = {"beta": self.beta, "delta": self.delta}
-        return {name: value for name, value in chosen.items() if value is not None}
+    def _check_objectives(self) -> None:
+        """Refuse parameters out of range, or of objectives that were not chosen, and levels that do not exist."""
+        chosen = (self.forget_objective, self.retain_objective)
+        pair = f"forget_loss {self.forget_loss!r} and retain_loss {self.retain_loss!r}"
+        for name, option in parameter_options().items():
+            value = getattr(self, name, None)
+            if value is not None and not any(name in objective.parameter_names for objective in chosen):
+                owners = " and ".join(dict.fromkeys(option.owners))
+                raise ValueError(f"{name}: {value} has no meaning for {pair}; {owners} has it. Leave it out.")
+        for objective in chosen:
+            self.parameters_of(objective)  # which checks them
+        for name in ("refusal_file", "alternative_column"):
+            if getattr(self, name) is not None and ALTERNATIVE not in self.needs_of("forget").answers:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} has no meaning for forget_loss {self.forget_loss!r}, which "
+                    "needs no other answer; leave it out."
+                )
+        if self.refusal_file is not None:
+            if self.alternative_column is not None:
+                raise ValueError("refusal_file: it and alternative_column exclude each other; leave out one of them.")
+            read_refusals(self.refusal_file)
+        if self.retain_budget is not None and not self.retain_objective.is_nll and self.level_estimate != "probe":
+            raise ValueError(
+                f"level_estimate: {self.level_estimate!r} follows retain_loss {self.retain_loss!r}, whose value "
+                "before unlearning is zero or not known, so that no share of it can be a budget; use level_estimate "
+                "'probe', which measures the NLL."
+            )
+
+    @property
+    def forget_objective(self) -> Objective:
+        """What is minimised on the forget set."""
+        return FORGET_OBJECTIVES[self.forget_loss]
+
+    @property
+    def retain_objective(self) -> Objective:
+        """What is minimised on the retain set."""
+        return RETAIN_OBJECTIVES[self.retain_loss]
+
+    def parameters_of(self, objective: Objective) -> Any:
+        """The parameters of an objective, with those that were set."""
+        given = {name: getattr(self, name, None) for name in objective.parameter_names}
+        return objective.parameters(**{name: value for name, value in given.items() if value is not None})
+
+    def needs_of(self, side: Literal["forget", "retain"]) -> Needs:
+        """What the objective of that side needs of each row."""
+        objective = self.forget_objective if side == "forget" else self.retain_objective
+        return objective.needs_with(self.parameters_of(objective))
+
+    @property
+    def needs_reference_model(self) -> bool:
+        """Whether an objective needs distributions or hidden states of the model before unlearning in every step."""
+        return any({"logits", "hidden"} & set(self.needs_of(side).reference) for side in ("forget", "retain"))

@@ -13,16 +13,23 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from unlearn_hf.data.collator import UnlearningCollator
+from unlearn_hf.data.collator import UnlearningCollator, join
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
 from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
-from unlearn_hf.models.loading import check_model_path, load_model, pad_token_id, prepare_model, tokenizer_for
+from unlearn_hf.models.loading import (
+    check_causal,
+    check_vocabulary,
+    load_model,
+    pad_token_id,
+    prepare_model,
+    tokenizer_for,
+)
+from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
-from unlearn_hf.training.joint_pass import join
 from unlearn_hf.training.optimizer_step import Window, count_totals
 
 
@@ -87,7 +94,7 @@ class FinetuningTrainer(CheckpointedTrainer):
                 "one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
             )
         if isinstance(model, str):
-            check_model_path(model)
+            check_model_path(model, "model", args.trust_remote_code)
         self.args = args
         tokenizer = tokenizer_for(model, processing_class)
         train_dataset = self._prepare_train_dataset(train_dataset, tokenizer)
@@ -98,8 +105,16 @@ class FinetuningTrainer(CheckpointedTrainer):
         elif args.eval_strategy != "no":
             eval_dataset = {}  # evaluators alone judge the model; the Trainer only asks that something is there
         if isinstance(model, str):
-            model = load_model(model, args.model_dtype, attention=args.attn_implementation)
+            model = load_model(
+                model,
+                args.model_dtype,
+                attention=args.attn_implementation,
+                trust_remote_code=args.trust_remote_code,
+                field="model",
+            )
         model = prepare_model(model, args, peft_config)
+        check_causal(model)
+        check_vocabulary(model, tokenizer)
         self.evaluators = list(evaluators)
         self.window: Window | None = None
         self.packed: bool | None = None  # decided on the first batch

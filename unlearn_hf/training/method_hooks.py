@@ -23,7 +23,11 @@ class MethodHooks:
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     args: UnlearningConfig
-    retain_objective: Objective
+
+    @property
+    def retain_objective(self) -> Objective:
+        """What is minimised on the retain set."""
+        return self.args.retain_objective
 
     @property
     def gradient_level(self) -> bool:
@@ -48,7 +52,7 @@ class MethodHooks:
     @property
     def needs_retain_reference(self) -> bool:
         """Whether retain batches carry the NLL of the model before unlearning: what their loss is compared with."""
-        return self.follows_batches and self.retain_objective.name == "nll"
+        return self.follows_batches and self.retain_objective.is_nll
 
     @property
     def follows_batches(self) -> bool:

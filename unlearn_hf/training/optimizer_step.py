@@ -83,9 +83,9 @@ class Window:
 def count_totals(batches: list[dict[str, Any]], accelerator: Accelerator) -> Totals:
     """Count labelled tokens and sequences of each set over `batches` and all ranks.
 
-    A batch is either `{"forget": ..., "retain": ...}` or one plain batch, counted under the name `"plain"`.
+    A batch is either `{"forget": ..., "retain": ..., ...}` or one plain batch, counted under the name `"plain"`.
     """
-    names = ["plain"] if "labels" in batches[0] else list(Losses._fields)
+    names = ["plain"] if "labels" in batches[0] else list(batches[0])
     counts = torch.zeros(2, len(names), dtype=torch.float64)
     for batch in batches:
         for column, name in enumerate(names):

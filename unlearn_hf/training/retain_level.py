@@ -85,7 +85,7 @@ class RetainProbe:
 def retain_loss_before_unlearning(trainer: _Trainer) -> float:
     """Retain loss of this step's rows under the model before unlearning, in nats per token.
 
-    Zero for the KL divergence of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
+    Zero for the distance of a model from itself. NLLs come from the column that `needs_retain_reference` adds.
     """
     if not trainer.needs_retain_reference:
         return 0.0

@@ -16,27 +16,31 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from unlearn_hf.common.files import whole_file
+from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
-from unlearn_hf.likelihood.answers import AnswerLikelihood, answer_likelihood
+from unlearn_hf.models.loading import configured_layers
 from unlearn_hf.models.sharding import reshard, shards
-from unlearn_hf.models.wrappers import has_dropout
-from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
+from unlearn_hf.models.wrappers import check_layer, has_dropout
+from unlearn_hf.objectives.base import ALTERNATIVE
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
+from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
-from unlearn_hf.training.joint_pass import JOINT_TOKENS, joint_likelihoods
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
+
+logger = logging.get_logger(__name__)
 
 
 class UnlearningTrainer(MethodHooks, FinetuningTrainer):
@@ -91,8 +95,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.args = args
         self.divergence: str | None = None
         self.ended: str | None = None
-        self.forget_objective = FORGET_OBJECTIVES[args.forget_loss]
-        self.retain_objective = RETAIN_OBJECTIVES[args.retain_loss]
+        self.objectives = {"forget": args.forget_objective, "retain": args.retain_objective}
+        self.needs = {"forget": args.needs_of("forget"), "retain": args.needs_of("retain")}
+        self._parameters = {name: args.parameters_of(objective) for name, objective in self.objectives.items()}
         if self._keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
@@ -105,6 +110,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
                 "give more rows or a smaller batch."
             )
+        self._check_layers(model)
         super().__init__(
             model=model,
             args=args,
@@ -121,9 +127,12 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._grams: Tensor | None = None
         self.reference_columns = ReferenceColumns(self)
         self.reference: ReferenceModel | None = None
-        if self.retain_objective.reference == "logits":
+        if args.needs_reference_model:
             dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
-            self.reference = ReferenceModel(self.model, args.reference_device, dtype)
+            share = not shards(self.accelerator)
+            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share=share)
+            size = self.reference.copied / 2**20
+            logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
         self._first_state: dict[str, Any] | None = None
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
@@ -137,15 +146,40 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.retain_budget is not None:
             assert self.retain_level is not None
             self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
-        if args.forward == "joint" and self._separate_because:
-            raise ValueError(f"forward: 'joint' is not possible, {self._separate_because}; use 'sequential'.")
+        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
+            # Data parallelism must not wait for gradients of the layers above, and of the head.
+            args.ddp_find_unused_parameters = True
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        args = self.args
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        along = {}
+        if ALTERNATIVE in self.needs["forget"].answers:
+            rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
+            along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
-        return PairedDataset(
-            forget, retain, seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        )
+        return PairedDataset(forget, retain, seed, **along)
+
+    def _check_layers(self, model: Any) -> None:
+        """Refuse a layer that the model does not have, before it is loaded where its configuration is at hand."""
+        layers = [self._parameters[name].layer for name, needs in self.needs.items() if needs.hidden]
+        for layer in layers:
+            check_layer(layer, configured_layers(model))
+
+    @property
+    def reaches_head(self) -> bool:
+        """Whether some objective has a gradient in every layer and the head."""
+        return any(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items())
+
+    @property
+    def sets_with_reference(self) -> set[str]:
+        """The sets whose rows need the NLL of their answers under the model before unlearning."""
+        sets = {"retain"} if self.needs_retain_reference else set()
+        for name, needs in self.needs.items():
+            if "nll" in needs.reference:
+                sets.update(batch_names(name, needs))
+        return sets
 
     def training_begins(self) -> None:
         """Called when model and optimizer are wrapped and restored, before the first step."""
@@ -193,10 +227,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         loss = torch.zeros((), device=self.args.device)
         weights = dict(zip(Losses._fields, self._weights, strict=True))
         active = [name for name, weight in weights.items() if weight != 0]
-        if len(active) == 2 and self._joins(inputs):
-            return super().training_step(model, inputs, totals)
         for name in Losses._fields:
-            batch = {name: inputs[name]}
+            batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
                 wanted = name == "forget" or self.needs_retain_loss
@@ -217,17 +249,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 loss = loss + super().training_step(model, batch, totals)
         return loss
 
-    def _joins(self, inputs: dict[str, Any]) -> bool:
-        """Whether both sets go through the model in one pass."""
-        if not self._may_join:
-            return False
-        if self.args.forward == "joint":
-            return True
-        tokens = sum(int(inputs[name]["attention_mask"].sum()) for name in Losses._fields)
-        if shards(self.accelerator):  # every rank must run the same passes
-            tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=self.args.device), "max"))
-        return tokens <= JOINT_TOKENS
-
     @property
     def _measured_again(self) -> tuple[str, ...]:
         """The losses that are measured again after this step: by the method, or by a probe of the learning rate."""
@@ -236,20 +257,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             return self.remeasured
         return (*self.remeasured, "retain")
 
-    @property
-    def _may_join(self) -> bool:
-        return self.args.forward != "sequential" and self._separate_because is None
-
-    @property
-    def _separate_because(self) -> str | None:
-        """Why the two sets cannot share a forward pass, if they cannot."""
-        if self._keeps_gradients_apart:
-            return "the two gradients are kept apart"
-        if self.reference is not None:
-            return f"retain_loss {self.args.retain_loss!r} needs the reference's distribution of one set"
-        if self._repeats_dropout and (self.remeasured or self.learning_rate_probe is not None):
-            return "a loss is measured again with the same dropout"
-        return None
+    def _batches_of(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batches that the loss `name` is about."""
+        return {batch: inputs[batch] for batch in {name, *batch_names(name, self.needs[name])}}
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -258,35 +268,32 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if "labels" in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss: Any = 0.0
-        joint: list[Any] = [None, None]
-        if all(name in inputs for name in Losses._fields) and self._may_join:
-            joint = joint_likelihoods(model, [inputs[name] for name in Losses._fields], bool(self.packed))
-        for name, weight, likelihood in zip(Losses._fields, self._weights, joint, strict=True):
+        for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
                 if name in self._measured_again and self._repeats_dropout:
                     assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
-                part = self._objective_loss(model, name, inputs[name], likelihood)
+                part = self._objective_loss(model, name, inputs)
                 assert self.window is not None
                 self.window.record(name, part)
                 loss = loss + weight * part
         return (loss, {}) if return_outputs else loss
 
-    def _objective_loss(
-        self, model: nn.Module, name: str, batch: dict[str, Tensor], likelihood: AnswerLikelihood | None = None
-    ) -> Tensor:
-        """Contributions of one micro-batch over the total of the whole step."""
+    def _objective_loss(self, model: nn.Module, name: str, batches: dict[str, dict[str, Tensor]]) -> Tensor:
+        """Contributions of one micro-batch to the loss `name`, over the total of the whole step."""
         assert self.window is not None
-        objective = self.forget_objective if name == "forget" else self.retain_objective
-        divergence = None
-        if objective.reference == "logits":
-            assert self.reference is not None
-            with self.accelerator.autocast():  # which accelerate adds to the forward of the trained model alone
-                divergence = self.reference.divergence(self.accelerator.unwrap_model(model), batch, bool(self.packed))
-        if likelihood is None:
-            likelihood = answer_likelihood(model, batch, token_function=divergence, packed=bool(self.packed))
-        parameters = self.args.forget_parameters() if name == "forget" else {}
-        return objective(likelihood, **parameters).sum() / self.window.totals.of(objective.unit, name)
+        objective, names = self.objectives[name], batch_names(name, self.needs[name])
+        found = contributions(
+            objective,
+            self._parameters[name],
+            model,
+            [batches[each] for each in names],
+            self.reference,
+            self.accelerator.unwrap_model(model),
+            bool(self.packed),
+            self.accelerator.autocast,  # which accelerate adds to the forward of the trained model alone
+        )
+        return found.sum() / self.window.totals.of(objective.unit, names[0])
 
     def _finish_window(self, model: nn.Module) -> None:
         """All gradients are there: reduce losses, combine gradients, or drop an update that is not finite."""
@@ -396,7 +403,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         for index, batch in enumerate(window.batches):
             context = replay(states[index], self.args.device) if states else contextlib.nullcontext()
             with context, self.compute_loss_context_manager():
-                inputs: Any = self._prepare_inputs({name: batch[name]})[name]
+                inputs: Any = self._prepare_inputs(self._batches_of(name, batch))
                 total += self._objective_loss(model, name, inputs)
         reshard(model)
         return float(self.accelerator.reduce(total, "mean"))

@@ -17,7 +17,7 @@ from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import ContinuationRequest, Request, TextRequest
-from unlearn_hf.evaluation.sample_table import Compatibility
+from unlearn_hf.evaluation.sample_table import Compatibility, extraction_of
 
 VERBMEM_TOKENS, KNOWMEM_TOKENS = 128, 32
 KNOWMEM_CUTS = ("\n\n", "\nQuestion", "Question:")
@@ -138,6 +138,10 @@ class MuseEvaluator(TableEvaluator):
             settings={**settings, "max_rows": self.max_rows},
             fingerprint=self.data_fingerprint(),
         )
+
+    def extend(self, samples: pd.DataFrame, *_: Any) -> pd.DataFrame:
+        """Definitions that a compatibility changes."""
+        return extraction_of(samples, self.compatibility)
 
     def record(self) -> dict[str, Any]:
         """Compatibility."""

@@ -114,7 +114,7 @@ def aggregate_muse(
     memorized = column_values(verbmem, "exact_memorization", missing)
     if memorized is not None:
         add("exact_memorization", float(np.mean(memorized)), memorized.size, "teacher_forced")
-    values.update(aggregate_attacks(table, missing=missing, **record))
+    values.update(aggregate_attacks(table, compatibility, missing=missing, **record))
     area = table_auc(table, "min_k", missing)
     if area is not None:
         auc, n = area

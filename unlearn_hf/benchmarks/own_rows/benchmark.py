@@ -46,7 +46,7 @@ class OwnRows(Benchmark):
     def evaluator(self, data: Mapping[str, Any], **settings: Any) -> Evaluator | None:
         """See `PairsEvaluator`; none for raw text, conversations, or a training file."""
         from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
-        from unlearn_hf.data.encoding import detect_columns
+        from unlearn_hf.data.columns import detect_columns
 
         pairs = {name: data[name] for name in ("forget", "retain") if name in data}
         if len(pairs) < 2 or any(len(detect_columns(rows.column_names)) != 2 for rows in pairs.values()):

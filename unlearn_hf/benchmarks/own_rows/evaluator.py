@@ -9,7 +9,7 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.base import OWN_ROWS
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.data.encoding import detect_columns
+from unlearn_hf.data.columns import detect_columns
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings

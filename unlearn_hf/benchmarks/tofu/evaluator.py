@@ -23,7 +23,7 @@ from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import SplitRequest
-from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Protocol
+from unlearn_hf.evaluation.sample_table import OFFICIAL_ROWS, Compatibility, Protocol, extraction_of
 from unlearn_hf.likelihood.one_pass import PartialResults
 
 _PARTS = {
@@ -116,7 +116,7 @@ class TofuEvaluator(TableEvaluator):
             self.reference,
             protocol=self.protocol,
             compatibility=self.compatibility,
-            settings={**settings, "max_rows": self.max_rows},
+            settings={**settings, "max_rows": self.max_rows, "attack_model": self._memory.get("attack_model")},
             fingerprint=self.data_fingerprint(),
         )
 
@@ -128,26 +128,30 @@ class TofuEvaluator(TableEvaluator):
         accelerator: Accelerator | None,
         partial: PartialResults | None,
     ) -> pd.DataFrame:
-        """Scores of the attacks that need passes of their own."""
+        """Scores of the attacks that need passes of their own, and definitions that a compatibility changes."""
         rows = list(zip(samples["split"], samples["index"], strict=True))
         run = AttackPass(
             model,
             tokenizer,
             [replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details],
             self.engine,
-            dict(zip(rows, samples["answer_mean_nll"], strict=True)),
             self._memory,
             self.attack_model,
             accelerator,
             partial,
+            self.compatibility,
         )
         for name in self.attacks:
             start = time.perf_counter()
             found = ATTACKS[name].scores(run)
             samples[name] = [found.get(row, float("nan")) for row in rows]
             self.engine.seconds[name] = time.perf_counter() - start
-        return samples
+        return extraction_of(samples, self.compatibility, ends=1)
 
     def record(self) -> dict[str, Any]:
-        """Protocol and compatibility."""
-        return {"protocol": self.protocol, "compatibility": self.compatibility}
+        """Protocol, compatibility, and the model that an attack compared with."""
+        return {
+            "protocol": self.protocol,
+            "compatibility": self.compatibility,
+            "attack_model": self._memory.get("attack_model"),
+        }

@@ -9,6 +9,7 @@ from unlearn_hf.cli.arguments import DemoArguments
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.locks import hold_folder
 
 ARGUMENTS = (DemoArguments,)
 
@@ -19,6 +20,7 @@ def run(argv: Sequence[str]) -> int:
     (arguments,) = build(ARGUMENTS, settings, problems)
     folder = Path(arguments.output_dir)
     check_run_folder(folder, arguments.overwrite, resume=False)
+    hold_folder(folder)
     backup = set_aside(folder)
     if backup is not None:
         print(f"the old run folder is now {backup}")

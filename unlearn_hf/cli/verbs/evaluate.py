@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
+from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -22,6 +24,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.locks import check_free, hold_folder
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 RESULT = "evaluation.json"
@@ -73,8 +76,6 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.option_names import all_fields
-
     known = all_fields()
     settings, problems = collect_settings(argv, known)
     model = settings.get("model_name_or_path")
@@ -117,7 +118,10 @@ def run(argv: Sequence[str]) -> int:
         metrics = _from_log(arguments)
     else:
         _check(arguments)
-        metrics = _from_model(arguments)
+        try:
+            metrics = _from_model(arguments)
+        except KeyboardInterrupt as problem:
+            raise KeyboardInterrupt("the same command goes on where it stopped") from problem
     from unlearn_hf.report.tables import print_metrics
 
     file = arguments.evaluate.output_file
@@ -168,11 +172,13 @@ def _check(arguments: EvaluationRun) -> None:
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
     """
+    if int(os.environ.get("RANK", "0")) == 0:
+        check_free(arguments.folder)
     problems = []
     if arguments.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; name a model or a run folder, or a result file with --from_log.")
     evaluate, folder = arguments.evaluate, arguments.folder
-    problems += check_models(arguments.model, arguments.evaluation)
+    problems += check_models(arguments.model, arguments.evaluation, evaluate.trust_remote_code)
     problems += check_evaluation_options(arguments.data, arguments.evaluation)
     problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.retain_results)
     if evaluate.output_file is not None:
@@ -210,14 +216,15 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
 
 
 def _from_model(arguments: EvaluationRun) -> dict[str, float]:
+    from unlearn_hf.cli.data import load_data, make_evaluators
+
+    data = load_data(arguments.data)
     from accelerate import Accelerator
 
-    from unlearn_hf.cli.data import load_data, make_evaluators
     from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.models.loading import load_model, load_tokenizer
+    from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
 
     join_processes()
-    data = load_data(arguments.data)
     evaluate = arguments.evaluate
     evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)
     if not evaluators:
@@ -226,13 +233,18 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
         )
     name = arguments.model.model_name_or_path
     assert name is not None
-    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name)
+    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name, evaluate.trust_remote_code)
     accelerator = Accelerator()
     folder = arguments.folder
-    if accelerator.is_main_process and evaluate.overwrite and (folder / RESULT).exists():
-        print(f"the old results are now in {set_aside(folder, RESULTS)}")
+    if accelerator.is_main_process:
+        hold_folder(folder)
+        if evaluate.overwrite and (folder / RESULT).exists():
+            print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
-    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation).to(accelerator.device)
+    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation, evaluate.trust_remote_code).to(
+        accelerator.device
+    )
+    check_vocabulary(model, tokenizer)
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import (
     EvaluationArguments,
@@ -12,12 +11,11 @@ from unlearn_hf.cli.arguments import (
     ModelArguments,
     RunArguments,
 )
-from unlearn_hf.cli.parsing import add_benchmark_defaults, build, collect_settings
+from unlearn_hf.cli.option_names import all_fields, training_fields
+from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
+from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
-
-if TYPE_CHECKING:
-    from unlearn_hf.cli.training_run import TrainingRun
 
 ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
 
@@ -28,13 +26,33 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.option_names import all_fields
-    from unlearn_hf.cli.training_run import TrainingRun
-    from unlearn_hf.training.config import FinetuningConfig
+    return complete(first_look(argv))
 
+
+def first_look(argv: Sequence[str]) -> TrainingRun:
+    """Read files and command line without torch: names and types are checked, training options only for that.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
     settings, problems = collect_settings(argv, all_fields())
     add_benchmark_defaults(settings)
-    model, data, lora, evaluation, run, training = build([*ARGUMENTS, FinetuningConfig], settings, problems)
+    return _assemble(settings, training_fields(), problems)
+
+
+def complete(asked: TrainingRun) -> TrainingRun:
+    """The run with the real training options, whose values are checked (imports torch).
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    from unlearn_hf.training.config import FinetuningConfig
+
+    return _assemble(asked.settings, FinetuningConfig)
+
+
+def _assemble(settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
+    model, data, lora, evaluation, run, training = build([*ARGUMENTS, config_class], settings, problems)
     if "output_dir" not in settings:
         last = "finetuned" if data.train_file is not None else data.subset
         training.output_dir = default_folder(data, model, last, lora.use_lora)
@@ -51,23 +69,29 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
     from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, training_rows
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.cli.resuming import check_same_rows
+    from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+
+    asked = first_look(argv)
+    check_before_loading(asked)
+    data = load_data(asked.data)
+    from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.models.loading import load_tokenizer
     from unlearn_hf.training.finetuning import FinetuningTrainer
 
     join_processes()
-    arguments = parse(argv)
-    check_before_loading(arguments)
-    data = load_data(arguments.data)
+    arguments = complete(asked)
+    if problems := check_same_run(arguments):  # now with the defaults of training
+        raise ArgumentsError(problems)
     assert isinstance(arguments.data, FinetuningDataArguments)
     rows = training_rows(data, arguments.data)
     if arguments.run.resume:
         check_same_rows(arguments, describe_data(data, {"train": rows})["trained_on"])
     training = arguments.training
     assert arguments.model.model_name_or_path is not None
-    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    tokenizer = load_tokenizer(
+        arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
+    )
     trainer = FinetuningTrainer(
         model=arguments.model.model_name_or_path,
         args=training,

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
+from unlearn_hf.cli import option_names
 from unlearn_hf.cli.parsing import ArgumentsError, nearest
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.evaluation.attacks.base import ATTACKS
@@ -15,22 +16,18 @@ Entry = tuple[str, str, str]  # name, one line, source
 
 def methods() -> list[Entry]:
     """The unlearning methods."""
-    from unlearn_hf.methods import METHODS
-
     return [
-        (name, _first_line(trainer), f"{trainer.paper['title']}, {trainer.paper['url']}")
-        for name, trainer in METHODS.items()
+        (name, each.summary, f"{each.paper['title']}, {each.paper['url']}")
+        for name, each in option_names.methods().items()
     ]
 
 
 def objectives() -> list[Entry]:
     """The objectives on the forget and on the retain set."""
-    from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
-
     return [
         (each.name, f"{label}: {each.summary}", each.paper)
-        for label, group in (("forget", FORGET_OBJECTIVES), ("retain", RETAIN_OBJECTIVES))
-        for each in group.values()
+        for label, group in (("forget", "FORGET_OBJECTIVES"), ("retain", "RETAIN_OBJECTIVES"))
+        for each in option_names.objectives(group).values()
     ]
 
 
@@ -59,10 +56,6 @@ def benchmarks() -> list[Entry]:
 KINDS: dict[str, Callable[[], list[Entry]]] = {
     each.__name__: each for each in (methods, objectives, metrics, attacks, benchmarks)
 }
-
-
-def _first_line(item: object) -> str:
-    return (item.__doc__ or "").strip().splitlines()[0]
 
 
 def run(argv: Sequence[str]) -> int:

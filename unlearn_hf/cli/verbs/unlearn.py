@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import (
     DataArguments,
@@ -12,6 +11,14 @@ from unlearn_hf.cli.arguments import (
     MethodArguments,
     ModelArguments,
     RunArguments,
+)
+from unlearn_hf.cli.option_names import (
+    all_fields,
+    configuration_of,
+    method_fields,
+    methods,
+    objectives,
+    training_fields,
 )
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
@@ -23,10 +30,8 @@ from unlearn_hf.cli.parsing import (
     word_of,
 )
 from unlearn_hf.cli.run_folder import default_folder
+from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
-
-if TYPE_CHECKING:
-    from unlearn_hf.cli.training_run import TrainingRun
 
 ARGUMENTS = (
     MethodArguments,
@@ -44,70 +49,98 @@ def parse(argv: Sequence[str]) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.cli.option_names import all_fields, method_fields
-    from unlearn_hf.cli.training_run import TrainingRun
-    from unlearn_hf.methods import METHODS
+    return complete(first_look(argv))
 
+
+def first_look(argv: Sequence[str]) -> TrainingRun:
+    """Read files and command line without torch: names and types are checked, training options only for that.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
     settings, problems = collect_settings(argv, all_fields())
     add_benchmark_defaults(settings)
     method = chosen_method(settings, problems)
-    config_class = METHODS[method].config_class if method is not None else METHODS["graddiff"].config_class
-    elsewhere = {} if method is None else method_fields(besides=method)
-    if method is None:
-        # The fields of every method are known as long as none is chosen: one mistake, one message.
-        ignored = set(method_fields())
-        settings = {name: setting for name, setting in settings.items() if name not in ignored}
-    _, model, data, lora, evaluation, run, training = build([*ARGUMENTS, config_class], settings, problems, elsewhere)
+    if method is not None:
+        return _assemble(method, settings, training_fields(method), problems)
+    # The fields of every method are known as long as none is chosen: one mistake, one message.
+    elsewhere = method_fields()
+    known = {name: setting for name, setting in settings.items() if name not in elsewhere}
+    build([*ARGUMENTS, training_fields(next(iter(methods())))], known, problems)
+    raise AssertionError("build raises where there are problems")
+
+
+def complete(asked: TrainingRun) -> TrainingRun:
+    """The run with the real training options, whose values are checked (imports torch).
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    assert asked.method is not None
+    return _assemble(asked.method, asked.settings, configuration_of(asked.method))
+
+
+def _assemble(method: str, settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
+    _, model, data, lora, evaluation, run, training = build(
+        [*ARGUMENTS, config_class], settings, problems, method_fields(besides=method)
+    )
     if "output_dir" not in settings:
-        training.output_dir = default_folder(data, model, str(method), lora.use_lora)
+        training.output_dir = default_folder(data, model, method, lora.use_lora)
     return TrainingRun("unlearn", settings, model, data, evaluation, lora, run, training, method)
 
 
 def chosen_method(settings: Settings, problems: list[str]) -> str | None:
-    """The method that is asked for; adds to `problems` when there is none of that name."""
-    from unlearn_hf.methods import METHODS
+    """The method that is asked for; adds to `problems` when there is none of that name.
 
+    Where a file could not be read, a method that is missing may stand in it.
+    """
     method = word_of(settings, "method")
-    if method in METHODS:
+    if method in methods():
         return method
-    names = ", ".join(METHODS)
+    names = ", ".join(methods())
     if method is None:
-        problems.append(f"method: missing; choose one of {names}.")
-    else:
-        origin = settings["method"].origin
-        problems.append(
-            f"{origin}: method: {method!r} is not known{nearest(method, METHODS) or '.'} There are {names}."
-        )
+        if not problems:
+            problems.append(f"method: missing; choose one of {names}.")
+        return None
+    hint = nearest(method, methods())
+    for option, registry in (("forget_loss", "FORGET_OBJECTIVES"), ("retain_loss", "RETAIN_OBJECTIVES")):
+        if method in objectives(registry):
+            hint = f"; it is an objective: choose a method, and add --{option} {method}."
+    origin = settings["method"].origin
+    problems.append(f"{origin}: method: {method!r} is not known{hint or '.'} There are {names}.")
     return None
 
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.cli.option_names import all_fields
-    from unlearn_hf.methods import METHODS
-    from unlearn_hf.training.config import UnlearningConfig
+    from unlearn_hf.training.config import UnlearningConfig, with_objective_options
 
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems) if "method" in settings else None
     if problems:
         raise ArgumentsError(problems)
-    return METHODS[method].config_class if method is not None else UnlearningConfig
+    return configuration_of(method) if method is not None else with_objective_options(UnlearningConfig)
 
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import describe_data, load_data, make_evaluators
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.cli.resuming import check_same_rows
+    from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+
+    # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
+    asked = first_look(argv)
+    check_before_loading(asked)
+    data = load_data(asked.data)
+    from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.methods import METHODS
     from unlearn_hf.models.loading import load_tokenizer
     from unlearn_hf.training.config import UnlearningConfig
 
     join_processes()
-    arguments = parse(argv)
-    check_before_loading(arguments)
-    data = load_data(arguments.data)
+    arguments = complete(asked)
+    if problems := check_same_run(arguments):  # now with the defaults of training
+        raise ArgumentsError(problems)
     trained = {name: data.part(name) for name in ("forget", "retain")}
     if arguments.run.resume:
         check_same_rows(arguments, describe_data(data, trained)["trained_on"])
@@ -115,7 +148,9 @@ def run(argv: Sequence[str]) -> int:
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
-    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    tokenizer = load_tokenizer(
+        arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
+    )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     trainer = METHODS[arguments.method](

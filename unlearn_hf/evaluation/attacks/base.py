@@ -51,22 +51,22 @@ class AttackPass:
         tokenizer: its tokenizer.
         requests: the sets that are attacked, their answers alone.
         engine: runs a model over requests, with the template and lengths of the evaluation.
-        mean_nll: mean NLL of each answer, by set and index.
         memory: of the evaluator; what an attack keeps in it is there at the next evaluation.
         attack_model: another model, or its name, where the attack needs one.
         accelerator: shares work out over processes.
         partial: results of an interrupted evaluation.
+        compatibility: framework whose definition is asked for, see `evaluation.sample_table`.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     requests: Sequence[SplitRequest]
     engine: Engine
-    mean_nll: Mapping[tuple[str, int], float]
     memory: dict[str, Any]
     attack_model: nn.Module | str | None = None
     accelerator: Accelerator | None = None
     partial: PartialResults | None = None
+    compatibility: str | None = None
 
 
 class Attack:
@@ -93,6 +93,10 @@ class Attack:
     def scores(self, run: AttackPass) -> Mapping[tuple[str, int], float]:
         """Score of each attacked text by set and index, from a pass of its own."""
         raise NotImplementedError
+
+    def definition(self, compatibility: str | None) -> str:
+        """Which of several formulas under this name a compatibility takes."""
+        return "holdout_above_forget"
 
     def aggregate(self, forget: Any, holdout: Any) -> float:
         """What the scores of both sets amount to: the AUC, see `attack_auc`."""

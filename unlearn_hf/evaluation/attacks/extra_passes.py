@@ -13,12 +13,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.collator import collate
+from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.token_scores import ScoredText
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
+from unlearn_hf.models.loading import load_model
 from unlearn_hf.models.sharding import shards
+from unlearn_hf.models.wrappers import without_wrappers
 
 
 def gradient_norm(model: nn.Module, text: ScoredText, device: torch.device) -> float:
@@ -85,28 +88,36 @@ def gradient_norms(
     return {key.removesuffix("/gradient_norm"): value for key, value in found.items()}
 
 
+def without_end(text: ScoredText) -> ScoredText:
+    """The same text whose end of sequence is not scored."""
+    return replace(text, labels=[*text.labels[:-1], IGNORE_INDEX]) if text.ends else text
+
+
+def other_model(model: nn.Module | str, judged: nn.Module) -> nn.Module:
+    """A model, or that of a hub id or folder, loaded with the precision, attention and device of the one judged."""
+    if not isinstance(model, str):
+        return model
+    parameter = next(each for each in judged.parameters() if each.is_floating_point())
+    attention = getattr(getattr(without_wrappers(judged), "config", None), "_attn_implementation", None)
+    return load_model(model, str(parameter.dtype).removeprefix("torch."), False, attention).to(parameter.device)
+
+
 def model_losses(
-    model: nn.Module | str,
+    model: nn.Module,
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[SplitRequest],
     accelerator: Accelerator | None = None,
 ) -> Mapping[tuple[str, int], float]:
-    """Mean NLL of each answer under another model, by split and index.
+    """Mean NLL of each answer in nats, by split and index.
 
     Args:
-        model: the other model, or a path, whose model is loaded and let go again.
+        model: a causal language model.
         engine: with the template and lengths of the evaluation.
         tokenizer: of both models; they must share it, since losses of other tokens cannot be compared.
         requests: the sets that are attacked.
         accelerator: shares the work out over its processes.
     """
-    if isinstance(model, str):
-        from unlearn_hf.models.loading import load_model
-
-        model = load_model(model)
-        if accelerator is not None:
-            model = model.to(accelerator.device)
     plain = [SplitRequest(request.split, request.rows, generated=False) for request in requests]
     table: Any = replace(engine, seconds={}).run(model, tokenizer, plain, accelerator=accelerator)
     return dict(zip(zip(table["split"], table["index"], strict=True), table["answer_mean_nll"], strict=True))

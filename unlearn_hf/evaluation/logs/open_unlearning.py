@@ -42,7 +42,8 @@ def flat_name(metric: str) -> str | None:
         options = split in ("real_authors", "world_facts")
         if what == "prob_normalised" or (what == "prob" and not options):
             return f"{split}_prob"
-        names = {"rouge": f"{split}_rouge", "gibberish": "forget_fluency" if split == "forget" else None}
+        names: dict[str, str | None] = {"prob": f"{split}_answer_prob", "pert_prob": f"{split}_perturbed_prob"}
+        names |= {"rouge": f"{split}_rouge", "gibberish": "forget_fluency" if split == "forget" else None}
         names["para_prob"] = None if options else f"{split}_paraphrase_prob"
         return names.get(what)
     if match := _TRUTH_RATIO.match(name):

@@ -40,14 +40,19 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
     options = split in ("real_authors", "world_facts")
     probability = "probability of the answer among the wrong options" if options else "mean P(answer)^(1/tokens)"
     score = "mean min(R, 1/R) of the truth ratio R" if forget else "mean max(0, 1 - R) of the truth ratio R"
-    return {
+    found = {
         f"{split}_prob": MetricDescription(f"{label}: {probability}", not forget, _TOFU),
         f"{split}_rouge": MetricDescription(f"{label}: mean ROUGE-L recall of greedy answers", not forget, _TOFU),
         f"{split}_truth_ratio": MetricDescription(f"{label}: {score}", True, _TOFU),
-        f"{split}_paraphrase_prob": MetricDescription(
-            f"{label}: mean P(paraphrased answer)^(1/tokens)", not forget, _OPEN_UNLEARNING
+        f"{split}_perturbed_prob": MetricDescription(
+            f"{label}: mean P(wrong answer)^(1/tokens)", None, _OPEN_UNLEARNING
         ),
     }
+    name, what = ("answer", "answer") if options else ("paraphrase", "paraphrased answer")
+    found[f"{split}_{name}_prob"] = MetricDescription(
+        f"{label}: mean P({what})^(1/tokens)", not forget, _OPEN_UNLEARNING
+    )
+    return found
 
 
 METRICS: dict[str, MetricDescription] = {

@@ -51,11 +51,14 @@ def paired_auc(
     return mine[0], theirs[0]
 
 
-def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **record: Any) -> dict[str, MetricValue]:
+def aggregate_attacks(
+    table: pd.DataFrame, compatibility: str | None = None, *, missing: Missing = "error", **record: Any
+) -> dict[str, MetricValue]:
     """`mia_<attack>_auc` with a 95 % bootstrap interval, for each attack whose scores the table has.
 
     Args:
         table: per-sample table with splits `forget` and `holdout`.
+        compatibility: whose definition of each attack the scores have.
         missing: see `prepare_table`.
         **record: further fields of `MetricValue`.
     """
@@ -71,7 +74,7 @@ def aggregate_attacks(table: pd.DataFrame, *, missing: Missing = "error", **reco
             name,
             unit.aggregate(forget, holdout),
             forget.size + holdout.size,
-            "holdout_above_forget",
+            unit.definition(compatibility),
             interval=interval,
             **record,
         )

@@ -1,0 +1,130 @@
+"""Runs that are killed, interrupted, or begun twice, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tests.cli.own_rows import TRAINING
+from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED
+from unlearn_hf.cli.run_folder import read_record
+from unlearn_hf.common.locks import LOCK, Owner
+from unlearn_hf.training.checkpoints import checkpoints, damage
+
+OWN = ["--method", "npo", "--model_name_or_path", "model", "--forget_file", "forget.jsonl", "--retain_file"]
+
+UNJUDGED = ("--final_evaluation", "false")
+
+
+@contextmanager
+def running(workplace: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run that would take many minutes and has written a checkpoint."""
+    words = [*OWN, "retain.jsonl", "--output_dir", str(folder), *TRAINING, "--max_steps", "20000", "--save_steps", "5"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unlearn_hf", "unlearn", *words],
+        cwd=workplace,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not any(damage(path) is None for path in checkpoints(folder)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint-")  # it may be killed while it writes one
+def test_a_killed_run_is_known_as_such_and_resumed(
+    unlearn: Callable[..., int], workplace: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(workplace, run) as process:
+        assert read_record(run)["status"] == "running"
+        before = (run / "run.json").read_bytes()
+        for word in ("--resume", "--overwrite", "--bf16"):
+            assert unlearn(word) == BAD_INPUT
+            lines = capsys.readouterr().err.splitlines()
+            assert len(lines) == 1, lines
+            assert lines[0].startswith(f"error: output_dir: '{run}' is in use by process {process.pid} on ")
+        assert (run / "run.json").read_bytes() == before
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    assert read_record(run)["status"] == "killed"
+    assert len(checkpoints(run)) <= 2  # an older one goes when the newer is whole
+    reached = max(int(path.name.rpartition("-")[2]) for path in checkpoints(run))
+    assert unlearn("--resume", "--max_steps", str(reached + 2), *UNJUDGED) == 0
+    assert read_record(run)["status"] == "finished"
+    assert json.loads((run / "trainer_state.json").read_text())["global_step"] == reached + 2
+    assert checkpoints(run) == []
+    assert not (run / LOCK).exists()
+
+
+def test_ctrl_c_says_how_to_go_on(workplace: Path, run: Path) -> None:
+    with running(workplace, run) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == INTERRUPTED
+    assert errors.splitlines()[-1].startswith("interrupted; the same command with --resume continues from checkpoint-")
+    assert read_record(run)["status"] == "interrupted"
+    assert not (run / LOCK).exists()
+
+
+def test_ctrl_c_before_the_first_checkpoint(
+    unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.training_step", interrupt)
+    assert unlearn() == INTERRUPTED
+    assert "interrupted; there was no checkpoint yet; the same command with --overwrite" in capsys.readouterr().err
+    assert read_record(run)["status"] == "interrupted"
+
+
+def test_checkpoints_stay_where_they_are_asked_for(unlearn: Callable[..., int], run: Path) -> None:
+    assert unlearn("--keep_checkpoints", *UNJUDGED) == 0
+    assert [path.name for path in checkpoints(run)] == ["checkpoint-2"]
+    assert unlearn("--resume", "--max_steps", "3", *UNJUDGED) == 0
+    assert checkpoints(run) == []
+    assert unlearn("--resume", "--max_steps", "4", *UNJUDGED) == BAD_INPUT  # says what was not kept
+
+
+def test_an_evaluation_holds_its_folder(
+    unlearn: Callable[..., int], workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "evaluated"
+    folder.mkdir()
+    init = Owner.this_process()
+    parent = Path(f"/proc/{os.getppid()}/stat")
+    if not parent.exists():
+        pytest.skip("no /proc here")
+    began = float(parent.read_text().rpartition(")")[2].split()[19])
+    (folder / LOCK).write_text(json.dumps(asdict(Owner(init.host, os.getppid(), began))))
+    from unlearn_hf.cli.main import main
+
+    words = ["--model_name_or_path", "model", "--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl"]
+    assert main(["evaluate", *words, "--output_dir", str(folder)]) == BAD_INPUT
+    assert f"is in use by process {os.getppid()}" in capsys.readouterr().err
+    (folder / LOCK).unlink()
+    assert main(["evaluate", *words, "--output_dir", str(folder), "--max_new_tokens", "2"]) == 0
+    assert not (folder / LOCK).exists()

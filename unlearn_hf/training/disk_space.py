@@ -1,0 +1,97 @@
+"""Room on the disk: what a run will write, and what to do when there is none left."""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.training.checkpoints import checkpoints
+
+# Rust's, of safetensors, and those of torch's writer of zip files, which knows no reasons.
+_FULL = ("No space left", "os error 28", "inline_container", "iostream error")
+_SPARE = 1.05  # tokenizer, logs, samples, state of the method
+
+
+def is_disk_full(problem: BaseException | None) -> bool:
+    """Whether a write failed for want of room; libraries in other languages say so in their own words."""
+    while problem is not None:
+        if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(problem) for words in _FULL):
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return False
+
+
+def check_space(trainer: Any) -> None:
+    """Refuse a run whose checkpoints will not fit beside what is on the disk already.
+
+    Counted are weights and optimizer state of every checkpoint that lies there at once (an older one is deleted after
+    the newer is whole), and the weights at the end.
+
+    Args:
+        trainer: ready to train; of `args`, `model` and `train_dataset` the sizes are read.
+
+    Raises:
+        ValueError: saying how much is needed, how much there is, and what needs less.
+    """
+    args, folder = trainer.args, Path(str(trainer.args.output_dir))
+    weights, state = _weight_bytes(trainer.model), 0 if args.save_only_model else _optimizer_bytes(trainer)
+    saves = _saves(trainer)
+    kept = min(saves, args.save_total_limit or saves)
+    needed = math.ceil(_SPARE * max(min(saves, kept + 1) * (weights + state), kept * (weights + state) + weights))
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    old = sum(path.stat().st_size for each in checkpoints(folder) for path in each.rglob("*") if path.is_file())
+    free = shutil.disk_usage(there).free + old  # they make way for new ones
+    if needed <= free:
+        return
+    found = f"output_dir: {str(folder)!r} has room for {_size(free)}, and this run writes up to {_size(needed)}"
+    if saves == 0:
+        warnings.warn(f"{found} when its weights are saved; make room.", stacklevel=2)
+        return
+    raise ValueError(
+        f"{found} ({_size(weights)} of weights and {_size(state)} of optimizer state in each of "
+        f"{min(saves, kept + 1)} checkpoints at once); make room, name another output_dir, or set save_strategy "
+        f"to 'no' ({_size(weights)}, but a killed run cannot be resumed)."
+    )
+
+
+def _weight_bytes(model: Any) -> int:
+    """What saved weights take: all of them, or those of the adapter."""
+    adapter = hasattr(model, "peft_config")
+    return sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad or not adapter)
+
+
+def _optimizer_bytes(trainer: Any) -> int:
+    """What the optimizer keeps: two numbers for each trained parameter with Adam, none with plain SGD."""
+    name = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    if name.startswith(("sgd", "adafactor")):
+        return 0
+    if "8bit" in name:
+        return 2 * trained
+    return (4 if name.startswith(("lion", "rmsprop", "adagrad")) else 8) * trained
+
+
+def _saves(trainer: Any) -> int:
+    """How many checkpoints the run will write."""
+    args = trainer.args
+    if trainer.train_dataset is None:
+        return 0
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy == "no":
+        return 0
+    rows = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+    per_epoch = max(1, len(trainer.train_dataset) // rows)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    if strategy == "steps":
+        return math.ceil(1 / args.save_steps if args.save_steps < 1 else steps / args.save_steps)
+    return math.ceil(steps / per_epoch)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
