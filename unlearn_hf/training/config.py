@@ -24,6 +24,7 @@ from unlearn_hf.training.automatic_learning_rate import (
     AutomaticLearningRateArguments,
     check_automatic_learning_rate,
 )
+from unlearn_hf.training.machine_checks import check_precision, check_reporting
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -133,6 +134,8 @@ class FinetuningConfig(TrainingArguments):
             ValueError: for a field out of range, naming it.
         """
         self._check_numbers()
+        check_precision(self.bf16, self.fp16, self.use_cpu)
+        check_reporting(self.report_to)
         best = self.metric_for_best_model
         if self.greater_is_better is None and best is not None:
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
@@ -164,8 +167,8 @@ class FinetuningConfig(TrainingArguments):
 
     def _check_numbers(self) -> None:
         """Refuse what transformers would notice late, or not at all."""
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} trains nothing; give a number above zero.")
         # What torch's optimizers compute on the way: rate times decay, and Adam's rate over its first bias correction.
         largest = torch.finfo(torch.float32).max * (1 - self.adam_beta1 if "adam" in str(self.optim) else 1)
         if self.learning_rate * max(1.0, self.weight_decay) > largest:
@@ -234,6 +237,9 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     )
     retain_loss: str = field(
         default="nll", metadata={"help": "Objective on the retain set.", "choices": RETAIN_OBJECTIVES.keys()}
+    )
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Train although rows of the forget set are in the retain set too."}
     )
     refusal_file: str | None = field(
         default=None,

@@ -21,6 +21,7 @@ from transformers.utils import logging
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.models.loading import configured_layers
@@ -35,7 +36,8 @@ from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
-from unlearn_hf.training.finetuning import Evaluator, FinetuningTrainer
+from unlearn_hf.training.evaluators import Evaluator
+from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
@@ -111,6 +113,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 "give more rows or a smaller batch."
             )
         self._check_layers(model)
+        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
+            # Data parallelism must not wait for gradients of the layers above, and of the head.
+            args.ddp_find_unused_parameters = True
         super().__init__(
             model=model,
             args=args,
@@ -146,9 +151,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.retain_budget is not None:
             assert self.retain_level is not None
             self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
-        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
-            # Data parallelism must not wait for gradients of the layers above, and of the head.
-            args.ddp_find_unused_parameters = True
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -159,6 +161,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        check_overlap(forget, retain, args.allow_overlap)
         return PairedDataset(forget, retain, seed, **along)
 
     def _check_layers(self, model: Any) -> None:
