@@ -154,8 +154,8 @@ class FinetuningTrainer(CheckpointedTrainer):
 
     def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
         """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
-        if self.args.packing == "false":
-            return False
+        if self.args.packing == "false" or self.args.neftune_noise_alpha is not None:
+            return False  # the noise on an embedding depends on the length of its row
         if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
             return False
         # Both sets, so that there are two rows at least.

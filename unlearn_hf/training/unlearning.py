@@ -24,6 +24,7 @@ from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
+from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HALF, without_noise
 from unlearn_hf.models.loading import configured_layers
 from unlearn_hf.models.sharding import reshard, shards
 from unlearn_hf.models.wrappers import check_layer, has_dropout
@@ -144,13 +145,17 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
-        self._repeats_dropout = has_dropout(self.model)
         self.learning_rate_probe = LearningRateProbe(self) if args.autolr else None
+        self._repeats_dropout = has_dropout(self.model) or args.neftune_noise_alpha is not None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
+        self._budget_level: RetainLevel | None = None
         self.retain_budget: RetainBudget | None = None
         if args.retain_budget is not None:
             assert self.retain_level is not None
-            self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
+            if args.level_estimate != "probe":
+                self._budget_level = RetainLevel(self, "probe")
+            level = self._budget_level or self.retain_level
+            self.retain_budget = RetainBudget(self, level, args.retain_budget)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -194,7 +199,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         self.divergence_guard.begin()
-        for follower in (self.retain_level, self.retain_budget):
+        for follower in (self.retain_level, self._budget_level, self.retain_budget):
             if follower is not None:
                 follower.begin()
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
@@ -349,6 +354,12 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self.gradients is not None:
             self.gradients.clear()
 
+    @property
+    def _noise_floor(self) -> float:
+        half = self.args.bf16 or self.args.fp16
+        half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
+        return NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32
+
     def end_run(self, reason: str) -> None:
         """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
 
@@ -367,9 +378,14 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             # it. The method does not choose, so its state stays as it is.
             self._grams, self._weights = None, (1.0, 1.0)
         else:
-            self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
-            if self.needs_gram and self._grams is not None:
-                by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+            grams = self._grams
+            if self.retain_objective.zero_before_unlearning and grams is not None:
+                grams = without_noise(grams, self._noise_floor)
+            if not self.needs_gram:
+                grams = None
+            self._weights = self.gradient_weights(grams.sum(0) if grams is not None else None, losses)
+            if grams is not None:
+                by_parameter = self.parameter_weights(grams, losses, self._weights)
                 if by_parameter is not None:
                     return by_parameter
         return torch.tensor(self._weights, dtype=torch.float64)
@@ -390,7 +406,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.retain_level.follow(step, again.get("retain", self._losses.retain))
         self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
         if self.retain_budget is not None:
-            self.retain_budget.check(step)
+            assert self.retain_level is not None
+            self.retain_budget.follow(step, self.retain_level)
 
     @torch.no_grad()
     def loss_again(self, name: str) -> float:
@@ -468,6 +485,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
+            if self._budget_level is not None and "budget_level" in state:
+                self._budget_level.load_state_dict(state["budget_level"])
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
@@ -482,6 +501,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             state = self.method_state()  # every rank takes part where the state is sharded
             if self.retain_level is not None:
                 state = state | {"retain_level": self.retain_level.state_dict()}
+            if self._budget_level is not None:
+                state = state | {"budget_level": self._budget_level.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
