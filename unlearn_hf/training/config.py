@@ -20,6 +20,10 @@ from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
 from unlearn_hf.objectives.registry import parameter_options
+from unlearn_hf.training.automatic_learning_rate import (
+    AutomaticLearningRateArguments,
+    check_automatic_learning_rate,
+)
 from unlearn_hf.training.machine_checks import check_precision, check_reporting
 
 SAVE_STEPS = 0.2
@@ -252,7 +256,7 @@ ObjectiveOptions: Any = with_objective_options(_NoOptions)
 
 
 @dataclass
-class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
+class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, FinetuningConfig):
     """Arguments that every unlearning method shares."""
 
     forget_loss: str = field(
@@ -376,6 +380,7 @@ class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
                     f"retain_loss {self.retain_loss!r}, which need no copy of the model; leave it out."
                 )
         super().__post_init__()
+        check_automatic_learning_rate(self)
 
     def _check_objectives(self) -> None:
         """Refuse parameters out of range, or of objectives that were not chosen, and levels that do not exist."""

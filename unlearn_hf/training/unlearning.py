@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from unlearn_hf.models.wrappers import check_layer, has_dropout
 from unlearn_hf.objectives.base import ALTERNATIVE
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
@@ -144,6 +145,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
+        self.learning_rate_probe = LearningRateProbe(self) if args.autolr else None
         self._repeats_dropout = has_dropout(self.model) or args.neftune_noise_alpha is not None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
         self._budget_level: RetainLevel | None = None
@@ -228,6 +230,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _separate_backward_passes(self, model: nn.Module, inputs: dict[str, Any], totals: Any) -> Tensor:
         """Backpropagate each objective by itself; leave out what has weight zero."""
+        device = self.args.device
         model.train()
         loss = torch.zeros((), device=self.args.device)
         weights = dict(zip(Losses._fields, self._weights, strict=True))
@@ -236,8 +239,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.needs_retain_loss:
-                    with torch.no_grad(), self.compute_loss_context_manager():
+                wanted = name == "forget" or self.needs_retain_loss
+                if wanted or name in self._measured_again:
+                    # What only a probe asks for draws no random numbers, so that the run is the same without it.
+                    here = contextlib.nullcontext() if wanted else replay(random_state(device), device)
+                    with here, torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                     reshard(model)
                 continue
@@ -250,6 +256,14 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             with context:
                 loss = loss + super().training_step(model, batch, totals)
         return loss
+
+    @property
+    def _measured_again(self) -> tuple[str, ...]:
+        """The losses that are measured again after this step: by the method, or by a probe of the learning rate."""
+        probe = self.learning_rate_probe
+        if probe is None or not probe.due or "retain" in self.remeasured:
+            return self.remeasured
+        return (*self.remeasured, "retain")
 
     def _batches_of(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batches that the loss `name` is about."""
@@ -264,7 +278,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
-                if name in self.remeasured and self._repeats_dropout:
+                if name in self._measured_again and self._repeats_dropout:
                     assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs)
@@ -326,6 +340,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self.ended is not None:
             self._leave_out_update(model)
             return
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.begin()
         self.before_step(losses)
 
     def _leave_out_update(self, model: nn.Module) -> None:
@@ -381,7 +397,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if not self.divergence_guard.after_update():
             return
         assert self._losses is not None
-        again = {name: self.loss_again(name) for name in self.remeasured}
+        again = {name: self.loss_again(name) for name in self._measured_again}
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.finish(self._losses.retain, again.get("retain", math.nan))
+        again = {name: again[name] for name in self.remeasured}
         step = self.state.global_step + 1
         if self.retain_level is not None:
             self.retain_level.follow(step, again.get("retain", self._losses.retain))
@@ -394,7 +413,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     def loss_again(self, name: str) -> float:
         """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        Same micro-batches, same code path, same dropout as in the step (for what it measures again); averaged over
         ranks, so that every rank holds the same number.
         """
         assert self.window is not None
@@ -427,6 +446,17 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if self._geometry is not None and self._grams is not None:
                 self._geometry.write(self.state.global_step, self._grams, self._weights)
         super().log(logs, start_time)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """AutoLR is the scheduler, so that nothing else sets the rate and its state is saved and resumed."""
+        if not self.args.autolr:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            self.lr_scheduler: Any = AutomaticLearningRate(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), self.args.autolr_min, self.args.autolr_max
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # ---- before, after and between runs ------------------------------------------------------------------------
 
