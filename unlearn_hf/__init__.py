@@ -20,7 +20,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
     "unlearn_hf.evaluation.metrics.alone": ("load_metric",),
-    "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
+    "unlearn_hf.training.evaluators": ("Evaluator",),
+    "unlearn_hf.training.finetuning": ("FinetuningTrainer",),
     "unlearn_hf.methods": (
         "METHODS",
         "EUPMUConfig",
@@ -96,7 +97,7 @@ if TYPE_CHECKING:
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
     from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig
-    from unlearn_hf.training.finetuning import Evaluator as Evaluator
+    from unlearn_hf.training.evaluators import Evaluator as Evaluator
     from unlearn_hf.training.finetuning import FinetuningTrainer as FinetuningTrainer
     from unlearn_hf.training.unlearning import UnlearningTrainer as UnlearningTrainer
 

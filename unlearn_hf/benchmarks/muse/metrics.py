@@ -36,8 +36,8 @@ from unlearn_hf.evaluation.sample_table import (
 
 Corpus = Literal["news", "books", "other"]
 
-MUSE_LENGTH = 2048
-"""Tokens that MUSE's evaluation, and open-unlearning's, cut a text to before its Min-K score."""
+LENGTH_OPEN_UNLEARNING = 2048
+"""Tokens beside BOS that open-unlearning cuts a text to before its Min-K score; MUSE's own evaluation cuts none."""
 
 
 def aggregate_muse(
@@ -57,13 +57,13 @@ def aggregate_muse(
         reference: the retrained model's table; PrivLeak is then relative to its AUC.
         corpus: `"news"` or `"books"`; without a reference, `privleak` is relative to the constant that MUSE's official
             evaluation has for it. `"other"`: no constant serves. Unknown (`None`): both do, as `privleak_muse_news`
-            and so on. At another `max_length` than MUSE's own 2048 the constants are not comparable, and every value
-            relative to one is left out.
+            and so on. Where texts were cut otherwise than those that a constant comes from, every value relative to it
+            is left out: whole ones for MUSE's, 2048 tokens beside BOS for open-unlearning's.
         compatibility: `"open_unlearning"` takes that framework's formula for `privleak`, and an AUC of 0.5 without a
             reference.
         missing: see `prepare_table`.
-        settings: recorded with each value; `"max_length"` in it decides about constants, which are taken to be
-            comparable where it is absent.
+        settings: recorded with each value; `"max_text_tokens"` in it decides about constants, which are taken to be
+            comparable where neither it nor `"max_length"` is there.
         fingerprint: hash of the data, recorded with each value.
 
     Returns:
@@ -121,13 +121,15 @@ def aggregate_muse(
         auc, n = area
         add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
         values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **record))
-        comparable = record["settings"].get("max_length", MUSE_LENGTH) == MUSE_LENGTH
-        for name in (name for name in RETRAIN_AUC_MUSE if comparable and corpus in (None, name)):
+        as_muse, as_open_unlearning = _as_constants(table, record["settings"])
+        for name in (name for name in RETRAIN_AUC_MUSE if corpus in (None, name)):
             constant = privleak_muse(1 - auc, RETRAIN_AUC_MUSE[name])
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
-            add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
-            add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
-            if corpus and reference is None and "privleak" not in values:
+            if as_muse:
+                add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
+            if as_open_unlearning:
+                add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
+            if as_muse and corpus and reference is None and "privleak" not in values:
                 add("privleak", constant, n, f"muse_constant_{name}")
     if not values:
         raise ValueError(
@@ -136,3 +138,19 @@ def aggregate_muse(
             "forget and holdout."
         )
     return values
+
+
+def _as_constants(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether texts are as long as those behind MUSE's constants (whole) and open-unlearning's (2048 and BOS).
+
+    Settings that say nothing of lengths are those of a log of that framework, whose texts with Llama-2's tokenizer
+    have 2048 tokens, one more or less.
+    """
+    if not {"max_text_tokens", "max_length"} & settings.keys():
+        return True, True
+    # Results of 0.1 cut texts to `max_length` tokens, BOS among them.
+    limit = settings["max_text_tokens"] if "max_text_tokens" in settings else settings["max_length"] - 1
+    texts = table[table["split"].isin(["forget", "holdout"])]
+    longest = texts["answer_tokens"].max() + 1 if "answer_tokens" in texts else float("inf")  # all but the first
+    whole = limit is None or bool(longest < limit)
+    return whole, limit == LENGTH_OPEN_UNLEARNING or (whole and bool(longest <= LENGTH_OPEN_UNLEARNING))
