@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
@@ -20,6 +21,9 @@ from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs import VERBS, Verb
 from unlearn_hf.common.registry import Registry
 from unlearn_hf.evaluation.attacks.base import ATTACKS, Attack, AttackPass, TokenScores
+from unlearn_hf.evaluation.metrics.alone import load_metric
+from unlearn_hf.evaluation.metrics.base import Metric, added_metrics
+from unlearn_hf.evaluation.metrics.catalog import METRICS
 from unlearn_hf.evaluation.results import read_result, read_result_samples
 
 FEW = ["--max_evaluation_rows", "3", "--max_new_tokens", "2"]
@@ -150,6 +154,43 @@ def test_an_attack(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert "mia_weight_auc" in capsys.readouterr().out
     assert main([*words, "--attacks", "weight"]) == BAD_INPUT
     assert "attacks: 'weight' is not known" in capsys.readouterr().err
+
+
+class AnswerLength(Metric):
+    """Characters of the generated answers."""
+
+    name = "forget_length"
+    summary = "mean number of characters of greedy answers on forget"
+    paper = "nobody, 2024"
+    higher_is_better = True
+    inputs: ClassVar[dict[str, Any]] = {"predictions": "text"}
+    columns: ClassVar[dict[str, str]] = {"predictions": "generation"}
+
+    def per_sample(self, *, predictions: Sequence[str]) -> Any:  # type: ignore[override]
+        return np.array([len(text) for text in predictions], dtype=np.float64)
+
+
+def test_a_metric(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model_name_or_path", model, "--benchmark", "tofu", "--source", "mini", *FEW]
+    with registered(METRICS, "forget_length", AnswerLength):
+        alone = load_metric("forget_length").compute(predictions=["four", "eleven text"])
+        assert alone["forget_length"] == 7.5
+        assert main(["list", "metrics"]) == 0
+        assert "forget_length: mean number of characters" in capsys.readouterr().out
+        run = tmp_path / "run"
+        assert main(["unlearn", *words, *TRAINING, "--output_dir", str(run)]) == 0
+        assert json.loads((run / "run.json").read_text())["metrics"]["forget_length"] > 0
+        assert "| forget_length |" in (run / "README.md").read_text()
+        _, values = read_result(run / "evaluation.json")
+        samples = read_result_samples(run / "evaluation.json")
+        assert samples is not None
+        lengths = samples.loc[samples["split"] == "forget", "generation"].str.len()
+        assert (values["forget_length"].value, values["forget_length"].n) == (lengths.mean(), 3)
+        capsys.readouterr()
+        assert main(["evaluate", "--from_log", str(run)]) == 0
+        assert "forget_length" in capsys.readouterr().out
+        with pytest.raises(ValueError, match=r"forget_length needs generation of forget, which 1 of 2 rows lack"):
+            added_metrics(pd.DataFrame({"split": "forget", "index": [0, 1], "generation": ["a", None]}))
 
 
 def test_a_name_is_given_once() -> None:

@@ -19,7 +19,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.benchmarks.muse.evaluator": ("MuseEvaluator",),
     "unlearn_hf.benchmarks.own_rows.evaluator": ("PairsEvaluator",),
     "unlearn_hf.benchmarks.tofu.evaluator": ("TofuEvaluator",),
-    "unlearn_hf.training.finetuning": ("Evaluator", "FinetuningTrainer"),
+    "unlearn_hf.evaluation.metrics.alone": ("load_metric",),
+    "unlearn_hf.training.evaluators": ("Evaluator",),
+    "unlearn_hf.training.finetuning": ("FinetuningTrainer",),
     "unlearn_hf.methods": (
         "METHODS",
         "EUPMUConfig",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from unlearn_hf.benchmarks.tofu.data import load_tofu as load_tofu
     from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator as TofuEvaluator
     from unlearn_hf.data.own_files import load_pairs as load_pairs
+    from unlearn_hf.evaluation.metrics.alone import load_metric as load_metric
     from unlearn_hf.methods import METHODS as METHODS
     from unlearn_hf.methods import EUPMUConfig as EUPMUConfig
     from unlearn_hf.methods import EUPMUTrainer as EUPMUTrainer
@@ -94,7 +97,7 @@ if TYPE_CHECKING:
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
     from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig
-    from unlearn_hf.training.finetuning import Evaluator as Evaluator
+    from unlearn_hf.training.evaluators import Evaluator as Evaluator
     from unlearn_hf.training.finetuning import FinetuningTrainer as FinetuningTrainer
     from unlearn_hf.training.unlearning import UnlearningTrainer as UnlearningTrainer
 

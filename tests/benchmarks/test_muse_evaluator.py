@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import LlamaForCausalLM
 
 from tests.conftest import build_model, build_tokenizer, with_bos
@@ -75,8 +76,11 @@ def test_min_k_is_over_all_tokens_after_the_first(model: LlamaForCausalLM) -> No
 
 def test_texts_are_cut_and_empty_ones_refused() -> None:
     encoder = Engine("plain", max_length=6).encoder(with_bos(build_tokenizer()))
-    [text] = TextRequest("forget", [{"text": "one two three four five six seven"}]).texts(encoder)
-    assert text.length == 6
+    rows = [{"text": "one two three four five six seven"}]
+    [whole] = TextRequest("forget", rows).texts(encoder)
+    assert whole.input_ids == with_bos(build_tokenizer())(rows[0]["text"])["input_ids"]
+    [text] = TextRequest("forget", rows, max_tokens=5).texts(encoder)
+    assert text.input_ids == whole.input_ids[:6]  # BOS does not count
     assert text.labels == [IGNORE_INDEX, *text.input_ids[1:]]
     with pytest.raises(ValueError, match="forget, row 1: the text has no token"):
         TextRequest("forget", [{"text": "a word"}, {"text": ""}]).texts(encoder)
@@ -112,6 +116,26 @@ def test_reference_is_cut_with_bos_and_scored_after_a_space() -> None:
     assert len(scored) == 4
     assert tokenizer.decode(text.input_ids, skip_special_tokens=True) == f"{row['prompt']} {made['reference_text']}"
     assert text.labels[-4:] == scored
+
+
+def test_texts_are_whole_by_default_and_cut_as_the_other_framework_does() -> None:
+    """The authors of MUSE score every text whole, however many tokens a tokenizer makes of it."""
+    muse = load_muse("news", "mini")
+    long = " ".join(list(muse["privleak_forget"]["text"]) * 4)
+    muse["privleak_forget"] = Dataset.from_list([{"text": long}])
+    tokens = len(build_tokenizer()(long)["input_ids"])
+    assert tokens > 2049
+    for options, expected in (
+        ({}, tokens),
+        ({"max_length": 64}, tokens),
+        ({"compatibility": "open_unlearning"}, 2048),
+        ({"max_text_tokens": 100}, 100),
+    ):
+        evaluator = MuseEvaluator(muse, **options)
+        [request] = [request for request in evaluator.requests() if request.split == "forget"]
+        [text] = request.texts(evaluator.engine.encoder(build_tokenizer()))
+        assert text.length == expected
+        assert evaluator.settings()["max_text_tokens"] == (None if expected == tokens else expected)
 
 
 def test_shots_come_before_each_question() -> None:

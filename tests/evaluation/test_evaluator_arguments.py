@@ -97,13 +97,30 @@ def test_muse_reference_without_texts_to_attack() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "comparable"), [({"max_length": 2048}, True), ({}, True), ({"max_length": 512}, False)]
+    ("settings", "tokens", "as_muse", "as_open_unlearning"),
+    [
+        ({}, None, True, True),  # a log of open-unlearning, which says nothing of lengths
+        ({"max_text_tokens": None}, None, True, False),
+        ({"max_text_tokens": None}, 2047, True, True),
+        ({"max_text_tokens": None}, 2300, True, False),
+        ({"max_text_tokens": 2048}, 2048, False, True),
+        ({"max_text_tokens": 2048}, 900, True, True),  # none was cut
+        ({"max_text_tokens": 512}, 512, False, False),
+        ({"max_length": 2048}, 2047, False, False),  # of 0.1
+        ({"max_length": 2048}, 900, True, True),
+        ({"max_length": 512}, None, False, False),
+    ],
 )
-def test_constants_of_muse_belong_to_its_length(settings: dict[str, Any], comparable: bool) -> None:
+def test_constants_of_muse_belong_to_its_lengths(
+    settings: dict[str, Any], tokens: int | None, as_muse: bool, as_open_unlearning: bool
+) -> None:
+    table = muse_table()
+    if tokens is not None:
+        table["answer_tokens"] = tokens
     for corpus, suffix in (("news", "news"), (None, "books")):
-        values = aggregate_muse(muse_table(), corpus=corpus, settings=settings)
-        assert (f"privleak_muse_{suffix}" in values) is comparable
-        assert (f"privleak_open_unlearning_{suffix}" in values) is comparable
-        assert ("privleak" in values) is (comparable and corpus is not None)
+        values = aggregate_muse(table, corpus=corpus, settings=settings)
+        assert (f"privleak_muse_{suffix}" in values) is as_muse
+        assert (f"privleak_open_unlearning_{suffix}" in values) is as_open_unlearning
+        assert ("privleak" in values) is (as_muse and corpus is not None)
         assert "privleak_versus_half" in values
-    assert aggregate_muse(muse_table(), muse_table(), "news", settings=settings)["privleak"].value == 0
+    assert aggregate_muse(table, table, "news", settings=settings)["privleak"].value == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_hf.evaluation.metrics.rouge import Rouge1Recall, RougeLF1, RougeLRecall, rouge_scores
+from unlearn_hf.evaluation.metrics.rouge import RougeF1, RougeF1Percent, RougeRecall, rouge_scores
 
 PAIRS = [
     ("Ada Moren wrote three books in Oslo.", "Ada Moren wrote two books."),
@@ -28,12 +28,13 @@ def test_by_hand() -> None:
     assert rouge_scores([""], ["a"]) == [0.0]
 
 
-def test_metrics_of_evaluate_work_offline() -> None:
+def test_the_mean_of_the_values() -> None:
     predictions, references = (list(texts) for texts in zip(*PAIRS, strict=True))
-    for metric in (RougeLRecall(), Rouge1Recall(), RougeLF1()):
+    for metric, scale in ((RougeRecall(), 1), (RougeF1(), 1), (RougeF1Percent(), 100)):
         found = metric.compute(predictions=predictions, references=references)
-        assert found["mean"] == pytest.approx(sum(found["scores"]) / 4)
-        assert found["scores"][1] == 0.0
+        values = found[f"{metric.key}_values"]
+        assert found[metric.key] == pytest.approx(scale * sum(values) / 4)
+        assert values[1] == 0.0
 
 
 def test_lists_of_different_length() -> None:

@@ -23,6 +23,7 @@ from tests.methods.invariances import TOLERANCE, run
 from tests.small_runs import CASES, build_trainer, largest_difference, parameters
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.likelihood.answers import answer_likelihood
+from unlearn_hf.training.checkpoints import damage
 
 HALVES: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 # one for every control flow: one gradient, references, two gradients, probes, another forward pass, losses known late
@@ -122,6 +123,13 @@ def test_evaluation_in_the_loop_checkpoints_resumption_and_the_saved_model(tmp_p
     (tmp_path / "sharded").mkdir()
     debug_launcher(_save_and_resume_sharded, args=(str(tmp_path / "sharded"),), num_processes=2)
     alone, _ = _save_and_resume(tmp_path / "alone")
+    checkpoint = tmp_path / "sharded" / "whole" / "checkpoint-2"
+    for part in ("pytorch_model_fsdp_0", "optimizer_0"):  # every rank's shard is known to be whole, or not
+        assert damage(checkpoint) is None
+        for shard in sorted((checkpoint / part).glob("*.distcp")):
+            shard.rename(shard.with_suffix(".lost"))
+            assert damage(checkpoint) == f"{part}/{shard.name} is missing"
+            shard.with_suffix(".lost").rename(shard)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "sharded" / "model")
     assert largest_difference(parameters(alone.model), parameters(saved)) < TOLERANCE
     found = torch.load(tmp_path / "sharded" / "evaluations.pt")

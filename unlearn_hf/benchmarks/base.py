@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unlearn_hf.evaluation.logs.reading import EvaluationLog
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 OWN_ROWS = "own_rows"
 """The entry that stands for files of one's own."""

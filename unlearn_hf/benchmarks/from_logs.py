@@ -15,9 +15,10 @@ from unlearn_hf.benchmarks.whose_log import benchmark_of, check_same_data, data_
 from unlearn_hf.common.files import write_json
 from unlearn_hf.evaluation.logs.reading import EvaluationLog, PathLike, read_log, read_reference_log
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten, metric_value
+from unlearn_hf.evaluation.metrics.base import added_metrics
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, privleak_open_unlearning
 from unlearn_hf.evaluation.results import read_result
-from unlearn_hf.evaluation.sample_table import Compatibility, Missing, Protocol
+from unlearn_hf.evaluation.sample_table import Compatibility, Missing, Protocol, prepare_table
 
 __all__ = ["EvaluationLog", "evaluate_from_log", "read_log", "read_reference", "recompute", "recompute_values"]
 _NOT_RECOMPUTED = ("forget_quality", "privleak")  # their reference is not in the log
@@ -66,6 +67,7 @@ def recompute_values(
     chosen: Compatibility = log.compatibility if compatibility == "auto" else None
     chosen = "open_unlearning" if compatibility == "open_unlearning" else chosen
     missing: Missing = "skip" if "skip" in (log.missing, reference.missing if reference else None) else "error"
+    chosen_protocol = protocol or log.protocol
     samples = log.samples
     if chosen != log.compatibility:  # these scores have a definition that cannot be undone
         fixed = ["gradient_norm", *(["extraction_strength"] if chosen is None else [])]
@@ -74,11 +76,13 @@ def recompute_values(
         samples,
         table,
         split=corpus,
-        protocol=protocol or log.protocol,
+        protocol=chosen_protocol,
         compatibility=chosen,
         missing=missing,
         **log.record,
     )
+    cut = prepare_table(samples, chosen_protocol, missing)
+    values |= added_metrics(cut, missing, protocol=chosen_protocol, **log.record)
     if log.kind == "open_unlearning":
         for name, value in log.logged.items():
             if name in _NOT_RECOMPUTED or name not in values:

@@ -166,6 +166,12 @@ class EvaluationArguments:
             "choices": list(COMPATIBILITIES),
         },
     )
+    max_text_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "MUSE: tokens that texts of PrivLeak are cut to; by default they are whole, as for its authors."
+        },
+    )
     max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
     attacks: list[str] = field(
         default_factory=list,
@@ -196,7 +202,7 @@ class EvaluationArguments:
             ValueError: for a count that is not positive.
             ImportError: for tasks without lm-evaluation-harness.
         """
-        for name in ("evaluation_batch_size", "max_new_tokens", "max_evaluation_rows"):
+        for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.lm_eval_tasks:

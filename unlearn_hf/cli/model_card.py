@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.common.files import write_text
+from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -89,7 +90,7 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 
 def _results(folder: Path) -> list[dict[str, Any]]:
     """The metrics of the result file, if there is one, under their default definitions."""
-    path = folder / "evaluation.json"
+    path = folder / RESULT_FILE
     if not path.is_file():
         return []
     metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]

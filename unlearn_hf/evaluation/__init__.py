@@ -1,1 +1,4 @@
 """Evaluation: per-sample tables, metrics, attacks, result files and logs of other frameworks."""
+
+RESULT_FILE, SAMPLES_FILE = "evaluation.json", "samples.parquet"
+"""Names of the files that an evaluation leaves in its folder."""

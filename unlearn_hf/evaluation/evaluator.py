@@ -13,8 +13,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.checks import check_count
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten
+from unlearn_hf.evaluation.metrics.base import added_metrics
 from unlearn_hf.evaluation.requests import Request
 from unlearn_hf.evaluation.results import write_results
 from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
@@ -169,11 +171,17 @@ class TableEvaluator:
         fingerprint = self.data_fingerprint()
         partial = None
         if self.resume and output_dir is not None:
-            key = settings_fingerprint(self.engine.fingerprint(model, tokenizer, accelerator), fingerprint, settings)
+            attacks = {name: attack.version for name, attack in ATTACKS.items()}
+            key = settings_fingerprint(
+                self.engine.fingerprint(model, tokenizer, accelerator), fingerprint, settings, attacks
+            )
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
         samples = self.extend(samples, model, tokenizer, accelerator, partial)
-        values = self.aggregate(samples, settings)
+        added = added_metrics(
+            prepare_table(samples, self.protocol), protocol=self.protocol, settings=settings, fingerprint=fingerprint
+        )
+        values = {**self.aggregate(samples, settings), **added}
         self.last_result = EvaluationResult(values, samples, dict(self.engine.seconds))
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):
             write_results(

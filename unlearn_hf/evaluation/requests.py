@@ -249,18 +249,20 @@ class TextRequest:
         split: name in the per-sample table.
         rows: rows with `text`.
         drop_last_token: leave the last token of each text out of Min-K and Min-K++, as open-unlearning does.
+        max_tokens: most tokens of a text beside BOS; `None` takes it whole, whatever the length of other sequences.
     """
 
     split: str
     rows: Sequence[Mapping[str, Any]]
     drop_last_token: bool = False
+    max_tokens: int | None = None
 
     def settings(self) -> Mapping[str, Any]:
         """Which tokens count."""
-        return {"drop_last_token": self.drop_last_token}
+        return {"drop_last_token": self.drop_last_token, "max_tokens": self.max_tokens}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
-        """Texts cut to the longest length, every token after the first scored.
+        """Texts, cut only if `max_tokens` says so, every token after the first scored.
 
         Raises:
             ValueError: for a text without two tokens, naming split and row.
@@ -269,7 +271,7 @@ class TextRequest:
         for index, row in enumerate(self.rows):
             prefix = special_prefix(encoder.tokenizer, row["text"])
             ids = encoder.tokenizer(row["text"], add_special_tokens=False, verbose=False)["input_ids"]
-            ids = (prefix + list(ids))[: encoder.max_length]
+            ids = prefix + list(ids)[: self.max_tokens]
             if len(ids) < 2:
                 raise ValueError(f"{self.split}, row {index}: the text has no token to predict; leave the row out.")
             labels = [IGNORE_INDEX, *ids[1:]]

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from unlearn_hf.common.files import read_json, whole_file, write_json
+from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
 from unlearn_hf.evaluation.logs.values import mapping
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.sample_table import Protocol
 
 FORMAT = "unlearn_hf.evaluation"
 FORMAT_VERSION = 1
-RESULT_FILE, SAMPLES_FILE = "evaluation.json", "samples.parquet"
 _FIELDS: dict[str, tuple[Any, ...] | None] = {
     "format_version": tuple(range(1, FORMAT_VERSION + 1)),
     "benchmark": None,

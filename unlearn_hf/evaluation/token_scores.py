@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from unlearn_hf.data.collator import collate
 from unlearn_hf.data.labels import IGNORE_INDEX, label_positions
 from unlearn_hf.evaluation.attacks.base import ATTACKS, TokenScores
+from unlearn_hf.evaluation.metrics.memorization import ExactMemorization, ExtractionStrength
 from unlearn_hf.likelihood.answers import answer_likelihood
 
+_MEMORIZATION = {"extraction_strength": ExtractionStrength(), "exact_memorization": ExactMemorization()}
 _SMALLEST_VARIANCE = 1e-6
 _SMALLEST_LOG = -1e4
 
@@ -142,9 +144,5 @@ def token_statistics(per_token: dict[str, Tensor], nll: float, answer: str, ends
     scores = {name: score for name, score in attacks.items() if score is not None}
     if count == 0:
         return scores
-    misses = (~match).nonzero()
-    start = int(misses[-1]) + 1 if len(misses) else 0
-    return scores | {
-        "extraction_strength": 1 - start / count,
-        "exact_memorization": match.double().mean().item(),
-    }
+    matches = match.numpy()
+    return scores | {name: metric.of_matches(matches) for name, metric in _MEMORIZATION.items()}

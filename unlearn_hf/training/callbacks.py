@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unlearn_hf.training.finetuning import Evaluator
+from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 
 
 class EvaluatorCallback(TrainerCallback):
@@ -61,12 +60,9 @@ class EvaluatorCallback(TrainerCallback):
             raise ValueError("tokenizer: the Trainer has no processing_class; pass a tokenizer to EvaluatorCallback.")
         if self._continues(state.global_step, kwargs["metrics"]):
             return
-        found: dict[str, float] = {}
-        for index, evaluator in enumerate(self.evaluators):
-            folder = Path(str(args.output_dir)) / "evaluations" / f"step-{state.global_step}"
-            if len(self.evaluators) > 1:
-                folder /= str(index)
-            values = evaluator(kwargs["model"], tokenizer, accelerator=Accelerator(), output_dir=folder)
-            found |= {f"eval_{name}": value for name, value in values.items()}
+        values = run_evaluators(
+            self.evaluators, kwargs["model"], tokenizer, Accelerator(), args.output_dir, state.global_step
+        )
+        found = {f"eval_{name}": value for name, value in values.items()}
         kwargs["metrics"].update(found)
         state.log_history.append({**found, "epoch": state.epoch, "step": state.global_step})

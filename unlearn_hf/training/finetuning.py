@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from unlearn_hf.data.collator import UnlearningCollator, join
 from unlearn_hf.data.encoding import encode_dataset
+from unlearn_hf.data.row_checks import warn_of_repeats
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
 from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
@@ -30,22 +30,8 @@ from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.optimizer_step import Window, count_totals
-
-
-class Evaluator(Protocol):
-    """Judges a model: returns flat metric names and numbers, and leaves the model as it was."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        accelerator: Accelerator | None = None,
-        output_dir: Path | None = None,
-    ) -> dict[str, float]:
-        """Evaluate `model`; with `output_dir`, keep aggregates and per-sample values there."""
-        ...
 
 
 class FinetuningTrainer(CheckpointedTrainer):
@@ -97,6 +83,12 @@ class FinetuningTrainer(CheckpointedTrainer):
             check_model_path(model, "model", args.trust_remote_code)
         self.args = args
         tokenizer = tokenizer_for(model, processing_class)
+        if tokenizer.eos_token_id is None:
+            warnings.warn(
+                "processing_class: the tokenizer has no end-of-text token, so answers are trained without an end and "
+                "generation never stops by itself; set tokenizer.eos_token.",
+                stacklevel=2,
+            )
         train_dataset = self._prepare_train_dataset(train_dataset, tokenizer)
         if isinstance(eval_dataset, Mapping):
             eval_dataset = {name: self._encode(rows, tokenizer, name) for name, rows in eval_dataset.items()}
@@ -145,7 +137,10 @@ class FinetuningTrainer(CheckpointedTrainer):
             raise ValueError(f"{name}: the dataset is empty; give at least one row.")
         template = resolve_template(tokenizer, self.args.template)
         with self.args.main_process_first(desc=f"encoding {name}"):
-            return encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+            encoded = encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+        if name != "eval_dataset" and self.args.process_index == 0:
+            warn_of_repeats(encoded, name)
+        return encoded
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one optimizer step and count what its losses are divided by."""
@@ -159,8 +154,8 @@ class FinetuningTrainer(CheckpointedTrainer):
 
     def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
         """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
-        if self.args.packing == "false":
-            return False
+        if self.args.packing == "false" or self.args.neftune_noise_alpha is not None:
+            return False  # the noise on an embedding depends on the length of its row
         if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
             return False
         # Both sets, so that there are two rows at least.
@@ -222,15 +217,15 @@ class FinetuningTrainer(CheckpointedTrainer):
             metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
         if metric_key_prefix != "eval" or not self.evaluators or eval_dataset is not None:
             return metrics
-        found: dict[str, float] = {}
-        for index, evaluator in enumerate(self.evaluators):
-            folder = Path(str(self.args.output_dir)) / "evaluations" / f"step-{self.state.global_step}"
-            if len(self.evaluators) > 1:
-                folder = folder / str(index)
-            values = evaluator(
-                self._model_for_evaluation(), self.processing_class, accelerator=self.accelerator, output_dir=folder
-            )
-            found.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
+        values = run_evaluators(
+            self.evaluators,
+            self._model_for_evaluation(),
+            self.processing_class,
+            self.accelerator,
+            self.args.output_dir,
+            self.state.global_step,
+        )
+        found = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return metrics | found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from unlearn_hf.benchmarks.muse.data import Corpus
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 TEXT_SPLITS: dict[str, str] = {
     "verbmem_forget": "forget_verbmem_rouge",
@@ -35,8 +35,8 @@ class Muse(Benchmark):
     splits = ("news", "books")
     bundled = "The same shape in small: local news from towns that do not exist, offline."
     hub_datasets = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}  # noqa: RUF012
-    defaults = {"max_length": 2048}  # noqa: RUF012 - of texts and of training windows
-    options = ("retain_results", "compatibility")
+    defaults = {"max_length": 2048}  # noqa: RUF012 - of training windows
+    options = ("retain_results", "compatibility", "max_text_tokens")
     prompts = False
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from unlearn_hf.benchmarks.muse.data import MuseData
-from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
+from unlearn_hf.benchmarks.muse.metrics import LENGTH_OPEN_UNLEARNING, aggregate_muse
 from unlearn_hf.benchmarks.whose_log import read_reference
+from unlearn_hf.common.checks import check_count
 from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
@@ -40,11 +41,13 @@ class MuseEvaluator(TableEvaluator):
             constant of MUSE's own evaluation.
         batch_size: most sequences per forward pass.
         max_rows: evaluate only the first rows of each set (a quick look).
-        max_length: tokens per scored text, BOS among them. At another length than MUSE's 2048, PrivLeak relative to
-            the constant is left out, because that belongs to texts of this length.
+        max_length: tokens per prompt and reference of VerbMem where they are scored, BOS among them.
         compatibility: `open_unlearning`: that framework's stemming, Min-K without each text's last token, untruncated
             references, and formula of PrivLeak.
         resume: see `TableEvaluator`.
+        max_text_tokens: tokens beside BOS that texts of PrivLeak and other attacks are cut to. By default none is cut,
+            as in MUSE's own evaluation; open-unlearning cuts them to 2048. PrivLeak relative to a constant is left out
+            where texts were cut otherwise than those that the constant comes from.
         trailing_space: whether KnowMem's prompts end with the space before the answer, as MUSE's do. By default they
             do, except on the mini corpus: a small byte-level vocabulary has that space only as part of a word.
 
@@ -69,7 +72,12 @@ class MuseEvaluator(TableEvaluator):
         compatibility: Compatibility = None,
         resume: bool = False,
         trailing_space: bool | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
+        check_count("max_text_tokens", max_text_tokens)
+        if max_text_tokens is None and compatibility is not None:
+            max_text_tokens = LENGTH_OPEN_UNLEARNING
+        self.max_text_tokens = max_text_tokens
         super().__init__(
             Engine("plain", batch_size, max_length=max_length), resume, max_rows, compatibility=compatibility
         )
@@ -108,7 +116,7 @@ class MuseEvaluator(TableEvaluator):
                     ContinuationRequest(f"knowmem_{name}", rows, settings, cuts=KNOWMEM_CUTS, use_stemmer=stemmed)
                 )
         requests += [
-            TextRequest(split, self._rows(f"privleak_{split}"), drop_last_token=stemmed)
+            TextRequest(split, self._rows(f"privleak_{split}"), stemmed, self.max_text_tokens)
             for split in ("forget", "holdout")
             if f"privleak_{split}" in self.muse
         ]
@@ -125,8 +133,8 @@ class MuseEvaluator(TableEvaluator):
         return "other" if self.muse.source == "mini" else self.muse.split
 
     def settings(self) -> dict[str, Any]:
-        """The corpus too, which says what PrivLeak is relative to."""
-        return super().settings() | {"corpus": self.corpus}
+        """The corpus and how texts are cut too, which say what PrivLeak is relative to."""
+        return super().settings() | {"corpus": self.corpus, "max_text_tokens": self.max_text_tokens}
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Every MUSE aggregate."""

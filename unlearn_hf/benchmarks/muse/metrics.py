@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak, table_auc
 from unlearn_hf.evaluation.metrics.statistics import (
     RETRAIN_AUC_MUSE,
@@ -36,8 +36,8 @@ from unlearn_hf.evaluation.sample_table import (
 
 Corpus = Literal["news", "books", "other"]
 
-MUSE_LENGTH = 2048
-"""Tokens that MUSE's evaluation, and open-unlearning's, cut a text to before its Min-K score."""
+LENGTH_OPEN_UNLEARNING = 2048
+"""Tokens beside BOS that open-unlearning cuts a text to before its Min-K score; MUSE's own evaluation cuts none."""
 
 
 def aggregate_muse(
@@ -57,13 +57,13 @@ def aggregate_muse(
         reference: the retrained model's table; PrivLeak is then relative to its AUC.
         corpus: `"news"` or `"books"`; without a reference, `privleak` is relative to the constant that MUSE's official
             evaluation has for it. `"other"`: no constant serves. Unknown (`None`): both do, as `privleak_muse_news`
-            and so on. At another `max_length` than MUSE's own 2048 the constants are not comparable, and every value
-            relative to one is left out.
+            and so on. Where texts were cut otherwise than those that a constant comes from, every value relative to it
+            is left out: whole ones for MUSE's, 2048 tokens beside BOS for open-unlearning's.
         compatibility: `"open_unlearning"` takes that framework's formula for `privleak`, and an AUC of 0.5 without a
             reference.
         missing: see `prepare_table`.
-        settings: recorded with each value; `"max_length"` in it decides about constants, which are taken to be
-            comparable where it is absent.
+        settings: recorded with each value; `"max_text_tokens"` in it decides about constants, which are taken to be
+            comparable where neither it nor `"max_length"` is there.
         fingerprint: hash of the data, recorded with each value.
 
     Returns:
@@ -100,9 +100,9 @@ def aggregate_muse(
         if scores is None:
             continue
         low, high = bootstrap_interval(scores)
-        mean = float(np.mean(scores))
-        add(fraction, mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(low, high))
-        add(split, 100 * mean, scores.size, f"rouge_l_f1_{stemmer}", interval=(100 * low, 100 * high))
+        for name, scale in ((fraction, 1), (split, 100)):
+            value, interval = metric_unit(name).aggregate(scores), (scale * low, scale * high)
+            add(name, value, scores.size, f"rouge_l_f1_{stemmer}", interval=interval)
     verbmem = split_rows(table, "verbmem_forget")
     strength = column_values(verbmem, "extraction_strength", missing)
     if strength is not None:
@@ -110,23 +110,26 @@ def aggregate_muse(
         if compatibility:
             definition = "open_unlearning"
             strength = strength_open_unlearning(strength, column_values(verbmem, "answer_tokens", missing))
-        add("extraction_strength", float(np.mean(strength)), strength.size, definition)
+        add("extraction_strength", metric_unit("extraction_strength").aggregate(strength), strength.size, definition)
     memorized = column_values(verbmem, "exact_memorization", missing)
     if memorized is not None:
-        add("exact_memorization", float(np.mean(memorized)), memorized.size, "teacher_forced")
+        value = metric_unit("exact_memorization").aggregate(memorized)
+        add("exact_memorization", value, memorized.size, "teacher_forced")
     values.update(aggregate_attacks(table, compatibility, missing=missing, **record))
     area = table_auc(table, "min_k", missing)
     if area is not None:
         auc, n = area
         add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
         values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **record))
-        comparable = record["settings"].get("max_length", MUSE_LENGTH) == MUSE_LENGTH
-        for name in (name for name in RETRAIN_AUC_MUSE if comparable and corpus in (None, name)):
+        as_muse, as_open_unlearning = _as_constants(table, record["settings"])
+        for name in (name for name in RETRAIN_AUC_MUSE if corpus in (None, name)):
             constant = privleak_muse(1 - auc, RETRAIN_AUC_MUSE[name])
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
-            add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
-            add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
-            if corpus and reference is None and "privleak" not in values:
+            if as_muse:
+                add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
+            if as_open_unlearning:
+                add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
+            if as_muse and corpus and reference is None and "privleak" not in values:
                 add("privleak", constant, n, f"muse_constant_{name}")
     if not values:
         raise ValueError(
@@ -135,3 +138,19 @@ def aggregate_muse(
             "forget and holdout."
         )
     return values
+
+
+def _as_constants(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether texts are as long as those behind MUSE's constants (whole) and open-unlearning's (2048 and BOS).
+
+    Settings that say nothing of lengths are those of a log of that framework, whose texts with Llama-2's tokenizer
+    have 2048 tokens, one more or less.
+    """
+    if not {"max_text_tokens", "max_length"} & settings.keys():
+        return True, True
+    # Results of 0.1 cut texts to `max_length` tokens, BOS among them.
+    limit = settings["max_text_tokens"] if "max_text_tokens" in settings else settings["max_length"] - 1
+    texts = table[table["split"].isin(["forget", "holdout"])]
+    longest = texts["answer_tokens"].max() + 1 if "answer_tokens" in texts else float("inf")  # all but the first
+    whole = limit is None or bool(longest < limit)
+    return whole, limit == LENGTH_OPEN_UNLEARNING or (whole and bool(longest <= LENGTH_OPEN_UNLEARNING))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 
 class OwnRows(Benchmark):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from unlearn_hf.evaluation.logs.reading import EvaluationLog
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.finetuning import Evaluator
+    from unlearn_hf.training.evaluators import Evaluator
 
 _OWN_SPLITS = ("retain", "real_authors", "world_facts")
 _OWN_METRICS = (

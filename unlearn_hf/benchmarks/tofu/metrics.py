@@ -17,18 +17,19 @@ Everything else is the same number by both. Model utility differs by some 1e-9, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.composite import composite_scores
+from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
 from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
 from unlearn_hf.evaluation.metrics.statistics import (
     KolmogorovSmirnov,
-    harmonic_mean,
     kolmogorov_smirnov,
     strength_open_unlearning,
 )
@@ -134,9 +135,9 @@ class _Aggregate:
     def add(self, name: str, value: float, n: int, definition: str) -> None:
         self.values[name] = metric_value(name, value, n, definition, **self.record)
 
-    def add_mean(self, name: str, values: Array | None, definition: str) -> None:
+    def add_aggregate(self, name: str, values: Array | None, definition: str) -> None:
         if values is not None:
-            self.add(name, float(np.mean(values)), values.size, definition)
+            self.add(name, metric_unit(name).aggregate(values), values.size, definition)
 
     def add_split(self, split: str, rows: pd.DataFrame) -> None:
         """Prob, ROUGE and truth ratio of one set."""
@@ -146,22 +147,24 @@ class _Aggregate:
         for variant in variants or (self.primary,):
             definition = f"multiple_choice_{variant}" if split in _OPTION_SPLITS else "mean"
             probabilities = answer_probability(rows, variant, self.missing)
-            self.add_mean(self.name(f"{split}_prob", variant), probabilities, definition)
-        self.add_mean(f"{split}_rouge", column_values(rows, "rouge_l_recall", self.missing), "rouge_l_recall_stemmed")
+            self.add_aggregate(self.name(f"{split}_prob", variant), probabilities, definition)
+        self.add_aggregate(
+            f"{split}_rouge", column_values(rows, "rouge_l_recall", self.missing), "rouge_l_recall_stemmed"
+        )
         if split not in _OPTION_SPLITS:
             paraphrase = _probability(rows, "paraphrase", self.primary, self.missing)
-            self.add_mean(f"{split}_paraphrase_prob", paraphrase, "mean")
+            self.add_aggregate(f"{split}_paraphrase_prob", paraphrase, "mean")
         else:
             answer = _probability(rows, "answer", self.primary, self.missing)
-            self.add_mean(f"{split}_answer_prob", answer, "mean")
+            self.add_aggregate(f"{split}_answer_prob", answer, "mean")
         for definition in DEFINITIONS:
             ratio = rows_truth_ratio(rows, definition)
             if ratio is not None:
                 scores = truth_ratio_scores(ratio, definition, forget=split == "forget")
-                self.add_mean(self.name(f"{split}_truth_ratio", definition), scores, definition)
+                self.add_aggregate(self.name(f"{split}_truth_ratio", definition), scores, definition)
         if "perturbed_mean_nll" in rows and (wrong := rows[rows["perturbed_mean_nll"].notna()]).size:
             means = [float(np.mean(each)) for each in _wrong_probabilities(wrong, self.primary)]
-            self.add_mean(f"{split}_perturbed_prob", np.asarray(means), "mean")
+            self.add_aggregate(f"{split}_perturbed_prob", np.asarray(means), "mean")
 
     def add_model_utility(self) -> None:
         """Harmonic mean of the nine components, for each definition of the truth ratio that has all nine."""
@@ -179,7 +182,8 @@ class _Aggregate:
             if all(name in self.values for name in names):
                 components = {name: self.values[name].value for name in names}
                 rows = min(self.values[name].n for name in names)
-                self.add(self.name("model_utility", definition), harmonic_mean(components), rows, definition)
+                name = self.name("model_utility", definition)
+                self.add(name, metric_unit(name).aggregate(components), rows, definition)
 
     def add_forget_quality(self, reference: pd.DataFrame) -> None:
         """KS p-values against the retain model, for each definition that both sides can be brought to."""
@@ -189,11 +193,12 @@ class _Aggregate:
         tests = forget_quality(rows, split_rows(reference, "forget"))
         for definition, test in tests.items():
             n = len(rows)
-            self.add(self.name("forget_quality", definition), test.pvalue, n, definition)
-            self.add(self.name("forget_quality_statistic", definition), test.statistic, n, definition)
-            if test.pvalue > 0:  # beyond some 540 rows a complete separation underflows
-                name = self.name("forget_quality_log10", definition)
-                self.add(name, float(np.log10(test.pvalue)), n, definition)
+            for base in ("forget_quality", "forget_quality_statistic", "forget_quality_log10"):
+                # Beyond some 540 rows a complete separation underflows, and has no logarithm.
+                if base != "forget_quality_log10" or test.pvalue > 0:
+                    name = self.name(base, definition)
+                    metric = cast(ForgetQuality, metric_unit(base))
+                    self.add(name, metric.of_test(test), n, definition)
 
     def add_memorization_of_tokens(self) -> None:
         """Extraction strength and exact memorisation of the forget rows."""
@@ -204,8 +209,10 @@ class _Aggregate:
                 tokens = rows.loc[rows["extraction_strength"].notna(), "answer_tokens"].to_numpy(np.float64) - 1
                 strength = strength_open_unlearning(strength, tokens)
             definition = "open_unlearning" if self.primary == "open_unlearning" else "zero_without_match"
-            self.add_mean("extraction_strength", strength, definition)
-        self.add_mean("exact_memorization", column_values(rows, "exact_memorization", self.missing), "teacher_forced")
+            self.add_aggregate("extraction_strength", strength, definition)
+        self.add_aggregate(
+            "exact_memorization", column_values(rows, "exact_memorization", self.missing), "teacher_forced"
+        )
 
 
 def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Missing = "error") -> Array | None:
@@ -233,13 +240,8 @@ def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Miss
         assert right is not None
         wrong = np.array([np.sum(row) for row in _wrong_probabilities(complete, definition)])
         return np.asarray(right / (right + wrong + 1e-10))
-    probabilities = []
-    for answer, losses in zip(complete["answer_mean_nll"], complete["perturbed_mean_nll"], strict=True):
-        options = -np.concatenate([[answer], np.asarray(losses, dtype=np.float64)])
-        if not np.isfinite(options).any():
-            raise ValueError(f"all options have likelihood zero in a row of {rows['split'].iloc[0]}: diverged model?")
-        probabilities.append(np.exp(options[0] - np.logaddexp.reduce(options)))
-    return np.asarray(probabilities, dtype=np.float64)
+    metric = metric_unit(f"{rows['split'].iloc[0]}_prob")
+    return metric.per_sample(predictions=complete["answer_mean_nll"], references=complete["perturbed_mean_nll"])
 
 
 def _wrong_probabilities(rows: pd.DataFrame, definition: Definition) -> list[Array]:
@@ -254,7 +256,7 @@ def _probability(rows: pd.DataFrame, what: str, definition: Definition, missing:
         if logged is not None:
             return logged
     losses = column_values(rows, f"{what}_mean_nll", missing)
-    return None if losses is None else np.exp(-losses)
+    return None if losses is None else metric_unit("forget_prob").per_sample(predictions=losses)
 
 
 def forget_quality(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, KolmogorovSmirnov]:

@@ -25,11 +25,11 @@ from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
-RESULT = "evaluation.json"
 # What an evaluation leaves in its folder; whatever else is there stays where it is.
-RESULTS = (RESULT, "samples.parquet", "lm_eval.json", "partial")
+RESULTS = (RESULT_FILE, SAMPLES_FILE, "lm_eval.json", "partial")
 # Data options of a run that mean nothing once another one is given differently.
 _BELONGS_TO = {
     "revision": "source",
@@ -196,7 +196,7 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     """What is wrong with writing results to `folder`."""
     if folder.exists() and not folder.is_dir():
         return [f"output_dir: {str(folder)!r} is a file; name a folder."]
-    if not (folder / RESULT).exists():
+    if not (folder / RESULT_FILE).exists():
         return []
     if (folder / RECORD).exists():
         return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
@@ -238,7 +238,7 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     folder = arguments.folder
     if accelerator.is_main_process:
         hold_folder(folder)
-        if evaluate.overwrite and (folder / RESULT).exists():
+        if evaluate.overwrite and (folder / RESULT_FILE).exists():
             print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
     model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation, evaluate.trust_remote_code).to(

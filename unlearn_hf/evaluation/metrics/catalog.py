@@ -8,8 +8,10 @@ except where `describe` says so.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from unlearn_hf.common.registry import Registry
 from unlearn_hf.evaluation.attacks.base import ATTACKS, Attack
 
 _TOFU = "Maini et al. 2024, arXiv 2401.06121"
@@ -27,74 +29,161 @@ class MetricDescription:
         summary: one line.
         higher_is_better: direction, `None` where the best value is that of a retrained model.
         paper: source.
+        unit: `"module:class"` of the metric, see `unlearn_hf.evaluation.metrics.base`; imported when it is computed.
+        needs: what of the per-sample table it is computed from.
         version: version of our implementation.
     """
 
     summary: str
     higher_is_better: bool | None
     paper: str
+    unit: str
+    needs: str
     version: int = 1
+
+
+_METRICS = "unlearn_hf.evaluation.metrics."
+_PROBABILITY, _CHOICE = _METRICS + "probability:AnswerProbability", _METRICS + "probability:ChoiceProbability"
+_TRUTH_RATIO, _ROUGE = _METRICS + "truth_ratio:TruthRatio", _METRICS + "rouge:RougeRecall"
+_F1, _F1_PERCENT = _METRICS + "rouge:RougeF1", _METRICS + "rouge:RougeF1Percent"
+_QUALITY, _HARMONIC = _METRICS + "forget_quality:ForgetQuality", _METRICS + "composite:HarmonicMean"
 
 
 def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescription]:
     options = split in ("real_authors", "world_facts")
     probability = "probability of the answer among the wrong options" if options else "mean P(answer)^(1/tokens)"
     score = "mean min(R, 1/R) of the truth ratio R" if forget else "mean max(0, 1 - R) of the truth ratio R"
+    right = "answer" if options else "paraphrase"
     found = {
-        f"{split}_prob": MetricDescription(f"{label}: {probability}", not forget, _TOFU),
-        f"{split}_rouge": MetricDescription(f"{label}: mean ROUGE-L recall of greedy answers", not forget, _TOFU),
-        f"{split}_truth_ratio": MetricDescription(f"{label}: {score}", True, _TOFU),
-        f"{split}_perturbed_prob": MetricDescription(
-            f"{label}: mean P(wrong answer)^(1/tokens)", None, _OPEN_UNLEARNING
+        f"{split}_prob": MetricDescription(
+            f"{label}: {probability}",
+            not forget,
+            _TOFU,
+            _CHOICE if options else _PROBABILITY,
+            f"{'answer_mean_nll, perturbed_mean_nll' if options else 'answer_mean_nll'} of {split}",
+        ),
+        f"{split}_rouge": MetricDescription(
+            f"{label}: mean ROUGE-L recall of greedy answers", not forget, _TOFU, _ROUGE, f"rouge_l_recall of {split}"
+        ),
+        f"{split}_truth_ratio": MetricDescription(
+            f"{label}: {score}", True, _TOFU, _TRUTH_RATIO, f"{right}_mean_nll, perturbed_mean_nll of {split}"
         ),
     }
+    found[f"{split}_perturbed_prob"] = MetricDescription(
+        f"{label}: mean P(wrong answer)^(1/tokens)",
+        None,
+        _OPEN_UNLEARNING,
+        _METRICS + "probability:WrongProbability",
+        f"perturbed_mean_nll of {split}",
+    )
     name, what = ("answer", "answer") if options else ("paraphrase", "paraphrased answer")
     found[f"{split}_{name}_prob"] = MetricDescription(
-        f"{label}: mean P({what})^(1/tokens)", not forget, _OPEN_UNLEARNING
+        f"{label}: mean P({what})^(1/tokens)",
+        not forget,
+        _OPEN_UNLEARNING,
+        _PROBABILITY,
+        f"{name}_mean_nll of {split}",
     )
     return found
 
 
-METRICS: dict[str, MetricDescription] = {
+_BUILT_IN: dict[str, MetricDescription] = {
     **_tofu_set("forget", "forget set", forget=True),
     **_tofu_set("retain", "retain set", forget=False),
     **_tofu_set("real_authors", "real authors", forget=False),
     **_tofu_set("world_facts", "world facts", forget=False),
     "model_utility": MetricDescription(
-        "harmonic mean of Prob, ROUGE and truth ratio on retain, real authors and world facts", True, _TOFU
+        "harmonic mean of Prob, ROUGE and truth ratio on retain, real authors and world facts",
+        True,
+        _TOFU,
+        _HARMONIC,
+        "the nine metrics",
     ),
     "forget_quality": MetricDescription(
-        "p-value of the KS test between truth ratios of this and of the retain model", True, _TOFU
+        "p-value of the KS test between truth ratios of this and of the retain model",
+        True,
+        _TOFU,
+        _QUALITY,
+        "truth ratios of forget, and the retain model's",
     ),
-    "forget_quality_log10": MetricDescription("log10 of forget quality", True, _TOFU),
-    "forget_quality_statistic": MetricDescription("KS distance behind forget quality", False, _TOFU),
+    "forget_quality_log10": MetricDescription(
+        "log10 of forget quality", True, _TOFU, _QUALITY, "truth ratios of forget, and the retain model's"
+    ),
+    "forget_quality_statistic": MetricDescription(
+        "KS distance behind forget quality", False, _TOFU, _QUALITY, "truth ratios of forget, and the retain model's"
+    ),
     "extraction_strength": MetricDescription(
-        "share of the answer that follows from the shortest sufficient prefix", False, _EXTRACTION
+        "share of the answer that follows from the shortest sufficient prefix",
+        False,
+        _EXTRACTION,
+        _METRICS + "memorization:ExtractionStrength",
+        "extraction_strength of forget (MUSE: verbmem_forget)",
     ),
-    "exact_memorization": MetricDescription("share of answer tokens predicted exactly", False, _MEMORIZATION),
-    "privleak": MetricDescription("relative distance of the Min-K AUC to a retrained model's, percent", None, _MUSE),
-    "forget_fluency": MetricDescription("probability that answers on forget are no gibberish", True, _OPEN_UNLEARNING),
+    "exact_memorization": MetricDescription(
+        "share of answer tokens predicted exactly",
+        False,
+        _MEMORIZATION,
+        _METRICS + "memorization:ExactMemorization",
+        "exact_memorization of forget (MUSE: verbmem_forget)",
+    ),
+    "privleak": MetricDescription(
+        "relative distance of the Min-K AUC to a retrained model's, percent",
+        None,
+        _MUSE,
+        _METRICS + "privacy:PrivLeak",
+        "min_k of forget and holdout, and the retrained model's AUC",
+    ),
+    "forget_fluency": MetricDescription(
+        "probability that answers on forget are no gibberish",
+        True,
+        _OPEN_UNLEARNING,
+        _METRICS + "base:Metric",
+        "fluency of forget",
+    ),
     "memorization": MetricDescription(
         "composite, 1 is best: harmonic mean of one minus extraction strength, exact memorization, paraphrase "
         "probability and prob_mean truth ratio",
         True,
         _OPEN_UNLEARNING,
+        _HARMONIC,
+        "the four metrics",
     ),
     "privacy": MetricDescription(
         "composite, 1 is best: harmonic mean over attacks of one minus the distance to the retain model's AUC",
         True,
         _OPEN_UNLEARNING,
+        _HARMONIC,
+        "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's",
     ),
     "utility": MetricDescription(
-        "composite, 1 is best: harmonic mean of model utility and, where known, fluency", True, _OPEN_UNLEARNING
+        "composite, 1 is best: harmonic mean of model utility and, where known, fluency",
+        True,
+        _OPEN_UNLEARNING,
+        _HARMONIC,
+        "both metrics",
     ),
-    "verbmem_forget": MetricDescription("VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE),
-    "knowmem_forget": MetricDescription("KnowMem on forget: ROUGE-L F1 of answers, x 100", False, _MUSE),
-    "knowmem_retain": MetricDescription("KnowMem on retain: ROUGE-L F1 of answers, x 100", True, _MUSE),
-    "forget_verbmem_rouge": MetricDescription("VerbMem as a fraction", False, _MUSE),
-    "forget_knowmem_rouge": MetricDescription("KnowMem on forget as a fraction", False, _MUSE),
-    "retain_knowmem_rouge": MetricDescription("KnowMem on retain as a fraction", True, _MUSE),
+    "verbmem_forget": MetricDescription(
+        "VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of verbmem_forget"
+    ),
+    "knowmem_forget": MetricDescription(
+        "KnowMem on forget: ROUGE-L F1 of answers, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of knowmem_forget"
+    ),
+    "knowmem_retain": MetricDescription(
+        "KnowMem on retain: ROUGE-L F1 of answers, x 100", True, _MUSE, _F1_PERCENT, "rouge_l_f1 of knowmem_retain"
+    ),
+    "forget_verbmem_rouge": MetricDescription(
+        "VerbMem as a fraction", False, _MUSE, _F1, "rouge_l_f1 of verbmem_forget"
+    ),
+    "forget_knowmem_rouge": MetricDescription(
+        "KnowMem on forget as a fraction", False, _MUSE, _F1, "rouge_l_f1 of knowmem_forget"
+    ),
+    "retain_knowmem_rouge": MetricDescription(
+        "KnowMem on retain as a fraction", True, _MUSE, _F1, "rouge_l_f1 of knowmem_retain"
+    ),
 }
+
+METRICS: Registry[Any] = Registry("metric", dict(_BUILT_IN))
+"""Name -> `MetricDescription`, or for a metric of another package its class (see `metrics.base.Metric`)."""
 
 VARIANT_SUFFIXES: tuple[str, ...] = (
     "_geometric",
@@ -114,15 +203,16 @@ VARIANT_SUFFIXES: tuple[str, ...] = (
 _ATTACK = re.compile(r"mia_(.+)_auc")
 
 
-def metrics() -> dict[str, MetricDescription]:
+def metrics() -> dict[str, Any]:
     """Every metric without variant suffixes, one for each attack of the registry among them."""
     attacks = {f"mia_{name}_auc": _attack(attack) for name, attack in ATTACKS.items()}
-    return METRICS | attacks
+    return dict(METRICS) | attacks
 
 
 def _attack(attack: Attack) -> MetricDescription:
     summary = f"AUC of the membership attack by {attack.summary}, forget against holdout"
-    return MetricDescription(summary, None, attack.paper, attack.version)
+    needs = "the attack's scores of forget and holdout"
+    return MetricDescription(summary, None, attack.paper, _METRICS + "privacy:AttackAUC", needs, attack.version)
 
 
 def is_metric(name: str) -> bool:
@@ -135,7 +225,7 @@ def _attacked(name: str) -> Attack | None:
     return ATTACKS[match[1]] if match and match[1] in ATTACKS else None
 
 
-def describe(name: str) -> MetricDescription:
+def describe(name: str) -> Any:
     """The description of a metric name, with or without variant suffixes.
 
     Raises:
@@ -150,8 +240,11 @@ def describe(name: str) -> MetricDescription:
             description = describe(name[: -len(suffix)])
             if suffix == "_prob_mean" and name.startswith("forget_truth_ratio"):
                 # P(right) / (P(right) + P(wrong)) on forget measures what is still known.
-                return MetricDescription(
-                    "forget set: mean share of the right answer", False, _OPEN_UNLEARNING, description.version
+                return replace(
+                    description,
+                    summary="forget set: mean share of the right answer",
+                    higher_is_better=False,
+                    paper=_OPEN_UNLEARNING,
                 )
             return description
     raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(metrics()))}.")

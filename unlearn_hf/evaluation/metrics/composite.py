@@ -19,13 +19,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.base import Metric, metric_unit
 from unlearn_hf.evaluation.metrics.privacy import paired_auc
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean
 from unlearn_hf.evaluation.sample_table import Missing, column_values, split_rows
+
+
+class HarmonicMean(Metric):
+    """Harmonic mean of its parts; one zero makes it zero."""
+
+    definition = "harmonic"
+
+    def aggregate(self, values: Any) -> float:
+        """See `harmonic_mean`."""
+        return harmonic_mean(values)
+
 
 _MEMORIZATION_PARTS = (
     "extraction_strength",
@@ -56,33 +67,28 @@ def composite_scores(
     Raises:
         ValueError: if the reference is over other forget or holdout rows.
     """
-    composites = []
+    composites: dict[str, MetricValue] = {}
+
+    def add(name: str, parts: Any, n: int, definition: str) -> None:
+        composites[name] = metric_value(name, metric_unit(name).aggregate(parts), n, definition, **record)
+
     if all(name in values for name in _MEMORIZATION_PARTS):
         parts = {f"1 - {name}": max(0.0, 1 - values[name].value) for name in _MEMORIZATION_PARTS}
         rows = min(values[name].n for name in _MEMORIZATION_PARTS)
-        strength = values["extraction_strength"].definition
-        composites.append(
-            metric_value("memorization", harmonic_mean(parts), rows, f"harmonic_extraction_{strength}", **record)
-        )
+        add("memorization", parts, rows, f"harmonic_extraction_{values['extraction_strength'].definition}")
     if reference is not None:
         pairs = {attack: paired_auc(table, reference, attack, missing) for attack in _PRIVACY_ATTACKS}
         scores = {attack: privacy_score(*pair) for attack, pair in pairs.items() if pair is not None}
         if len(scores) == len(_PRIVACY_ATTACKS):
-            rows = values[f"mia_{_PRIVACY_ATTACKS[-1]}_auc"].n
-            composites.append(metric_value("privacy", harmonic_mean(scores), rows, "harmonic_auc_distance", **record))
+            add("privacy", scores, values[f"mia_{_PRIVACY_ATTACKS[-1]}_auc"].n, "harmonic_auc_distance")
     if "model_utility" in values:
         parts = {"model_utility": values["model_utility"].value}
         fluency = column_values(split_rows(table, "forget"), "fluency", missing)
         if fluency is not None:
-            parts["forget_fluency"] = float(np.mean(fluency))
-            composites.append(
-                metric_value("forget_fluency", parts["forget_fluency"], fluency.size, "classifier_mean", **record)
-            )
-        definition = "harmonic_" + "_and_".join(parts)
-        composites.append(
-            metric_value("utility", harmonic_mean(parts), values["model_utility"].n, definition, **record)
-        )
-    return {value.name: value for value in composites}
+            add("forget_fluency", fluency, fluency.size, "classifier_mean")
+            parts["forget_fluency"] = composites["forget_fluency"].value
+        add("utility", parts, values["model_utility"].n, "harmonic_" + "_and_".join(parts))
+    return composites
 
 
 def privacy_score(auc: float, reference_auc: float) -> float:

@@ -9,12 +9,16 @@ set: holdout texts may be easier by nature (on TOFU retrained models have 0.35 t
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.base import Kind, Metric
 from unlearn_hf.evaluation.metrics.statistics import (
     attack_auc,
     bootstrap_auc_interval,
@@ -22,6 +26,39 @@ from unlearn_hf.evaluation.metrics.statistics import (
     privleak_open_unlearning,
 )
 from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
+
+
+class AttackAUC(Metric):
+    """What the scores of an attack on members and others amount to: its AUC."""
+
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
+    definition = "holdout_above_forget"
+
+    def compute(  # type: ignore[override]
+        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
+    ) -> dict[str, Any]:
+        """Scores of all texts, and for each 0 where it is of the forget set and 1 where of the holdout set."""
+        attack = ATTACKS[self.key.removeprefix("mia_").removesuffix("_auc")]
+        return {self.key: attack.aggregate(*_sides(predictions, references))}
+
+
+class PrivLeak(Metric):
+    """100 (AUC - AUC_retrain) / AUC_retrain, where the AUC is P(score of holdout < score of forget)."""
+
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
+    definition = "muse_reference_log"
+
+    def compute(  # type: ignore[override]
+        self, *, predictions: Sequence[float], references: Sequence[float], retrain_auc: float, **_: Any
+    ) -> dict[str, Any]:
+        """Min-K scores and sides as for `AttackAUC`; `retrain_auc` is its value on a retrained model."""
+        return {self.key: privleak_muse(1 - attack_auc(*_sides(predictions, references)), 1 - retrain_auc)}
+
+
+def _sides(scores: Sequence[float], sides: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values, holdout = np.asarray(scores, dtype=np.float64), np.asarray(sides) == 1
+    return values[~holdout], values[holdout]
+
 
 _RESAMPLES = 1000
 

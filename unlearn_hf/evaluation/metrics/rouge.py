@@ -1,13 +1,15 @@
-"""ROUGE as `evaluate.Metric`s that need no network."""
+"""ROUGE-L: recall with stemming (TOFU), F1 without (MUSE)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-import datasets
-import evaluate
+import numpy as np
+from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
+
+from unlearn_hf.evaluation.metrics.base import Kind, Metric
 
 Measure = Literal["recall", "precision", "fmeasure"]
 
@@ -40,40 +42,30 @@ def rouge_scores(
     ]
 
 
-class _Rouge(evaluate.Metric):
-    """Base of the ROUGE metrics: subclasses say which."""
+class RougeRecall(Metric):
+    """ROUGE-L recall with stemming: TOFU's."""
 
-    rouge_type = "rougeL"
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "text", "references": "text"}
+    definition = "rouge_l_recall_stemmed"
     measure: Measure = "recall"
     use_stemmer = True
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=f"{self.rouge_type} {self.measure}, {'with' if self.use_stemmer else 'without'} stemming",
-            citation="Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004",
-            inputs_description="predictions and references: lists of texts",
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
-        )
-
-    def _compute(self, predictions: list[str], references: list[str], **_: Any) -> dict[str, Any]:
-        scores = rouge_scores(predictions, references, self.rouge_type, self.measure, self.use_stemmer)
-        return {"mean": sum(scores) / len(scores), "scores": scores}
+    def per_sample(self, *, predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:  # type: ignore[override]
+        """ROUGE of each prediction, shape `[n]`, in [0, 1]."""
+        return np.array(rouge_scores(predictions, references, "rougeL", self.measure, self.use_stemmer))
 
 
-class RougeLRecall(_Rouge):
-    """TOFU's ROUGE: rougeL recall with stemming."""
+class RougeF1(RougeRecall):
+    """ROUGE-L F1 without stemming: MUSE's."""
 
-
-class Rouge1Recall(_Rouge):
-    """rouge1 recall with stemming."""
-
-    rouge_type = "rouge1"
-
-
-class RougeLF1(_Rouge):
-    """MUSE's ROUGE: rougeL F1 without stemming."""
-
+    definition = "rouge_l_f1_unstemmed"
     measure: Measure = "fmeasure"
     use_stemmer = False
+
+
+class RougeF1Percent(RougeF1):
+    """The same times 100, as MUSE reports it."""
+
+    def aggregate(self, values: Any) -> float:
+        """100 times the mean."""
+        return 100 * super().aggregate(values)

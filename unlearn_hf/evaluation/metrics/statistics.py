@@ -6,7 +6,7 @@ Every function takes plain arrays and refuses NaN with a ValueError, so that no 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -116,17 +116,12 @@ def attack_auc(forget: ArrayLike, holdout: ArrayLike) -> float:
 
 
 def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
-    resamples: int = 9999,
-    confidence: float = 0.95,
-    seed: int = 0,
+    values: ArrayLike, resamples: int = 9999, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap confidence interval of a statistic of one sample.
+    """Percentile bootstrap confidence interval of a mean.
 
     Args:
         values: shape `[n]`.
-        statistic: maps resampled values `[resamples, n]` to `[resamples]`; the mean by default.
         resamples: number of resamples; MUSE's logger uses 9999.
         confidence: coverage, between 0 and 1.
         seed: seed of the generator; the same seed gives the same interval.
@@ -138,13 +133,9 @@ def bootstrap_interval(
         ValueError: if `values` is empty or holds NaN.
     """
     array = as_values(values, "bootstrap sample")
-    generator = np.random.default_rng(seed)
-    if statistic is None:
-        # A mean over a resample is a weighted mean with multinomial counts: no [resamples, n] gather is needed.
-        counts = generator.multinomial(array.size, np.full(array.size, 1 / array.size), size=resamples)
-        return _percentiles(counts @ array / array.size, confidence)
-    picks = generator.integers(0, array.size, size=(resamples, array.size))
-    return _percentiles(np.asarray(statistic(array[picks])), confidence)
+    # A mean over a resample is a weighted mean with multinomial counts: no [resamples, n] gather is needed.
+    counts = np.random.default_rng(seed).multinomial(array.size, np.full(array.size, 1 / array.size), size=resamples)
+    return _percentiles(counts @ array / array.size, confidence)
 
 
 def bootstrap_auc_interval(

@@ -17,11 +17,14 @@ Scores of different definitions are different statistics; so are forget qualitie
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from unlearn_hf.evaluation.metrics.base import Kind, Metric
 
 Definition = Literal["geometric", "arithmetic", "open_unlearning", "prob_mean"]
 DEFINITIONS: tuple[str, ...] = get_args(Definition)
@@ -146,3 +149,24 @@ def logged_definition(rows: pd.DataFrame) -> str | None:
     if len(definitions) > 1:
         raise ValueError(f"truth_ratio mixes the definitions {definitions}; keep the rows of one.")
     return str(definitions[0]) if definitions else None
+
+
+class TruthRatio(Metric):
+    """Mean score of the truth ratio R: min(R, 1/R) on forget, max(0, 1 - R) elsewhere."""
+
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "numbers"}
+    definition = "geometric"
+
+    def per_sample(  # type: ignore[override]
+        self, *, predictions: Sequence[float], references: Sequence[Any], definition: str = "geometric"
+    ) -> Array:
+        """Score of each row, shape `[n]`.
+
+        Args:
+            predictions: mean token NLL of the right answer of each row, nats.
+            references: those of its wrong answers.
+            definition: see the table of this module.
+        """
+        wrong = [np.asarray(losses, dtype=np.float64) for losses in references]
+        ratio = truth_ratio(np.asarray(predictions, dtype=np.float64), wrong, definition)
+        return truth_ratio_scores(ratio, definition, forget=self.key.startswith("forget"))

@@ -1,0 +1,39 @@
+"""Write docs/metrics.md from the registries: `python scripts/document_metrics.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from unlearn_hf.evaluation.attacks.base import ATTACKS
+from unlearn_hf.evaluation.metrics.base import metric_unit
+from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, metrics
+
+FILE = Path(__file__).parents[1] / "docs" / "metrics.md"
+HEAD = """# Metrics and attacks
+
+Written by `python scripts/document_metrics.py` from the registries; `unlearn-hf list metrics attacks` prints the same.
+Every metric is an `evaluate.Metric` too: `unlearn_hf.load_metric("forget_prob").compute(predictions=[0.7, 1.2])`.
+"""
+DIRECTIONS: Mapping[bool | None, str] = {True: "higher", False: "lower", None: "near a retrained model's"}
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [HEAD, "| metric | what | better | formula | needs | version | source |", "|" + " --- |" * 7]
+    for name, facts in metrics().items():
+        formula = (type(metric_unit(name)).__doc__ or "").splitlines()[0].rstrip(".").replace("|", r"\|")
+        cells = (f"`{name}`", facts.summary, DIRECTIONS[facts.higher_is_better], formula, facts.needs)
+        lines.append(f"| {' | '.join(cells)} | {facts.version} | {facts.paper} |")
+    suffixes = ", ".join(f"`{suffix}`" for suffix in VARIANT_SUFFIXES)
+    lines += ["", f"A suffix names another definition than the default: {suffixes}.", "", "## Membership attacks", ""]
+    lines += ["Scores are higher for texts that look less like members of the training set.", ""]
+    lines += ["| attack | score | cost | version | source |", "|" + " --- |" * 5]
+    for name, attack in ATTACKS.items():
+        score = (type(attack).__doc__ or "").splitlines()[0].rstrip(".")
+        lines.append(f"| `{name}` | {score} | {attack.cost} | {attack.version} | {attack.paper} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(page(), encoding="utf-8")
