@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from transformers import TrainingArguments
 from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.methods import GradDiffConfig, GradDiffTrainer
+
+ROOT = Path(__file__).parents[2]
 
 # A value to train with, each with a small run of its own.
 WORK: dict[str, Any] = {
@@ -175,3 +181,24 @@ def test_what_is_measured_again_has_the_noise_of_the_step(case: str, tmp_path: P
     plain.train()
     losses = [each.state.log_history[0]["retain_loss"] for each in (plain, trainer)]
     assert abs(losses[0] - losses[1]) > 1e-3
+
+
+def test_one_variable_of_the_environment_silences_every_bar(tmp_path: Path) -> None:
+    """tqdm reads it when it is imported, so in a process of its own: reference likelihoods, training, evaluation."""
+    program = (
+        "from pathlib import Path; from tests.small_runs import build_trainer; "
+        f"trainer = build_trainer('npo', Path({str(tmp_path)!r}), disable_tqdm=False); "
+        "trainer.eval_dataset = {'forget': trainer.train_dataset.forget}; trainer.train(); trainer.evaluate()"
+    )
+    said = {}
+    for value in ("0", "1"):
+        environment = {**os.environ, "TQDM_DISABLE": value if value == "1" else ""}
+        shutil.rmtree(tmp_path / "reference", ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        said[value] = done.stderr
+    assert "Reference likelihoods" in said["0"]
+    assert "it/s]" in said["0"]
+    assert "it/s]" not in said["1"]
+    assert "Reference likelihoods" not in said["1"]
