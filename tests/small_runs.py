@@ -14,6 +14,7 @@ from tests.conftest import build_model, build_tokenizer
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
+RETAIN_SEED = 2
 # Every method, and every option that changes its control flow. A new method belongs here once.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "graddiff": ("graddiff", {}),
@@ -22,6 +23,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simnpo": ("npo", {"forget_loss": "simnpo"}),
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
+    "npo-autolr": ("npo", {"autolr": True, "autolr_interval": 2}),
+    "eupmu-autolr": ("eupmu", {"autolr": True, "autolr_interval": 2, "initial_dual": 0.0, "dual_optimizer": "sgd"}),
+    "eupmu-level-fast-autolr": (
+        "eupmu",
+        {"constraint": "level", "level_estimate": "batch", "reevaluate": False, "autolr": True, "autolr_interval": 2},
+    ),
     "eupmu": ("eupmu", {"initial_dual": 0.0}),
     "eupmu-level-probe": (
         "eupmu",
@@ -83,6 +90,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gu": ("gu", {"forget_loss": "ga", "retain_weight": 0.5}),
     # Adam's first step is a sign unless its epsilon is large: rounding would decide it
     "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
+    "task-vector": ("task_vector", {}),
     "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
     "sago-prefer-retain-cpu": (
         "sago",
@@ -141,12 +149,13 @@ def build_trainer(
         "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": True,
+        "allow_overlap": forget_seed == RETAIN_SEED,
     }
     return trainer_class(
         model=model if model is not None else build_model(),
         args=trainer_class.config_class(**{**arguments, **options, **overrides}),
         forget_dataset=forget_rows(forget, forget_seed),
-        retain_dataset=rows(retain, 2),
+        retain_dataset=rows(retain, RETAIN_SEED),
         processing_class=build_tokenizer(),
         peft_config=peft_config,
         callbacks=callbacks,

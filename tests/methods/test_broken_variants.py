@@ -16,9 +16,9 @@ from tests.methods import invariances
 from tests.small_runs import CASES
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import EUPMUTrainer
-from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate
 from unlearn_hf.models import loading
 from unlearn_hf.training import finetuning, optimizer_step, unlearning
+from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 Patch = pytest.MonkeyPatch

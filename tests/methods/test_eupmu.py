@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from tests.small_runs import build_trainer
 from unlearn_hf.gradients.weightings import unilateral_surgery
 from unlearn_hf.methods import EUPMUConfig
 from unlearn_hf.methods.dual_variable import DualVariable
+from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning import UnlearningTrainer
 
 
 def test_adam_moves_the_first_step_by_exactly_its_rate() -> None:
@@ -138,3 +141,44 @@ def test_a_dual_of_zero_still_sees_the_retain_loss(tmp_path: Path) -> None:
     trainer.train()
     assert math.isfinite(trainer.dual.value)
     assert trainer.dual.value > 0
+
+
+@pytest.mark.parametrize("reevaluate", [True, False])
+def test_a_change_is_divided_by_the_rate_of_the_step_that_made_it(reevaluate: bool, tmp_path: Path) -> None:
+    """Also in the fast form, which sees the change one step later, at another rate; also after resuming."""
+    options: dict[str, Any] = {"reevaluate": reevaluate, "per_learning_rate": True, "dual_signal": "raw"}
+    options |= {"dual_optimizer": "sgd", "dual_learning_rate": 0.1, "epsilon": -5.0}
+    options |= {"lr_scheduler_type": "linear", "max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+
+    def watched(folder: Path) -> tuple[UnlearningTrainer, list[Any]]:
+        trainer, seen = build_trainer("eupmu", folder, **options), []
+        original = trainer.after_step
+
+        def after_step(before: Losses, after: Losses) -> None:
+            original(before, after)
+            seen.append((before.retain, after.retain, trainer._get_learning_rate(), trainer.dual.value))
+
+        trainer.after_step = after_step  # type: ignore[method-assign]
+        return trainer, seen
+
+    trainer, seen = watched(tmp_path)
+    trainer.train()
+    dual = trainer.args.initial_dual
+    for step, (before, after, rate, found) in enumerate(seen):
+        if reevaluate:
+            dual = max(0.0, dual - 0.1 * ((before - after) / rate - 5.0))
+        elif step > 0:
+            dual = max(0.0, dual - 0.1 * ((seen[step - 1][0] - before) / seen[step - 1][2] - 5.0))
+        assert found == pytest.approx(dual, rel=1e-9)
+    assert len({rate for _, _, rate, _ in seen}) == 6
+    resumed, again = watched(tmp_path)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again == seen[3:]
+
+
+@pytest.mark.parametrize(("optimizer", "decay"), [("adam", 0.01), ("sgd", 0.0)])
+def test_the_dual_variable_decays_under_adam_only(optimizer: str, decay: float, tmp_path: Path) -> None:
+    assert EUPMUConfig(output_dir=str(tmp_path), dual_optimizer=optimizer).dual_weight_decay == decay
+    assert (
+        EUPMUConfig(output_dir=str(tmp_path), dual_optimizer=optimizer, dual_weight_decay=0.3).dual_weight_decay == 0.3
+    )

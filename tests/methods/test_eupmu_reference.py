@@ -22,7 +22,7 @@ NPO_BETA = 0.1
 SGD: dict[str, Any] = {"dual_optimizer": "sgd", "dual_learning_rate": 0.5}
 LEVEL: dict[str, Any] = {"constraint": "level", "level_probe_rows": 6, "level_probe_interval": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "paper": {**SGD, "dual_signal": "raw", "per_learning_rate": True, "dual_weight_decay": 0.0, "initial_dual": 0.0},
+    "paper": {**SGD, "dual_signal": "raw", "per_learning_rate": True, "initial_dual": 0.0},
     "tolerance": {**SGD, "dual_signal": "raw", "per_learning_rate": True, "epsilon": 0.05},
     "released": {"initial_dual": 0.0, "epsilon": -0.02},
     "released-log": {"scalarization": "log", "dual_learning_rate": 0.025, "initial_dual": 0.3},
@@ -66,7 +66,9 @@ class Dual:
     def __init__(self, options: dict[str, Any]) -> None:
         level = options.get("constraint") == "level"
         self.optimizer = options.get("dual_optimizer", "adam")
-        self.rate, self.decay = options.get("dual_learning_rate", 0.3), options.get("dual_weight_decay", 0.01)
+        self.rate, self.decay = options.get("dual_learning_rate", 0.3), options.get("dual_weight_decay")
+        if self.decay is None:
+            self.decay = 0.01 if self.optimizer == "adam" else 0.0
         self.gain, self.bound = options.get("dual_proportional", 30.0 if level else 0.0), options.get("maximum_dual")
         self.w = options.get("initial_dual", 1.0)
         self.m = self.v = self.slack = 0.0

@@ -12,7 +12,7 @@ from peft import LoraConfig
 
 from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
-from unlearn_hf.methods.automatic_learning_rate import AutomaticLearningRate, newton_ratio
+from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, newton_ratio
 
 
 def test_newton_ratio_finds_the_minimum_of_a_parabola() -> None:
@@ -68,6 +68,39 @@ def test_scheduler_smooths_clamps_and_resumes() -> None:
     assert scheduler.factor == 0.5
 
 
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("graddiff", {"retain_weight": 0.0}),  # the loss is measured although it has no weight
+        ("npo", {}),
+        ("eupmu", {}),
+        ("eupmu", {"constraint": "step", "reevaluate": False}),
+        ("famo", {}),
+        ("gu", {}),
+        ("pdu", {"retain_loss": "kl"}),
+    ],
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_with_every_kind_of_method_a_probe_changes_nothing_but_the_rate(
+    case: str, options: dict[str, Any], dropout: float, tmp_path: Path
+) -> None:
+    """Held fixed, the rate leaves the run as it is, bit for bit; let go, it moves."""
+    options = {**options, "max_steps": 4}
+    held = {"autolr_min": 0.05, "autolr_max": 0.05, "autolr_interval": 2, "autolr": True}
+    runs, states, factors = [], [], []
+    for probing in ({}, held, {"autolr": True, "autolr_interval": 2}):
+        torch.manual_seed(0)
+        trainer = build_trainer(case, tmp_path, model=build_model(dropout=dropout), **options, **probing)
+        trainer.train()
+        runs.append(parameters(trainer.model))
+        states.append(repr(trainer.method_state()))
+        factors.append(getattr(trainer.lr_scheduler, "factor", 1.0))
+    assert largest_difference(*runs[:2]) == 0.0
+    assert states[0] == states[1]
+    assert factors[1] == 1.0
+    assert dropout or factors[2] != 1.0  # under dropout a probe may find no valley
+
+
 @pytest.mark.parametrize("source", ["none", "attention", "lora"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
 def test_a_probe_changes_nothing_but_the_next_rate(optimizer: str, source: str, tmp_path: Path) -> None:
@@ -97,7 +130,7 @@ def test_the_losses_of_a_probe_have_the_same_dropout(source: str, tmp_path: Path
     options: dict[str, Any] = {"learning_rate": 1e-12, "per_device_train_batch_size": 2}
     options |= {"gradient_accumulation_steps": 2, "max_steps": 4, "autolr": True, "autolr_interval": 2}
     trainer = build_trainer("ngdiff", tmp_path, model=model, peft_config=adapter, **options)
-    with patch("unlearn_hf.methods.ngdiff.newton_ratio", lambda *losses: seen.append(losses)):
+    with patch("unlearn_hf.training.automatic_learning_rate.newton_ratio", lambda *losses: seen.append(losses)):
         trainer.train()
     assert len(seen) == 2
     for at, ahead, behind in seen:
@@ -109,7 +142,9 @@ def test_a_probe_whose_step_was_skipped_is_forgotten(tmp_path: Path) -> None:
     """A gradient scaler skips a step that overflows; the step after it is not compared with what was before both."""
     trainer = build_trainer("ngdiff", tmp_path, autolr=True, autolr_interval=2, max_steps=3)
     probed: list[int] = []
-    trainer.after_step = lambda before, after: probed.append(len(trainer._before_probe))  # type: ignore[method-assign]
+    probe = trainer.learning_rate_probe
+    assert probe is not None
+    probe.finish = lambda at, ahead: probed.append(len(probe._before))  # type: ignore[method-assign]
     trainer.train()
     assert probed == [0, len(parameters(trainer.model)), 0]
 

@@ -46,11 +46,11 @@ class TestBadInput:
         return GradDiffTrainer(**{**arguments, **overrides})
 
     def test_model_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="model_name_or_path: 'model/that-is-not-there'"):
+        with pytest.raises(ValueError, match="model: 'model/that-is-not-there'"):
             self.build(tmp_path)
 
     def test_folder_without_a_model(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"model_name_or_path: the folder .* holds neither"):
+        with pytest.raises(ValueError, match=r"model: the folder .* holds neither"):
             self.build(tmp_path, model=str(tmp_path))
 
     @pytest.mark.parametrize("name", ["forget_dataset", "retain_dataset"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.benchmarks.base import Benchmark, DataChoice
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
+from unlearn_hf.common.files import read_json_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,6 +78,22 @@ def load_data(arguments: DataArguments) -> LoadedData:
             rows = found.datasets[name]
             found.datasets[name] = rows.select(range(min(limit, len(rows))))
     return found
+
+
+@contextlib.contextmanager
+def naming_lines(arguments: DataArguments) -> Iterator[None]:
+    """Name file and line where a row of a file cannot be encoded."""
+    from unlearn_hf.data.encoding import RowError
+
+    try:
+        yield
+    except RowError as problem:
+        option = problem.dataset.replace("_dataset", "_file")
+        file = arguments.files().get(option)
+        if file is None:
+            raise
+        line = read_json_lines(Path(file).expanduser())[problem.row][0]
+        raise ValueError(f"{option}: {file}, line {line}: {problem.reason}") from problem
 
 
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:

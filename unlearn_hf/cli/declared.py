@@ -114,6 +114,7 @@ def _files() -> tuple[Path, ...]:
     return (
         Path(found.submodule_search_locations[0]) / "training_args.py",
         _PACKAGE / "training/config.py",
+        _PACKAGE / "training/automatic_learning_rate.py",
         *sorted((_PACKAGE / "methods").glob("*.py")),
     )
 

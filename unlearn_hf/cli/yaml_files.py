@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 INCLUDE = "include"
+_LARGEST = 100_000  # values in a file
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -79,7 +80,14 @@ def _read(
     if path.resolve() in including:
         return {}, [f"{path}: {INCLUDE}: the file includes itself."]
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
+        if _nodes(yaml.compose(text, Loader), {}) > _LARGEST:
+            return {}, [
+                f"{path}: the file is too large once its aliases (*name) are written out; write values plainly."
+            ]
+        content = yaml.load(text, Loader)
+    except RecursionError:
+        return {}, [f"{path}: the file is nested too deeply; sections need one level."]
     except OSError as problem:
         return {}, [f"config: {str(path)!r} cannot be read ({problem.strerror}); check the path."]
     except UnicodeDecodeError:
@@ -104,6 +112,18 @@ def _read(
     own: dict[str, tuple[Any, str]] = {}
     _flatten(content, path, fields, own, problems)
     return values | own, problems
+
+
+def _nodes(node: yaml.Node | None, counted: dict[int, int]) -> int:
+    """How many values a file holds once every alias is replaced by what it stands for."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = _LARGEST + 1  # what holds itself is as large as can be
+        pairs = isinstance(node, yaml.MappingNode)
+        children = [each for pair in node.value for each in pair] if pairs else node.value
+        counted[id(node)] = 1 + sum(_nodes(each, counted) for each in children)
+    return counted[id(node)]
 
 
 def _flatten(

@@ -111,6 +111,8 @@ def read_json_lines(path: Path) -> list[tuple[int, Any]]:
             return list(enumerate(json.loads(text), start=1))
         except json.JSONDecodeError as problem:
             raise ValueError(f"{path}, line {problem.lineno}: not a JSON array ({problem.msg}).") from problem
+        except RecursionError:
+            raise ValueError(f"{path}: the array is nested too deeply; rows are flat objects.") from None
     values = []
     # Not splitlines(): it also splits at characters that JSON allows inside strings (U+2028, say).
     for number, line in enumerate(text.split("\n"), start=1):
@@ -119,6 +121,8 @@ def read_json_lines(path: Path) -> list[tuple[int, Any]]:
                 values.append((number, json.loads(line)))
             except json.JSONDecodeError as problem:
                 raise ValueError(f"{path}, line {number}: not JSON ({problem.msg}); one object per line.") from problem
+            except RecursionError:
+                raise ValueError(f"{path}, line {number}: it is nested too deeply; rows are flat objects.") from None
     return values
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
@@ -192,7 +196,7 @@ def encode_dataset(
     """
     if isinstance(rows, DatasetDict):
         raise ValueError(f"{name}: this is a dict of splits ({', '.join(rows)}); pass one of them.")
-    dataset = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+    dataset = rows if isinstance(rows, Dataset) else _as_dataset([dict(row) for row in rows], name)
     if {"input_ids", "labels"} <= set(dataset.column_names):
         return dataset
     columns = detect_columns(dataset.column_names, name)
@@ -202,15 +206,74 @@ def encode_dataset(
         try:
             return encode_row(row, columns, tokenizer, template, max_length)
         except ValueError as problem:
-            raise ValueError(f"{name}, row {index}: {problem}") from problem
+            raise RowError(name, index, str(problem)) from problem
+        except (TypeError, KeyError, AttributeError) as problem:
+            raise RowError(
+                name, index, f"{' and '.join(columns)} must be text ({type(problem).__name__}: {problem})."
+            ) from problem
 
-    return dataset.map(
+    encoded = dataset.map(
         encode,
         with_indices=True,
         remove_columns=dataset.column_names,
         desc=f"Encoding {name}",
         new_fingerprint=_fingerprint(dataset, tokenizer, template, max_length),
     )
+    _warn_of_cuts(
+        dataset, encoded, lambda row: encode_row(row, columns, tokenizer, template, sys.maxsize), max_length, name
+    )
+    return encoded
+
+
+def _as_dataset(rows: list[dict[str, Any]], name: str) -> Dataset:
+    """Rows in memory as a dataset, with an error that names the row where they are no table of texts."""
+    for number, row in enumerate(rows):
+        try:
+            json.dumps(row, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as problem:
+            raise RowError(name, number, f"half of a surrogate pair is no text ({problem}).") from problem
+    try:
+        return Dataset.from_list(rows)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as problem:
+        raise ValueError(
+            f"{name}: a column holds values of several types ({problem}); texts are expected."
+        ) from problem
+
+
+class RowError(ValueError):
+    """A row cannot be encoded.
+
+    Attributes:
+        dataset: name of the dataset.
+        row: its number, from 0.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, dataset: str, row: int, reason: str) -> None:
+        self.dataset, self.row, self.reason = dataset, row, reason
+        super().__init__(f"{dataset}, row {row} (from 0): {reason}")
+
+
+def _warn_of_cuts(
+    dataset: Dataset,
+    encoded: Dataset,
+    encode_whole: Callable[[dict[str, Any]], dict[str, list[int]]],
+    max_length: int,
+    name: str,
+) -> None:
+    """Say how many rows lose how many tokens to `max_length`."""
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    full = [row for row, length in enumerate(lengths) if length == max_length]  # whole, or cut
+    lost = {row: len(encode_whole(dataset[row])["input_ids"]) - max_length for row in full}
+    cut = {row: tokens for row, tokens in lost.items() if tokens > 0}
+    if cut:
+        worst = max(cut, key=lambda row: cut[row])
+        warnings.warn(
+            f"{name}: {len(cut)} of {len(lengths)} rows are longer than max_length {max_length} and lose their end, "
+            f"end-of-text token included: {sum(cut.values())} tokens in all, {cut[worst]} of them in row {worst} "
+            "(from 0). Raise max_length, or shorten the rows.",
+            stacklevel=3,
+        )
 
 
 def _fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _MAY_BE_EMPTY = ("prompt", "question")
+_ROLES = ("system", "user", "assistant", "tool")
 
 
 def load_pairs(forget_file: str | Path, retain_file: str | Path) -> dict[str, Dataset]:
@@ -91,6 +92,11 @@ def _check(value: Any, column: str, place: str) -> None:
             for key in ("role", "content"):
                 if not isinstance(turn.get(key), str):
                     raise ValueError(f"{place}, column messages: a turn has no {key!r} that is text.")
+                _check_unicode(turn[key], "messages", place)
+            if turn["role"] not in _ROLES:
+                raise ValueError(
+                    f"{place}, column messages: the role {turn['role']!r} is none of {', '.join(_ROLES)}."
+                )
         if len(value) < 2 or value[-1]["role"] != "assistant":
             raise ValueError(
                 f"{place}, column messages: the last turn must be the assistant's, after at least one other."
@@ -98,5 +104,17 @@ def _check(value: Any, column: str, place: str) -> None:
         value, column = value[-1]["content"], "messages (last turn)"
     if not isinstance(value, str):
         raise ValueError(f"{place}, column {column}: text is expected, not {type(value).__name__}.")
+    _check_unicode(value, column, place)
     if not value.strip() and column not in _MAY_BE_EMPTY:
         raise ValueError(f"{place}, column {column}: it is empty, so there is nothing to learn; leave the row out.")
+
+
+def _check_unicode(text: str, column: str, place: str) -> None:
+    """Refuse half of a surrogate pair, which JSON can write and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise ValueError(
+            f"{place}, column {column}: character {problem.start} ({text[problem.start]!a}) is half of a surrogate "
+            "pair, which is no text; write the file again as UTF-8."
+        ) from None

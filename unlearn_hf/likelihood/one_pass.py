@@ -171,7 +171,9 @@ def run_pass(
         partial.append(name, rank, [(_identity(item), result) for item, result in fresh])
         computed.extend((item.key, result) for item, result in fresh)
 
-    with tqdm(total=sum(map(len, mine)), desc=description, disable=rank != 0, leave=False) as progress:
+    # `disable=False` would outvote the environment's TQDM_DISABLE.
+    silent = {"disable": True} if rank != 0 else {}
+    with tqdm(total=sum(map(len, mine)), desc=description, leave=False, **silent) as progress:
         for batch in mine:
             fresh: list[tuple[Any, Any]] = []
             with autocast():

@@ -1,4 +1,4 @@
-"""EUPMU: implicit gradient surgery with one backward pass."""
+"""EUPMU: implicit gradient surgery, from one gradient of the weighted sum of both losses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EUPMUConfig(UnlearningConfig):
         default="sum",
         metadata={
             "help": "What is minimised: sum l_f + dual l_r; normalized (l_f + dual l_r)/(1 + dual); "
-            "log: log l_f + dual log l_r (needs a positive forget loss).",
+            "log: log l_f + dual log l_r (needs a positive forget loss; a loss below 1e-12 counts as 1e-12).",
             "choices": list(SCALARIZATIONS),
         },
     )
@@ -60,7 +60,13 @@ class EUPMUConfig(UnlearningConfig):
     dual_learning_rate: float = field(
         default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."}
     )
-    dual_weight_decay: float = field(default=0.01, metadata={"help": "Coupled weight decay of the dual variable."})
+    dual_weight_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Coupled weight decay of the dual variable. Default: 0.01 with adam (the released code), 0 with "
+            "sgd (Eq. 8)."
+        },
+    )
     dual_proportional: float | None = field(
         default=None,
         metadata={
@@ -100,6 +106,8 @@ class EUPMUConfig(UnlearningConfig):
         if self.dual_proportional is None:
             self.dual_proportional = 30.0 if level else 0.0
         check_choice("dual_optimizer", self.dual_optimizer, DUAL_OPTIMIZERS)
+        if self.dual_weight_decay is None:
+            self.dual_weight_decay = 0.01 if self.dual_optimizer == "adam" else 0.0
         for name in ("dual_learning_rate", "maximum_dual"):
             check_positive(name, getattr(self, name))
         for name in ("initial_dual", "dual_weight_decay", "dual_proportional"):
@@ -121,6 +129,11 @@ class EUPMUConfig(UnlearningConfig):
             raise ValueError(
                 f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
                 "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
+            )
+        if self.scalarization == "log" and self.retain_objective.zero_before_unlearning:
+            raise ValueError(
+                f"scalarization: 'log' divides by the retain loss, and retain_loss {self.retain_loss!r} is zero at "
+                "the start; use scalarization 'sum' or retain_loss 'nll'."
             )
         probed = level and self.level_estimate == "probe"
         if level and not (probed or self.retain_objective.is_nll or self.retain_objective.zero_before_unlearning):
@@ -144,8 +157,14 @@ class EUPMUTrainer(UnlearningTrainer):
 
     `slack_t = (l_r(theta_t) - l_r(theta_{t+1})) [/ alpha_t] + epsilon`,  `dual_{t+1} = [dual_t - beta slack_t]_+`.
 
-    One backward pass a step, and one forward pass on the retain batch after it. The first dual in force is
-    `initial_dual`.
+    A step costs one backward pass of each set, or one of both together (`forward`), and one forward pass on the retain
+    batch after it. The first dual in force is `initial_dual`. What runs by default is not this equation to the letter,
+    but the released code's choices; the equation is `configs/tofu/eupmu_eq8.yaml` (docs/eupmu.md).
+
+    With `scalarization="log"` the weights are `1 / l_f` and `dual / l_r`, with losses of at least 1e-12: below that a
+    loss is no longer followed. The log signal has the same floor. This scalarisation and the fast form know the
+    weights only after the losses of the whole step, so the two gradients are kept apart, at the cost of one more copy
+    of them.
 
     With `constraint="level"` the retain loss may not rise above `(1 + epsilon) l_r(theta_0)`: the slack is
     `log(1 + epsilon) + log l_r(theta_0) - log l_r(theta_{t+1})` (raw: `l_r(theta_0) + epsilon - l_r(theta_{t+1})`),
@@ -171,11 +190,13 @@ class EUPMUTrainer(UnlearningTrainer):
             self.args.initial_dual,
             self.args.dual_optimizer,
             self.args.dual_learning_rate,
-            self.args.dual_weight_decay,
+            self.args.dual_weight_decay or 0.0,
             self.args.dual_proportional or 0.0,
             self.args.maximum_dual,
         )
+        # In the fast form: the retain loss of the step before, and the learning rate of its update.
         self._last_retain_loss: float | None = None
+        self._last_rate = 0.0
         self._dual_in_force = self.dual.value
 
     @property
@@ -208,8 +229,8 @@ class EUPMUTrainer(UnlearningTrainer):
         """The same weights with this step's losses known: `(1 / l_f, dual / l_r)` for log scalarisation."""
         if self._updates_first:
             if self._last_retain_loss is not None:
-                self.dual.descend(self._slack(self._last_retain_loss, losses.retain))
-            self._last_retain_loss = losses.retain
+                self.dual.descend(self._slack(self._last_retain_loss, losses.retain, self._last_rate))
+            self._last_retain_loss, self._last_rate = losses.retain, self._get_learning_rate()
         forget, retain = self.loss_weights()
         if self.args.scalarization != "log":
             return forget, retain
@@ -227,16 +248,15 @@ class EUPMUTrainer(UnlearningTrainer):
                 assert level.current is not None
                 self.dual.descend(self._slack(level.base, level.current))
         else:
-            self.dual.descend(self._slack(before.retain, after.retain))
+            self.dual.descend(self._slack(before.retain, after.retain, self._get_learning_rate()))
 
-    def _slack(self, earlier: float, later: float) -> float:
-        """How much less than is tolerated the retain signal has risen from `earlier` to `later`."""
+    def _slack(self, earlier: float, later: float, rate: float = 0.0) -> float:
+        """How much less than is tolerated the signal has risen from `earlier` to `later`, in a step of `rate`."""
         if self.args.dual_signal == "log":
             change = math.log(max(earlier, _SMALLEST)) - math.log(max(later, _SMALLEST))
         else:
             change = earlier - later
         if self.args.per_learning_rate:
-            rate = self._get_learning_rate()
             change = change / rate if rate > 0 else 0.0
         relative = self.args.constraint == "level" and self.args.dual_signal == "log"
         return change + (math.log1p(self.args.epsilon) if relative else self.args.epsilon)
@@ -246,13 +266,15 @@ class EUPMUTrainer(UnlearningTrainer):
         return {"dual_variable": self._dual_in_force}
 
     def method_state(self) -> dict[str, Any]:
-        """Dual variable, its optimizer, and the last retain loss."""
-        return {"dual": self.dual.state_dict(), "last_retain_loss": self._last_retain_loss}
+        """Dual variable, its optimizer, and the last retain loss with the rate of its step."""
+        state = {"last_retain_loss": self._last_retain_loss, "last_rate": self._last_rate}
+        return {"dual": self.dual.state_dict(), **state}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Restore the dual variable exactly."""
         self.dual.load_state_dict(state["dual"])
         self._last_retain_loss = state["last_retain_loss"]
+        self._last_rate = state.get("last_rate", 0.0)
 
 
 _SMALLEST = 1e-12

@@ -18,7 +18,8 @@ class NPOTrainer(FixedWeightsTrainer):
 
     `NPO_f = (2/beta) mean_i softplus(-beta (nll_i - nll_ref_i))` with the log-ratio summed over each answer. Where a
     sequence has become unlikely its gradient fades, so forgetting stops by itself. The reference likelihoods are a
-    column computed once before training; no second model is kept.
+    column computed once before training, so NPO itself keeps no second model (`retain_loss: kl` does, under full
+    fine-tuning).
 
     Source: Zhang et al., "Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning",
     COLM 2024, arXiv 2404.05868, equation 3 (with the retain terms of its section 4).

@@ -36,7 +36,7 @@ class PDUTrainer(BoundedRetainLossTrainer):
     """Primal-dual unlearning: minimise `l_f + dual * l_r` with `dual <- max(0, dual + step * (l_r - level))`.
 
     Forgetting under the constraint `l_r <= level`. The dual moves after every optimizer step by the retain loss of
-    that step, which costs nothing: one backward pass, no further forward pass. (EUPMU with `constraint: level` looks
+    that step, which costs no further pass over the rows. (EUPMU with `constraint: level` looks
     at the loss after the step, relative to the model before unlearning.)
 
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models",

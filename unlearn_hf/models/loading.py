@@ -188,7 +188,10 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
             raise ValueError("peft_config: the model already carries an adapter; pass one or the other.")
         from peft import get_peft_model
 
-        model = get_peft_model(model, peft_config)
+        try:
+            model = get_peft_model(model, peft_config)
+        except ValueError as problem:
+            raise ValueError(f"peft_config: {_targets(model, peft_config)} ({problem})") from problem
     if args.trainable_parameters:
         select_trainable(model, args.trainable_parameters)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -210,6 +213,17 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
     if args.selective_checkpointing:
         enable_selective_checkpointing(model)
     return model
+
+
+def _targets(model: nn.Module, peft_config: Any) -> str:
+    """What an adapter asks for that the model has not, and the layers that there are."""
+    wanted = getattr(peft_config, "target_modules", None) or "none"
+    layers = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    shown = wanted if isinstance(wanted, str) else ", ".join(sorted(wanted))
+    return (
+        f"no adapter can be added for target_modules (--lora_target_modules) {shown}; the linear layers here are "
+        f"{', '.join(sorted(layers)) or 'none'}, and all-linear takes all but the last"
+    )
 
 
 def select_trainable(model: nn.Module, patterns: list[str]) -> None:

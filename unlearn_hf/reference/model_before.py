@@ -1,4 +1,4 @@
-"""The model before unlearning, behind one call, and without a second model in memory wherever that is possible."""
+"""The model before unlearning, behind one call, and without a second model in memory where an adapter is trained."""
 
 from __future__ import annotations
 

@@ -20,6 +20,11 @@ from unlearn_hf.models.loading import check_attention
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
 from unlearn_hf.objectives.registry import parameter_options
+from unlearn_hf.training.automatic_learning_rate import (
+    AutomaticLearningRateArguments,
+    check_automatic_learning_rate,
+)
+from unlearn_hf.training.machine_checks import check_precision, check_reporting
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -129,6 +134,9 @@ class FinetuningConfig(TrainingArguments):
             ValueError: for a field out of range, naming it.
         """
         self._check_numbers()
+        self._check_fields_without_effect()
+        check_precision(self.bf16, self.fp16, self.use_cpu)
+        check_reporting(self.report_to)
         best = self.metric_for_best_model
         if self.greater_is_better is None and best is not None:
             # transformers takes every name that does not end in `loss` for a score; ours have a direction.
@@ -158,10 +166,36 @@ class FinetuningConfig(TrainingArguments):
                 "exact. Set it to 0."
             )
 
+    def _check_fields_without_effect(self) -> None:
+        """Refuse options of transformers' Trainer that batches of two sets, or exact token likelihoods, rule out."""
+        plain: dict[str, tuple[Any, str]] = {
+            "train_sampling_strategy": ("random", "forget and retain rows are paired at random"),
+            "length_column_name": ("length", "rows are not grouped by length"),
+            "label_names": (None, "labels are those of the answers"),
+            "include_for_metrics": ([], "evaluators judge the model; there is no compute_metrics"),
+            "batch_eval_metrics": (False, "evaluators judge the model; there is no compute_metrics"),
+            "use_liger_kernel": (False, "its fused loss would take the place of the answers' likelihoods"),
+            "liger_kernel_config": (None, "Liger kernels are not used"),
+            "auto_find_batch_size": (False, "it would start again with a model that has been trained on"),
+            "optim_target_modules": (None, "name what is trained by trainable_parameters"),
+        }
+        for name, (only, reason) in plain.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"{name}: {getattr(self, name)!r} has no place here, {reason}; leave it at {only!r}.")
+        if self.neftune_noise_alpha is not None and self.packing == "true":
+            raise ValueError(
+                f"packing: 'true' cannot go with neftune_noise_alpha {self.neftune_noise_alpha}, whose noise "
+                "depends on the length of the row; use packing 'auto' or 'false'."
+            )
+        if self.adam_epsilon <= 0:
+            raise ValueError(
+                f"adam_epsilon: {self.adam_epsilon} divides zero by zero where a gradient is zero; give 1e-8."
+            )
+
     def _check_numbers(self) -> None:
         """Refuse what transformers would notice late, or not at all."""
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: {self.learning_rate} is no rate; give a number of zero or more.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: {self.learning_rate} trains nothing; give a number above zero.")
         # What torch's optimizers compute on the way: rate times decay, and Adam's rate over its first bias correction.
         largest = torch.finfo(torch.float32).max * (1 - self.adam_beta1 if "adam" in str(self.optim) else 1)
         if self.learning_rate * max(1.0, self.weight_decay) > largest:
@@ -222,14 +256,24 @@ ObjectiveOptions: Any = with_objective_options(_NoOptions)
 
 
 @dataclass
-class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
+class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, FinetuningConfig):
     """Arguments that every unlearning method shares."""
 
     forget_loss: str = field(
         default="npo", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
     )
     retain_loss: str = field(
-        default="nll", metadata={"help": "Objective on the retain set.", "choices": RETAIN_OBJECTIVES.keys()}
+        default="nll",
+        metadata={
+            "help": "Objective on the retain set. kl is zero before unlearning: for methods that weigh two gradients, "
+            "a retain gradient shorter than 1e-5 of the forget gradient (1e-3 in half precision) is rounding noise "
+            "and counts as zero, so the first steps follow the forget gradient alone. Under full fine-tuning kl "
+            "holds a copy of the model.",
+            "choices": RETAIN_OBJECTIVES.keys(),
+        },
+    )
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Train although rows of the forget set are in the retain set too."}
     )
     refusal_file: str | None = field(
         default=None,
@@ -285,14 +329,20 @@ class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
     level_estimate: str = field(
         default="probe",
         metadata={
-            "help": "What the rise of the retain loss is read from, for `retain_budget` and EUPMU's constraint "
-            "`level`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after it, "
-            "against the same rows before unlearning. ema: exponential moving averages of both.",
+            "help": "What the rise of the retain loss is read from, for EUPMU's constraint `level` and "
+            "`retain_budget`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after "
+            "it, against the same rows before unlearning. ema: exponential moving averages of both. A budget is "
+            "always decided by a probe, which batch and ema ask for as soon as they are above it.",
             "choices": list(LEVEL_ESTIMATES),
         },
     )
     level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
-    level_probe_interval: int = field(default=5, metadata={"help": "Optimizer steps between two probes."})
+    level_probe_interval: int = field(
+        default=5,
+        metadata={
+            "help": "Optimizer steps between two probes; with `retain_budget` also after 1, 2, 4, ... steps at first."
+        },
+    )
     level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
     log_gradient_geometry: str = field(
         default="none",
@@ -330,6 +380,7 @@ class UnlearningConfig(ObjectiveOptions, FinetuningConfig):
                     f"retain_loss {self.retain_loss!r}, which need no copy of the model; leave it out."
                 )
         super().__post_init__()
+        check_automatic_learning_rate(self)
 
     def _check_objectives(self) -> None:
         """Refuse parameters out of range, or of objectives that were not chosen, and levels that do not exist."""

@@ -64,7 +64,7 @@ def may_overflow(args: Any, custom_optimizer: bool) -> bool:
     if custom_optimizer or not bounded or args.optim_args or args.adam_epsilon < 1e-12:
         return True
     rate = args.learning_rate
-    if getattr(args, "autolr", False):
+    if getattr(args, "autolr", False):  # fine-tuning has none
         rate = args.autolr_max or math.inf
     return bool(rate > CAUTIOUS_RATE or rate * args.weight_decay > 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from unlearn_hf.data.collator import UnlearningCollator, join
 from unlearn_hf.data.encoding import encode_dataset
+from unlearn_hf.data.row_checks import warn_of_repeats
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
 from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
@@ -81,6 +83,12 @@ class FinetuningTrainer(CheckpointedTrainer):
             check_model_path(model, "model", args.trust_remote_code)
         self.args = args
         tokenizer = tokenizer_for(model, processing_class)
+        if tokenizer.eos_token_id is None:
+            warnings.warn(
+                "processing_class: the tokenizer has no end-of-text token, so answers are trained without an end and "
+                "generation never stops by itself; set tokenizer.eos_token.",
+                stacklevel=2,
+            )
         train_dataset = self._prepare_train_dataset(train_dataset, tokenizer)
         if isinstance(eval_dataset, Mapping):
             eval_dataset = {name: self._encode(rows, tokenizer, name) for name, rows in eval_dataset.items()}
@@ -129,7 +137,10 @@ class FinetuningTrainer(CheckpointedTrainer):
             raise ValueError(f"{name}: the dataset is empty; give at least one row.")
         template = resolve_template(tokenizer, self.args.template)
         with self.args.main_process_first(desc=f"encoding {name}"):
-            return encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+            encoded = encode_dataset(rows, tokenizer, template, self.args.max_length, name)
+        if name != "eval_dataset" and self.args.process_index == 0:
+            warn_of_repeats(encoded, name)
+        return encoded
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one optimizer step and count what its losses are divided by."""
@@ -143,8 +154,8 @@ class FinetuningTrainer(CheckpointedTrainer):
 
     def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
         """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
-        if self.args.packing == "false":
-            return False
+        if self.args.packing == "false" or self.args.neftune_noise_alpha is not None:
+            return False  # the noise on an embedding depends on the length of its row
         if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
             return False
         # Both sets, so that there are two rows at least.

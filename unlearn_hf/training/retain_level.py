@@ -98,10 +98,10 @@ def retain_loss_before_unlearning(trainer: _Trainer) -> float:
 class RetainLevel:
     """The retain loss compared with that of the model before unlearning.
 
-    `probe`: NLL per answer token of a fixed sample of rows, measured every `level_probe_interval` steps; the base is
-    its value before the first step. `batch`: the retain loss of the step's own rows after the step; the base is the
-    loss of the same rows before unlearning. `ema`: exponential moving averages of both. `batch` and `ema` cost less,
-    but judge rows that this very step has trained on.
+    `probe`: NLL per answer token of a fixed sample of rows, measured every `level_probe_interval` steps (more often at
+    the beginning of a run with a budget); the base is its value before the first step. `batch`: the retain loss of the
+    step's own rows after the step; the base is the loss of the same rows before unlearning. `ema`: exponential moving
+    averages of both. `batch` and `ema` cost less, but judge rows that this very step has trained on.
 
     Attributes:
         base: loss before unlearning, in nats (0 for the KL divergence from that model); `None` before it is known.
@@ -109,9 +109,9 @@ class RetainLevel:
         step: optimizer steps behind `current`.
     """
 
-    def __init__(self, trainer: _Trainer) -> None:
+    def __init__(self, trainer: _Trainer, estimate: str | None = None) -> None:
         self.trainer = trainer
-        self.estimate = trainer.args.level_estimate
+        self.estimate = estimate or trainer.args.level_estimate
         self.base: float | None = None
         self.current: float | None = None
         self.step: int | None = None
@@ -146,7 +146,7 @@ class RetainLevel:
     def follow(self, step: int, loss: float) -> None:
         """Take up the outcome of optimizer step number `step`, whose rows have retain loss `loss` now."""
         if self._probe is not None:
-            if step % self.trainer.args.level_probe_interval == 0:
+            if self._due(step):
                 self.measure(step)
             return
         if not math.isfinite(loss):  # a loss that is no number is above every level, and no part of an average
@@ -157,6 +157,15 @@ class RetainLevel:
         self._averages = [decay * old + (1 - decay) * new for old, new in zip(self._averages, seen, strict=True)]
         self.current, self.base = (average / self._averages[2] for average in self._averages[:2])
         self.step = step
+
+    def _due(self, step: int) -> bool:
+        """Whether the probe is due: every `level_probe_interval` steps; under a budget first after 1, 2, 4, ... steps.
+
+        At a high rate the first probe of an interval may be beyond the budget already, with nothing kept before it.
+        """
+        args = self.trainer.args
+        begins = args.retain_budget is not None and step < args.level_probe_interval and step & (step - 1) == 0
+        return begins or step % args.level_probe_interval == 0
 
     def measurements(self) -> dict[str, float]:
         """The rise as last measured, for the log."""
@@ -176,10 +185,16 @@ class RetainLevel:
 class RetainBudget:
     """Ends a run whose retain loss has risen by more than `retain_budget`, and goes back to weights within it.
 
-    Whenever the level is measured and within budget, the trained parameters are copied to the CPU; when it is above,
+    Whenever the probe is measured and within budget, the trained parameters are copied to the CPU; when it is above,
     that copy is put back and the run stops. A run also measures at its end and before every checkpoint, so neither a
-    checkpoint nor the outcome holds weights that were not measured to be within budget (as far as a probe says). Not
+    checkpoint nor the outcome holds weights that were not measured to be within budget (as far as a probe says). The
+    estimates `batch` and `ema`, which judge rows that the step has trained on, only say when to measure early. Not
     put back: the optimizer's state, and parameters that DeepSpeed partitions (those stay as they were measured).
+
+    Args:
+        trainer: the run.
+        level: what decides, measured by a probe.
+        budget: the share by which it may rise.
 
     Attributes:
         exceeded: what was measured and what is kept; `None` as long as the budget holds.
@@ -204,6 +219,15 @@ class RetainBudget:
         if not self.trainer.is_deepspeed_enabled:
             self._kept.keep()
 
+    def follow(self, step: int, estimate: RetainLevel) -> None:
+        """After optimizer step number `step`: measure where it is due or `estimate` is above the budget, and check."""
+        if estimate is not self.level:
+            if estimate.step == step and estimate.rise is not None and not estimate.rise <= self.budget:
+                self.level.measure(step)
+            else:
+                self.level.follow(step, math.nan)
+        self.check(step)
+
     def settle(self) -> None:
         """Before weights leave the run: measure them, unless the last step did."""
         step = self.trainer.state.global_step
@@ -214,8 +238,11 @@ class RetainBudget:
     def finish(self) -> None:
         """At the end of a run: measure what it leaves behind, and log how a spent budget ended it."""
         self.settle()
-        if self.exceeded is not None and self.level.rise is not None:
-            self.trainer.log({"retain_rise": self.level.rise, "retain_budget_kept_step": float(self._kept_step)})
+        if self.exceeded is not None:
+            kept = {"retain_budget_kept_step": float(self._kept_step)}
+            if self._kept_rise is not None:
+                kept["retain_rise"] = self._kept_rise  # not that of the weights that were given up
+            self.trainer.log(kept)
 
     def check(self, step: int) -> None:
         """If the weights after `step` were measured, keep them or go back to the kept ones and stop."""

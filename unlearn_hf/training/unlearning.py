@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,17 @@ from transformers.utils import logging
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
+from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HALF, without_noise
 from unlearn_hf.models.loading import configured_layers
 from unlearn_hf.models.sharding import reshard, shards
 from unlearn_hf.models.wrappers import check_layer, has_dropout
 from unlearn_hf.objectives.base import ALTERNATIVE
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
@@ -142,12 +145,17 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._measurements: dict[str, list[float]] = {}
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
-        self._repeats_dropout = has_dropout(self.model)
+        self.learning_rate_probe = LearningRateProbe(self) if args.autolr else None
+        self._repeats_dropout = has_dropout(self.model) or args.neftune_noise_alpha is not None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
+        self._budget_level: RetainLevel | None = None
         self.retain_budget: RetainBudget | None = None
         if args.retain_budget is not None:
             assert self.retain_level is not None
-            self.retain_budget = RetainBudget(self, self.retain_level, args.retain_budget)
+            if args.level_estimate != "probe":
+                self._budget_level = RetainLevel(self, "probe")
+            level = self._budget_level or self.retain_level
+            self.retain_budget = RetainBudget(self, level, args.retain_budget)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -158,6 +166,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
+        check_overlap(forget, retain, args.allow_overlap)
         return PairedDataset(forget, retain, seed, **along)
 
     def _check_layers(self, model: Any) -> None:
@@ -190,7 +199,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         self.divergence_guard.begin()
-        for follower in (self.retain_level, self.retain_budget):
+        for follower in (self.retain_level, self._budget_level, self.retain_budget):
             if follower is not None:
                 follower.begin()
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
@@ -221,6 +230,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _separate_backward_passes(self, model: nn.Module, inputs: dict[str, Any], totals: Any) -> Tensor:
         """Backpropagate each objective by itself; leave out what has weight zero."""
+        device = self.args.device
         model.train()
         loss = torch.zeros((), device=self.args.device)
         weights = dict(zip(Losses._fields, self._weights, strict=True))
@@ -229,8 +239,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
-                if name == "forget" or self.needs_retain_loss:
-                    with torch.no_grad(), self.compute_loss_context_manager():
+                wanted = name == "forget" or self.needs_retain_loss
+                if wanted or name in self._measured_again:
+                    # What only a probe asks for draws no random numbers, so that the run is the same without it.
+                    here = contextlib.nullcontext() if wanted else replay(random_state(device), device)
+                    with here, torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=totals)
                     reshard(model)
                 continue
@@ -243,6 +256,14 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             with context:
                 loss = loss + super().training_step(model, batch, totals)
         return loss
+
+    @property
+    def _measured_again(self) -> tuple[str, ...]:
+        """The losses that are measured again after this step: by the method, or by a probe of the learning rate."""
+        probe = self.learning_rate_probe
+        if probe is None or not probe.due or "retain" in self.remeasured:
+            return self.remeasured
+        return (*self.remeasured, "retain")
 
     def _batches_of(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batches that the loss `name` is about."""
@@ -257,7 +278,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
-                if name in self.remeasured and self._repeats_dropout:
+                if name in self._measured_again and self._repeats_dropout:
                     assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self._objective_loss(model, name, inputs)
@@ -319,6 +340,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self.ended is not None:
             self._leave_out_update(model)
             return
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.begin()
         self.before_step(losses)
 
     def _leave_out_update(self, model: nn.Module) -> None:
@@ -330,6 +353,12 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
         if self.gradients is not None:
             self.gradients.clear()
+
+    @property
+    def _noise_floor(self) -> float:
+        half = self.args.bf16 or self.args.fp16
+        half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
+        return NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32
 
     def end_run(self, reason: str) -> None:
         """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
@@ -349,9 +378,14 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             # it. The method does not choose, so its state stays as it is.
             self._grams, self._weights = None, (1.0, 1.0)
         else:
-            self._weights = self.gradient_weights(gram if self.needs_gram else None, losses)
-            if self.needs_gram and self._grams is not None:
-                by_parameter = self.parameter_weights(self._grams, losses, self._weights)
+            grams = self._grams
+            if self.retain_objective.zero_before_unlearning and grams is not None:
+                grams = without_noise(grams, self._noise_floor)
+            if not self.needs_gram:
+                grams = None
+            self._weights = self.gradient_weights(grams.sum(0) if grams is not None else None, losses)
+            if grams is not None:
+                by_parameter = self.parameter_weights(grams, losses, self._weights)
                 if by_parameter is not None:
                     return by_parameter
         return torch.tensor(self._weights, dtype=torch.float64)
@@ -363,19 +397,23 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if not self.divergence_guard.after_update():
             return
         assert self._losses is not None
-        again = {name: self.loss_again(name) for name in self.remeasured}
+        again = {name: self.loss_again(name) for name in self._measured_again}
+        if self.learning_rate_probe is not None:
+            self.learning_rate_probe.finish(self._losses.retain, again.get("retain", math.nan))
+        again = {name: again[name] for name in self.remeasured}
         step = self.state.global_step + 1
         if self.retain_level is not None:
             self.retain_level.follow(step, again.get("retain", self._losses.retain))
         self.after_step(self._losses, Losses(again.get("forget", math.nan), again.get("retain", math.nan)))
         if self.retain_budget is not None:
-            self.retain_budget.check(step)
+            assert self.retain_level is not None
+            self.retain_budget.follow(step, self.retain_level)
 
     @torch.no_grad()
     def loss_again(self, name: str) -> float:
         """The loss `name` (`"forget"` or `"retain"`) of this step's batches with the parameters as they are now.
 
-        Same micro-batches, same code path, same dropout as in the step (for those in `remeasured`); averaged over
+        Same micro-batches, same code path, same dropout as in the step (for what it measures again); averaged over
         ranks, so that every rank holds the same number.
         """
         assert self.window is not None
@@ -409,6 +447,17 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self._geometry.write(self.state.global_step, self._grams, self._weights)
         super().log(logs, start_time)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """AutoLR is the scheduler, so that nothing else sets the rate and its state is saved and resumed."""
+        if not self.args.autolr:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            self.lr_scheduler: Any = AutomaticLearningRate(
+                optimizer or cast(torch.optim.Optimizer, self.optimizer), self.args.autolr_min, self.args.autolr_max
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     # ---- before, after and between runs ------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -436,6 +485,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.load_method_state(state)
             if self.retain_level is not None and "retain_level" in state:
                 self.retain_level.load_state_dict(state["retain_level"])
+            if self._budget_level is not None and "budget_level" in state:
+                self._budget_level.load_state_dict(state["budget_level"])
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
@@ -450,6 +501,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             state = self.method_state()  # every rank takes part where the state is sharded
             if self.retain_level is not None:
                 state = state | {"retain_level": self.retain_level.state_dict()}
+            if self._budget_level is not None:
+                state = state | {"budget_level": self._budget_level.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:

@@ -68,7 +68,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
-    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, training_rows
+    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, naming_lines, training_rows
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
@@ -92,14 +92,15 @@ def run(argv: Sequence[str]) -> int:
     tokenizer = load_tokenizer(
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )
-    trainer = FinetuningTrainer(
-        model=arguments.model.model_name_or_path,
-        args=training,
-        train_dataset=data.as_trained(rows, tokenizer, training.max_length),
-        evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
-        processing_class=tokenizer,
-        peft_config=lora_config(arguments.lora),
-    )
+    with naming_lines(arguments.data):
+        trainer = FinetuningTrainer(
+            model=arguments.model.model_name_or_path,
+            args=training,
+            train_dataset=data.as_trained(rows, tokenizer, training.max_length),
+            evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
+            processing_class=tokenizer,
+            peft_config=lora_config(arguments.lora),
+        )
     return train_and_judge(arguments, trainer, data, {"train": rows})
 
 

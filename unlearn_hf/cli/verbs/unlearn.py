@@ -124,7 +124,7 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators
+    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, naming_lines
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
@@ -153,17 +153,18 @@ def run(argv: Sequence[str]) -> int:
     )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
-    trainer = METHODS[arguments.method](
-        model=arguments.model.model_name_or_path,
-        args=training,
-        forget_dataset=rows["forget"],
-        retain_dataset=rows["retain"],
-        # Rows that no evaluator can judge still have a loss.
-        eval_dataset=None if evaluators else rows,
-        evaluators=evaluators,
-        processing_class=tokenizer,
-        peft_config=lora_config(arguments.lora),
-    )
+    with naming_lines(arguments.data):
+        trainer = METHODS[arguments.method](
+            model=arguments.model.model_name_or_path,
+            args=training,
+            forget_dataset=rows["forget"],
+            retain_dataset=rows["retain"],
+            # Rows that no evaluator can judge still have a loss.
+            eval_dataset=None if evaluators else rows,
+            evaluators=evaluators,
+            processing_class=tokenizer,
+            peft_config=lora_config(arguments.lora),
+        )
     return train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
 
 
