@@ -20,12 +20,11 @@ from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
-from unlearn_hf.evaluation.verdict.facts import YES, Verdict
 from unlearn_hf.report.tables import print_metrics
-from unlearn_hf.report.verdict import print_verdict
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
 if TYPE_CHECKING:
+    from unlearn_hf.evaluation.verdict.facts import Verdict
     from unlearn_hf.training.finetuning import FinetuningTrainer
 
 DIVERGED = 1
@@ -150,11 +149,14 @@ def train_and_judge(
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
         if verdict is not None:
+            from unlearn_hf.report.verdict import print_verdict
+
             print_verdict(verdict)
         print(f"run folder: {folder}")
     if found["divergence"]:
         return DIVERGED
-    return NOT_FORGOTTEN if run.run.fail_unless_forgotten and (verdict is None or verdict.forgotten != YES) else 0
+    forgotten = verdict is not None and verdict.forgotten == "yes"
+    return NOT_FORGOTTEN if run.run.fail_unless_forgotten and not forgotten else 0
 
 
 def _how_to_go_on(folder: Path, trainer: FinetuningTrainer) -> str:
