@@ -115,6 +115,10 @@ class RowsOnly:
     eos_token_id = 0
     chat_template = None
 
+    def get_vocab(self) -> dict[str, int]:
+        """There are no words."""
+        return {}
+
     def save_pretrained(self, folder: str) -> None:
         """There is nothing to save."""
 

@@ -83,7 +83,9 @@ class TofuStudy(Demo):
         config = FinetuningConfig(output_dir=str(self.folder / method), seed=self.settings.seed, **options)
         trainer = FinetuningTrainer(self.model, config, self.corpus[corpus], processing_class=self.tokenizer)
         trainer.train()
-        self.judge(method, trainer, seconds=0.0)
+        trainer.save_model()
+        evaluator = TofuEvaluator(self.data, retain_results=self.reference, batch_size=64, max_new_tokens=32)
+        evaluator(trainer.model, self.tokenizer, output_dir=self.folder / method)
         return self.folder / method
 
 

@@ -64,7 +64,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gru-npo-cpu": ("gru", {"retain_momentum": 0.8, "gradient_buffer_device": "cpu"}),
     "gdr-gma": ("gdr_gma", {"magnitude_slope": 5.0}),
     "gdr-gma-level": ("gdr_gma", {"largest_retain_loss": 6.0, "forget_loss": "npo", "retain_loss": "nll"}),
-    "pdu": ("pdu", {"initial_dual": 0.0}),
+    "pdu": ("pdu", {"initial_dual": 0.0, "forget_loss": "npo"}),
     "pdu-level": ("pdu", {"largest_retain_loss": 5.0, "dual_learning_rate": 0.1, "dual_warmup_epochs": 1}),
     "pdu-kl": ("pdu", {"retain_loss": "kl"}),
     "famo": ("famo", {}),
@@ -85,11 +85,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "famo-ceu": ("famo", {"forget_loss": "ceu"}),
     "eupmu-wga": ("eupmu", {"forget_loss": "wga"}),
     "gdr-gma-satimp": ("gdr_gma", {"forget_loss": "satimp", "saturation": 1.0}),
-    "pdu-margin": ("pdu", {"forget_loss": "logit_margin", "largest_retain_loss": 5.0}),
+    "pdu-margin": ("pdu", {"retain_tolerance": 0.1}),
     "surgery-uniform": ("gradient_surgery", {"forget_loss": "kl_uniform", "rule": "pcgrad"}),
     "gu": ("gu", {"forget_loss": "ga", "retain_weight": 0.5}),
     # Adam's first step is a sign unless its epsilon is large: rounding would decide it
     "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
+    "task-vector": ("task_vector", {}),
     "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
     "sago-prefer-retain-cpu": (
         "sago",

@@ -48,6 +48,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "PDUTrainer",
         "SAGOConfig",
         "SAGOTrainer",
+        "TaskVectorConfig",
+        "TaskVectorTrainer",
     ),
     "unlearn_hf.objectives": ("FORGET_OBJECTIVES", "RETAIN_OBJECTIVES", "Needs", "Objective", "register_objective"),
     "unlearn_hf.training.unlearning": ("UnlearningTrainer",),
@@ -89,6 +91,8 @@ if TYPE_CHECKING:
     from unlearn_hf.methods import PDUTrainer as PDUTrainer
     from unlearn_hf.methods import SAGOConfig as SAGOConfig
     from unlearn_hf.methods import SAGOTrainer as SAGOTrainer
+    from unlearn_hf.methods import TaskVectorConfig as TaskVectorConfig
+    from unlearn_hf.methods import TaskVectorTrainer as TaskVectorTrainer
     from unlearn_hf.objectives import FORGET_OBJECTIVES as FORGET_OBJECTIVES
     from unlearn_hf.objectives import RETAIN_OBJECTIVES as RETAIN_OBJECTIVES
     from unlearn_hf.objectives import Needs as Needs

@@ -90,7 +90,7 @@ def test_every_control_flow(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_method(tmp_path: Path) -> None:
-    check_cases(tuple(CASES), tmp_path)
+    check_cases(tuple(case for case in CASES if case != "task-vector"), tmp_path)  # which is refused
 
 
 def _evaluated(folder: Path, **options: Any) -> Any:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from datasets import concatenate_datasets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, ProgressCallback, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
-from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments
+from unlearn_hf.cli.data import load_data, training_rows
+from unlearn_hf.cli.run_folder import read_record
+from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.common.files import whole_file, write_json
 from unlearn_hf.data.templates import TEMPLATES
-from unlearn_hf.methods import METHODS
-from unlearn_hf.training.config import FinetuningConfig
-from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.evaluation import SAMPLES_FILE
+from unlearn_hf.evaluation.results import read_samples
 
 SUMMARY_KEYS = (
     "method",
@@ -98,90 +100,69 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: DemoSettings) -> Lla
     )
 
 
-class _Bar(ProgressCallback):
-    """The progress bar without the log lines, which would tear the table apart."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Print nothing."""
-
-
 class Demo:
-    """Runs the demonstration step by step and keeps what was measured."""
+    """Runs the demonstration step by step, with the verbs, and keeps what was measured."""
 
     def __init__(self, output_dir: Path, settings: DemoSettings) -> None:
         self.folder = output_dir
         self.settings = settings
-        self.data: TofuData = load_tofu("forget10", source="mini")
-        # Each fact three times: they stand for what a pretrained model knows well.
-        facts = [self.data["real_authors_facts"], self.data["world_facts_facts"]] * 3
-        self.corpus = {name: concatenate_datasets([self.data[name], *facts]) for name in ("full", "retain")}
+        loaded = load_data(DataArguments(benchmark=_DATA["benchmark"], source=_DATA["source"]))
+        self.data: Any = loaded.parts
         template = TEMPLATES["question_answer"]
-        texts = ["".join(template.render(row["question"], row["answer"])) for row in self.corpus["full"]]
+        rows = training_rows(loaded, FinetuningDataArguments())
+        texts = ["".join(template.render(row["question"], row["answer"])) for row in rows]
         self.tokenizer = train_tokenizer(texts, settings.vocabulary)
         self.reference: Path | None = None
         self.rows: list[dict[str, Any]] = []
         self.generations: dict[str, list[str]] = {}
 
-    def memorise(self, method: str, corpus: str) -> Path:
-        """Fine-tune a fresh model on `corpus` and judge it; returns its folder."""
-        folder = self.folder / method
-        start = time.perf_counter()
-        arguments = FinetuningConfig(
-            output_dir=str(folder),
+    def memorise(self, method: str, subset: str) -> Path:
+        """Fine-tune a fresh model on the whole data or on the retain set; returns its folder."""
+        fresh = self.folder / "untrained"
+        if not fresh.exists():
+            new_model(self.tokenizer, self.settings).save_pretrained(fresh)
+            self.tokenizer.save_pretrained(fresh)
+        self._run(
+            "finetune",
+            method,
+            model_name_or_path=fresh,
+            subset=subset,
             num_train_epochs=self.settings.epochs,
             per_device_train_batch_size=self.settings.batch_size,
             learning_rate=2e-3,
             warmup_steps=0.1,
             lr_scheduler_type="cosine",
-            weight_decay=0.0,
-            **_QUIET,
         )
-        trainer = FinetuningTrainer(
-            new_model(self.tokenizer, self.settings),
-            arguments,
-            self.corpus[corpus],
-            processing_class=self.tokenizer,
-        )
-        _train(trainer)
-        self.judge(method, trainer, time.perf_counter() - start)
-        return folder
+        return self.folder / method
 
     def unlearn(self, method: str, target: Path) -> None:
-        """Unlearn the forget set from the target and judge the result."""
-        set_seed(self.settings.seed)
-        trainer_class = METHODS[method]
-        options = {
-            "num_train_epochs": self.settings.unlearning_epochs,
-            "per_device_train_batch_size": 8,
-            "lr_scheduler_type": "constant",
-            "weight_decay": 0.0,
-            "reference_cache": str(self.folder / "reference"),
+        """Unlearn the forget set from the target."""
+        self._run(
+            "unlearn",
+            method,
+            method=method,
+            model_name_or_path=target,
+            num_train_epochs=self.settings.unlearning_epochs,
+            per_device_train_batch_size=8,
+            lr_scheduler_type="constant",
+            reference_cache=self.folder / "reference",
             **UNLEARNING[method],
-            **_QUIET,
-        }
-        start = time.perf_counter()
-        trainer = trainer_class(
-            str(target),
-            trainer_class.config_class(output_dir=str(self.folder / method), **options),
-            forget_dataset=self.data["forget"],
-            retain_dataset=self.data["retain"],
         )
-        _train(trainer)
-        self.judge(method, trainer, time.perf_counter() - start)
 
-    def judge(self, method: str, trainer: FinetuningTrainer, seconds: float) -> None:
-        """Save the model, evaluate it, print one line."""
-        folder = self.folder / method
-        trainer.save_model()
-        evaluator = TofuEvaluator(self.data, retain_results=self.reference, batch_size=64, max_new_tokens=32)
-        assert trainer.model is not None
-        metrics = evaluator(trainer.model, self.tokenizer, output_dir=folder)
-        values = {key: metrics.get(key) for key in SUMMARY_KEYS[1:-1]}
-        self.rows.append({"method": method, **values, "seconds": round(seconds, 1)})
-        assert evaluator.last_result is not None
-        samples = evaluator.last_result.samples
+    def _run(self, verb: str, name: str, **options: Any) -> None:
+        """Run a verb without what it prints, and print one line of what is in its run folder."""
+        folder = self.folder / name
+        options |= {**_DATA, **_QUIET, "output_dir": folder}
+        if self.reference is not None:
+            options["retain_results"] = self.reference
+        with redirect_stdout(StringIO()):
+            VERBS[verb].run([word for option, value in options.items() for word in (f"--{option}", str(value))])
+        record = read_record(folder)
+        values = {key: record["metrics"].get(key) for key in SUMMARY_KEYS[1:-1]}
+        self.rows.append({"method": name, **values, "seconds": record["seconds"]["training"]})
+        samples = read_samples(folder / SAMPLES_FILE)
         forget = samples[samples["split"] == "forget"]
-        self.generations[method] = [str(text) for text in forget["generation"][:3]]
+        self.generations[name] = [str(text) for text in forget["generation"][:3]]
         print(format_row(self.rows[-1]), flush=True)
 
     def reference_quality(self) -> None:
@@ -201,18 +182,15 @@ class Demo:
                 print(f"{method:>13}: {texts[index]}")
 
 
-def _train(trainer: FinetuningTrainer) -> None:
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Bar())
-    trainer.train()
-
-
+_DATA = {"benchmark": "tofu", "source": "mini"}
 _QUIET: dict[str, Any] = {
-    "disable_tqdm": False,
     "save_strategy": "no",
     "logging_strategy": "no",
     "report_to": "none",
     "use_cpu": True,
+    "weight_decay": 0.0,
+    "evaluation_batch_size": 64,
+    "max_new_tokens": 32,
 }
 _HEADER = f"{'method':<12}{'forget':>8}{'forget':>8}{'truth':>8}{'forget':>11}{'model':>9}{'seconds':>9}\n" + (
     f"{'':<12}{'Prob':>8}{'ROUGE':>8}{'ratio':>8}{'quality':>11}{'utility':>9}"

@@ -12,6 +12,7 @@ from unlearn_hf.methods.ngdiff import NGDiffConfig, NGDiffTrainer
 from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
 from unlearn_hf.methods.sago import SAGOConfig, SAGOTrainer
+from unlearn_hf.methods.task_vector import TaskVectorConfig, TaskVectorTrainer
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
@@ -27,6 +28,7 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "hamu": HAMUTrainer,
     "sago": SAGOTrainer,
     "gu": GUTrainer,
+    "task_vector": TaskVectorTrainer,
 }
 
 __all__ = [
@@ -55,4 +57,6 @@ __all__ = [
     "PDUTrainer",
     "SAGOConfig",
     "SAGOTrainer",
+    "TaskVectorConfig",
+    "TaskVectorTrainer",
 ]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from unlearn_hf.common.checks import check_positive
 from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.methods.dual_variable import DualVariable
+from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.training.optimizer_step import Losses
 
 
@@ -15,6 +16,9 @@ from unlearn_hf.training.optimizer_step import Losses
 class PDUConfig(BoundedRetainLossConfig):
     """Arguments of `PDUTrainer`."""
 
+    forget_loss: str = field(
+        default="logit_margin", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
+    )
     dual_learning_rate: float = field(default=1.0, metadata={"help": "Step size of the dual variable, per nat."})
     initial_dual: float = field(default=1.0, metadata={"help": "Dual variable at the start, and during warm-up."})
     dual_warmup_epochs: int = field(default=0, metadata={"help": "Epochs before the dual variable begins to move."})
@@ -42,7 +46,7 @@ class PDUTrainer(BoundedRetainLossTrainer):
     Source: Entesari et al., "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models",
     arXiv 2506.05314; step size 1, dual 1 at the start, update per step and warm-up follow the released code. Our
     choices: without `largest_retain_loss` the level is the loss of the same rows before unlearning plus
-    `retain_tolerance`; any forget objective may be used, and the paper's logit-margin loss is not among them.
+    `retain_tolerance`; the dual moves once per step, over all ranks. `logit_margin`, the default, is the paper's loss.
     """
 
     config_class = PDUConfig

@@ -129,18 +129,17 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
         )
 
 
-def configured_layers(model: Any) -> int | None:
+def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None:
     """How many layers a model has, by its configuration alone; `None` where that does not say."""
     if not isinstance(model, (str, os.PathLike)):
         inner = causal_model(model)
         return layer_count(inner.config) if inner is not None else None
     name = os.fspath(model)
-    check_model_path(name)
+    check_model_path(name, trust_remote_code=trust_remote_code)
     adapter_config = Path(name) / "adapter_config.json"
     if adapter_config.exists():
         name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        check_model_path(name)
-    return layer_count(AutoConfig.from_pretrained(name))
+    return layer_count(AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

@@ -180,7 +180,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         """Refuse a layer that the model does not have, before it is loaded where its configuration is at hand."""
         layers = [self._parameters[name].layer for name, needs in self.needs.items() if needs.hidden]
         for layer in layers:
-            check_layer(layer, configured_layers(model))
+            check_layer(layer, configured_layers(model, self.args.trust_remote_code))
 
     @property
     def reaches_head(self) -> bool:
