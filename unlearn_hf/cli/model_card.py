@@ -92,6 +92,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         notes.append(f"**The run diverged** at {record['divergence']}")
     if record.get("ended"):
         notes.append(f"**The method ended the run** before {record['ended']}")
+    if record.get("stopped"):
+        notes.append(f"Stopped at {record['stopped']}.")
     if record.get("retain_budget_spent"):
         notes.append(f"**The retain budget was spent** at {record['retain_budget_spent']}")
     return notes

@@ -148,6 +148,8 @@ def train_and_judge(
 
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
+        if found["stopped"]:
+            print(f"stopped at {found['stopped']}")
         if verdict is not None:
             from unlearn_hf.report.verdict import print_verdict
 
@@ -190,9 +192,11 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer) -> tuple[dict[str, Any]
     trainer.save_state()
     spent = budget.exceeded if budget is not None else None
     ended = getattr(trainer, "ended", None)
+    stop_rule = getattr(trainer, "stop_rule", None)
     return {
         "divergence": divergence,
         "ended": ended,
+        "stopped": stop_rule.outcome if stop_rule is not None else None,
         "retain_budget_spent": spent,
         "seconds": seconds,
         "metrics": metrics,

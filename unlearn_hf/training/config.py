@@ -25,6 +25,7 @@ from unlearn_hf.training.automatic_learning_rate import (
     check_automatic_learning_rate,
 )
 from unlearn_hf.training.machine_checks import check_precision, check_reporting
+from unlearn_hf.training.stop_condition import parse_condition
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -354,6 +355,16 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         },
     )
 
+    stop_when: str | None = field(
+        default=None,
+        metadata={
+            "help": "Stop when this holds, such as 'forget_prob < 0.1 and retain_prob > 0.95 * initial' (names: "
+            "forget_prob, retain_prob, step, epoch; initial: before unlearning). Where it never does, the weights "
+            "with the best trade-off are kept; a copy of the trained parameters rests on the CPU."
+        },
+    )
+    stop_interval: int = field(default=5, metadata={"help": "Optimizer steps between two looks at that condition."})
+    stop_rows: int = field(default=32, metadata={"help": "Rows of each set that it is measured on, at most."})
     verdict: bool | None = field(
         default=None,
         metadata={
@@ -382,10 +393,20 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
         check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
-        for name in ("retain_budget", "level_probe_rows", "level_probe_interval", "verdict_rows", "verdict_samples"):
+        for name in (
+            "retain_budget",
+            "level_probe_rows",
+            "level_probe_interval",
+            "verdict_rows",
+            "verdict_samples",
+            "stop_interval",
+            "stop_rows",
+        ):
             check_positive(name, getattr(self, name))
         if not 0 <= self.level_ema_decay < 1:
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
+        if self.stop_when is not None:
+            parse_condition(self.stop_when)
         if self.held_back_rows < 0:
             raise ValueError(f"held_back_rows: {self.held_back_rows} is negative; give zero or more.")
         self._check_objectives()

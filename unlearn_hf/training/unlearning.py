@@ -44,6 +44,8 @@ from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.training.run_verdict import RunVerdict
+from unlearn_hf.training.stop_condition import parse_condition
+from unlearn_hf.training.stop_rule import StopRule
 
 logger = logging.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         divergence: why the run was stopped, or `None`.
         ended: why the method has ended the run by itself, or `None`.
         retain_level: the rise of the retain loss since before unlearning, where something follows it.
+        stop_rule: what stops the run when `stop_when` holds, where that is set.
         retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
     Raises:
@@ -162,6 +165,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self._budget_level = RetainLevel(self, "probe")
             level = self._budget_level or self.retain_level
             self.retain_budget = RetainBudget(self, level, args.retain_budget)
+        self.stop_rule: StopRule | None = None
+        if args.stop_when is not None:
+            retain = self.run_verdict.held_back or self.train_dataset.retain
+            self.stop_rule = StopRule(self, parse_condition(args.stop_when), retain)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -207,7 +214,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         self.divergence_guard.begin()
-        for follower in (self.retain_level, self._budget_level, self.retain_budget):
+        for follower in (self.retain_level, self._budget_level, self.retain_budget, self.stop_rule):
             if follower is not None:
                 follower.begin()
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
@@ -495,6 +502,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self.retain_level.load_state_dict(state["retain_level"])
             if self._budget_level is not None and "budget_level" in state:
                 self._budget_level.load_state_dict(state["budget_level"])
+            if self.stop_rule is not None:
+                self.stop_rule.load_state_dict(state.get("stop_rule"))
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
@@ -523,6 +532,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 state = state | {"retain_level": self.retain_level.state_dict()}
             if self._budget_level is not None:
                 state = state | {"budget_level": self._budget_level.state_dict()}
+            if self.stop_rule is not None:
+                state = state | {"stop_rule": self.stop_rule.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
@@ -555,6 +566,8 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.divergence_guard.before_leaving()
+        if self.trainer.stop_rule is not None:
+            self.trainer.stop_rule.follow()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -566,3 +579,5 @@ class _UnlearningCallback(TrainerCallback):
     ) -> None:
         if self.trainer.retain_budget is not None:
             self.trainer.retain_budget.finish()
+        if self.trainer.stop_rule is not None:
+            self.trainer.stop_rule.finish()
