@@ -354,6 +354,25 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         },
     )
 
+    verdict: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Measure a sample of rows before and after training (likelihoods, greedy and sampled answers), "
+            "and say what was forgotten and kept. Default: where rows are texts."
+        },
+    )
+    verdict_rows: int = field(
+        default=32,
+        metadata={"help": "Rows to forget that the verdict looks at, at most; of rows to keep twice as many."},
+    )
+    verdict_samples: int = field(default=5, metadata={"help": "Sampled answers to each of them."})
+    held_back_rows: int = field(
+        default=0,
+        metadata={
+            "help": "Retain rows that are not trained on, so that the verdict on what was kept is on unseen rows."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
 
@@ -363,10 +382,12 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
         check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
-        for name in ("retain_budget", "level_probe_rows", "level_probe_interval"):
+        for name in ("retain_budget", "level_probe_rows", "level_probe_interval", "verdict_rows", "verdict_samples"):
             check_positive(name, getattr(self, name))
         if not 0 <= self.level_ema_decay < 1:
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
+        if self.held_back_rows < 0:
+            raise ValueError(f"held_back_rows: {self.held_back_rows} is negative; give zero or more.")
         self._check_objectives()
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
         if self.reference_dtype is not None:

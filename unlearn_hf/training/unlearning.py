@@ -22,6 +22,7 @@ from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.row_checks import check_overlap
+from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HALF, without_noise
@@ -42,6 +43,7 @@ from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
+from unlearn_hf.training.run_verdict import RunVerdict
 
 logger = logging.get_logger(__name__)
 
@@ -65,6 +67,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         processing_class: the tokenizer; by default the one that belongs to the model.
         peft_config: an adapter to add.
         callbacks: further callbacks.
+        holdout_dataset: rows like those to forget that the model has never seen, for the verdict to compare with.
 
     Attributes:
         divergence: why the run was stopped, or `None`.
@@ -92,6 +95,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        holdout_dataset: Any = None,
         **trainer_arguments: Any,
     ) -> None:
         self.check_configuration(args)
@@ -107,13 +111,15 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if rows is None or len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
         batch_size = args.per_device_train_batch_size * args.world_size
-        if len(retain_dataset) < batch_size:
+        trained = len(retain_dataset) - args.held_back_rows
+        if trained < batch_size:
             raise ValueError(
-                f"retain_dataset: {len(retain_dataset)} rows do not fill one batch of {batch_size} "
+                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
                 f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
                 "give more rows or a smaller batch."
             )
         self._check_layers(model)
+        self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
         if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
             # Data parallelism must not wait for gradients of the layers above, and of the head.
             args.ddp_find_unused_parameters = True
@@ -167,6 +173,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
         check_overlap(forget, retain, args.allow_overlap)
+        retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
 
     def _check_layers(self, model: Any) -> None:
@@ -194,6 +201,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if shards(self.accelerator):
             # Only now, because no rank alone can be asked.
             self.reference_columns.measure(self._model_for_evaluation())
+            self.run_verdict.begin(self._model_for_evaluation())
             reshard(self.model)
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
@@ -490,7 +498,19 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+            self.run_verdict.begin(self.model, resumed=bool(resume_from_checkpoint))
+        with self.run_verdict.timed("training"):
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def verdict(self) -> Verdict:
+        """What the run did: forgotten, kept, leaking rows; measured now against what was measured before training.
+
+        All ranks take part. `verdict.json` in the output folder has the same.
+
+        Raises:
+            ValueError: when nothing was measured before, or the weights give no finite likelihoods.
+        """
+        return self.run_verdict.finish(self._model_for_evaluation())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
