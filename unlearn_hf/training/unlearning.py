@@ -145,7 +145,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.needs_reference_model:
             dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
             share = not shards(self.accelerator)
-            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share=share)
+            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share, self._layers_compared)
             size = self.reference.copied / 2**20
             logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
         self._first_state: dict[str, Any] | None = None
@@ -182,6 +182,13 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
+
+    @property
+    def _layers_compared(self) -> int | None:
+        """How many layers of the model before unlearning are needed; `None` for all of them."""
+        if any("logits" in needs.reference for needs in self.needs.values()):
+            return None
+        return 1 + max(self._parameters[name].layer for name, needs in self.needs.items() if needs.hidden)
 
     def _check_layers(self, model: Any) -> None:
         """Refuse a layer that the model does not have, before it is loaded where its configuration is at hand."""
