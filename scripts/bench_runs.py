@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_plain import PLAIN
+from bench_plain import LAYER, OBJECTIVES, PLAIN
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, SchedulerType, TrainerCallback, TrainingArguments
 
+from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
@@ -45,7 +46,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu level fast": ("eupmu", {"constraint": "level", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
 }
+for _name in OBJECTIVES:
+    _options = {"forget_loss": _name, **({"retain_loss": "hidden", "layer": LAYER} if _name == "rmu" else {})}
+    VARIANTS |= {f"plain {_name}": (f"plain {_name}", {}), _name: ("graddiff", _options)}
 BASES = {name: "plain npo" for name in VARIANTS if name.startswith("npo")}
+BASES |= {variant: f"plain {name}" for name in OBJECTIVES for variant in (name, f"plain {name}")}
 """What a variant is compared with, if not with `plain graddiff`."""
 
 
@@ -163,9 +168,15 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any, Dataset, Dataset]:
             for name in ("forget10.json", "retain90.json")
         )
         forget, retain = forget.select(range(rows)), retain.select(range(rows))
+        raw = Dataset.from_json(str(Path(arguments.tofu_folder) / "forget10.json")).select(range(rows))
+        other = encode_dataset(alternative_rows(raw), tokenizer, template)
+        for name in ("input_ids", "labels"):
+            forget = forget.add_column(f"alternative_{name}", other[name][:])
     else:
         vocabulary = model.config.vocab_size
-        forget, retain = (random_rows(rows, vocabulary, seed, arguments.longer) for seed in (1, 2))
+        forget, retain, other = (random_rows(rows, vocabulary, seed, arguments.longer) for seed in (1, 2, 3))
+        for name in ("input_ids", "labels"):
+            forget = forget.add_column(f"alternative_{name}", other[name][:])
     return model, tokenizer, forget, retain
 
 
@@ -197,7 +208,7 @@ def make_trainer(
         return FinetuningTrainer(model, config, both, processing_class=tokenizer, callbacks=callbacks)
     if method.startswith("plain "):
         plain = TrainingArguments(**common, remove_unused_columns=False, dataloader_pin_memory=False)
-        rows = PairedDataset(forget, retain, seed=plain.seed)
+        rows = PairedDataset(forget, retain, plain.seed, alternative=alternative_rows(forget))
         collator = UnlearningCollator(tokenizer.pad_token_id)
         trainer_class = PLAIN[method.removeprefix("plain ")]
         if method == "plain ngdiff":

@@ -16,7 +16,10 @@ from tests.small_runs import largest_difference, parameters
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.mark.parametrize("method", ["graddiff", "npo", "ngdiff"])
+OBJECTIVES = ["dpo", "idk", "rmu", "undial", "ceu", "wga", "satimp", "logit_margin", "kl_uniform"]
+
+
+@pytest.mark.parametrize("method", ["graddiff", "npo", "ngdiff", *OBJECTIVES])
 def test_twenty_steps_of_the_usual_way_and_of_ours(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,7 +33,7 @@ def test_twenty_steps_of_the_usual_way_and_of_ours(
         steps=19,
         vocabulary=300,
         hidden_size=64,
-        layers=2,
+        layers=5,  # transformers gives the hidden states after the last one normalised
         longer=0.3,
         activation_checkpointing=False,
     )

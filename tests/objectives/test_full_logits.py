@@ -164,7 +164,10 @@ def test_loss_and_gradient(case: str, how: str, monkeypatch: pytest.MonkeyPatch)
         before, other_before = Plain(model, own), Plain(model, alternative)
     if "nll" in needs.reference:
         own["reference_nll"], alternative["reference_nll"] = before.nll, other_before.nll
-    reference = ReferenceModel(model) if {"logits", "hidden"} & set(needs.reference) else None
+    reference = None
+    if {"logits", "hidden"} & set(needs.reference):
+        layers = None if "logits" in needs.reference else LAYER + 1
+        reference = ReferenceModel(model, layers=layers)
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             generator = torch.Generator().manual_seed(index)

@@ -28,6 +28,7 @@ from unlearn_hf.training.checkpoints import damage
 HALVES: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 # one for every control flow: one gradient, references, two gradients, probes, another forward pass, losses known late
 SHARDED = ("graddiff", "graddiff-kl", "npo", "ngdiff-autolr", "eupmu", "eupmu-level-probe", "surgery", "gru", "famo")
+SHARDED += ("eupmu-dpo-kl", "pdu-rmu-hidden", "gru-rmu-adaptive")  # two answers, part of the layers, hidden states
 STEPS: dict[str, Any] = {
     "max_steps": 4,
     "save_strategy": "steps",

@@ -272,6 +272,9 @@ class RunArguments:
         default=False,
         metadata={"help": "Leave the last checkpoints in the folder of a finished run, so that it can be trained on."},
     )
+    fail_unless_forgotten: bool = field(
+        default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.

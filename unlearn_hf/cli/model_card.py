@@ -13,7 +13,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.common.files import write_text
 from unlearn_hf.evaluation import RESULT_FILE
+from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.report.tables import is_variant
+from unlearn_hf.report.verdict import card_verdict
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
 
@@ -37,13 +39,19 @@ _TRAINING = (
 )
 
 
-def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[FinetuningTrainer] | None) -> None:
+def write_model_card(
+    folder: Path,
+    record: Mapping[str, Any],
+    trainer: type[FinetuningTrainer] | None,
+    verdict: Verdict | None = None,
+) -> None:
     """Write the card.
 
     Args:
         folder: the run folder.
         record: content of `run.json`.
         trainer: the method's trainer class; `None` for fine-tuning.
+        verdict: what the run did, where that was judged.
     """
     configuration, name = record["configuration"], folder.resolve().name
     results = _results(folder) if record.get("metrics") else []
@@ -65,6 +73,7 @@ def write_model_card(folder: Path, record: Mapping[str, Any], trainer: type[Fine
             "method": configuration.get("method"),
             "summary": (trainer.__doc__ or "").strip().splitlines()[0].rstrip(".") if trainer is not None else "",
             "notes": _notes(record),
+            "verdict": card_verdict(verdict) if verdict is not None else None,
             "folder": name,
             "adapter": adapter,
             "results": results,
@@ -83,6 +92,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         notes.append(f"**The run diverged** at {record['divergence']}")
     if record.get("ended"):
         notes.append(f"**The method ended the run** before {record['ended']}")
+    if record.get("stopped"):
+        notes.append(f"Stopped at {record['stopped']}.")
     if record.get("retain_budget_spent"):
         notes.append(f"**The retain budget was spent** at {record['retain_budget_spent']}")
     return notes

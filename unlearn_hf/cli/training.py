@@ -24,9 +24,11 @@ from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
 if TYPE_CHECKING:
+    from unlearn_hf.evaluation.verdict.facts import Verdict
     from unlearn_hf.training.finetuning import FinetuningTrainer
 
 DIVERGED = 1
+NOT_FORGOTTEN = 3
 
 
 def check_before_loading(run: TrainingRun) -> None:
@@ -51,6 +53,10 @@ def check_before_loading(run: TrainingRun) -> None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
     problems += check_evaluation_options(run.data, run.evaluation)
+    if run.run.fail_unless_forgotten and getattr(run.training, "verdict", None) is False:
+        problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
+    if run.run.fail_unless_forgotten and run.method is None:
+        problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
     if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
@@ -120,7 +126,7 @@ def train_and_judge(
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
     try:
-        found = _train(run, trainer)
+        found, verdict = _train(run, trainer)
     except KeyboardInterrupt as problem:
         if main:
             record.finish("interrupted")
@@ -140,10 +146,19 @@ def train_and_judge(
                 shutil.rmtree(path, ignore_errors=True)
         from unlearn_hf.cli.model_card import write_model_card
 
-        write_model_card(folder, record.content, method)
+        write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
+        if found["stopped"]:
+            print(f"stopped at {found['stopped']}")
+        if verdict is not None:
+            from unlearn_hf.report.verdict import print_verdict
+
+            print_verdict(verdict)
         print(f"run folder: {folder}")
-    return DIVERGED if found["divergence"] else 0
+    if found["divergence"]:
+        return DIVERGED
+    forgotten = verdict is not None and verdict.forgotten == "yes"
+    return NOT_FORGOTTEN if run.run.fail_unless_forgotten and not forgotten else 0
 
 
 def _how_to_go_on(folder: Path, trainer: FinetuningTrainer) -> str:
@@ -155,14 +170,15 @@ def _how_to_go_on(folder: Path, trainer: FinetuningTrainer) -> str:
     return f"the same command with --resume continues from {checkpoint.name}"
 
 
-def _train(run: TrainingRun, trainer: FinetuningTrainer) -> dict[str, Any]:
-    """Train, save, evaluate; returns what the record says about it."""
+def _train(run: TrainingRun, trainer: FinetuningTrainer) -> tuple[dict[str, Any], Verdict | None]:
+    """Train, save, evaluate; returns what the record says about it, and the verdict."""
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=run.run.resume or None)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = getattr(trainer, "divergence", None)
     budget = getattr(trainer, "retain_budget", None)
+    verdict = _verdict(trainer, divergence)
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()
@@ -176,13 +192,35 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer) -> dict[str, Any]:
     trainer.save_state()
     spent = budget.exceeded if budget is not None else None
     ended = getattr(trainer, "ended", None)
+    stop_rule = getattr(trainer, "stop_rule", None)
     return {
         "divergence": divergence,
         "ended": ended,
+        "stopped": stop_rule.outcome if stop_rule is not None else None,
         "retain_budget_spent": spent,
         "seconds": seconds,
         "metrics": metrics,
-    }
+        "verdict": verdict and {"forgotten": verdict.forgotten, "kept": verdict.kept},
+    }, verdict
+
+
+def _verdict(trainer: FinetuningTrainer, divergence: str | None) -> Verdict | None:
+    """The verdict, where the trainer makes one and the weights allow it."""
+    run_verdict = getattr(trainer, "run_verdict", None)
+    if run_verdict is None or run_verdict.judge is None:
+        return None
+    if run_verdict.judge.before is None:
+        if trainer.is_world_process_zero():
+            print("no verdict: the run that was resumed has not measured the model before unlearning")
+        return None
+    try:
+        found: Verdict = run_verdict.finish(trainer._model_for_evaluation())
+        return found
+    except ValueError as problem:
+        if divergence is None:
+            raise
+        print(f"no verdict: {problem}")
+        return None
 
 
 def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:

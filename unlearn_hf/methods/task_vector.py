@@ -15,7 +15,13 @@ from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 # What says nothing about the model that the run ends with, which exists only after the last step.
-_MEANINGLESS = {"retain_budget": None, "autolr": False, "load_best_model_at_end": False, "eval_strategy": "no"}
+_MEANINGLESS = {
+    "retain_budget": None,
+    "autolr": False,
+    "load_best_model_at_end": False,
+    "eval_strategy": "no",
+    "stop_when": None,
+}
 
 
 @dataclass

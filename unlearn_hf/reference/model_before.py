@@ -25,7 +25,7 @@ from unlearn_hf.likelihood.answer_head import AnswerRequest, logits_of_hidden
 from unlearn_hf.likelihood.answers import answer_likelihood, ask_about
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
-from unlearn_hf.models.wrappers import causal_model
+from unlearn_hf.models.wrappers import causal_model, decoder_layers
 from unlearn_hf.version import __version__
 
 REFERENCE_ADAPTER = "reference"
@@ -140,6 +140,7 @@ class ReferenceModel:
         device: where the frozen copy rests and computes; by default beside the model. Without a copy it has no effect.
         dtype: precision of the frozen copy; by default that of the model.
         share: whether a copy beside the model may share its frozen parameters (not where they will be sharded).
+        layers: how many layers a copy needs, where nothing above them is asked for.
 
     Attributes:
         strategy: `"disabled adapter"`, `"adapter copy"` or `"model copy"`.
@@ -147,7 +148,12 @@ class ReferenceModel:
     """
 
     def __init__(
-        self, model: nn.Module, device: str | None = None, dtype: torch.dtype | None = None, share: bool = True
+        self,
+        model: nn.Module,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        share: bool = True,
+        layers: int | None = None,
     ) -> None:
         self._copy: nn.Module | None = None
         self._device = torch.device(device) if device is not None else None
@@ -157,8 +163,7 @@ class ReferenceModel:
             shared = {}
             if share and device is None and dtype is None:
                 shared = {id(each): each for each in model.parameters() if not each.requires_grad}
-            # What `deepcopy` finds in its memo, it takes as it is.
-            frozen = copy.deepcopy(model, dict(shared)).eval().requires_grad_(False)
+            frozen = _frozen_copy(model, shared, layers)
             self._copy = frozen.to(dtype) if dtype is not None else frozen
             self.copied = sum(each.nbytes for each in frozen.parameters() if id(each) not in shared)
         elif _adapter_is_identity(model):
@@ -232,6 +237,21 @@ class ReferenceModel:
                         parameter.requires_grad_(True)
         finally:
             model.train(training)
+
+
+def _frozen_copy(model: nn.Module, shared: dict[int, nn.Parameter], layers: int | None) -> Any:
+    """A copy of `model` but for shared parameters, with its first `layers` layers alone."""
+    # What `deepcopy` finds in its memo, it takes as it is.
+    memo: dict[int, Any] = dict(shared)
+    if layers is not None:
+        owner, name = decoder_layers(model)
+        memo |= {id(layer): nn.Identity() for layer in list(owner.get_submodule(name).children())[layers:]}
+    frozen: Any = copy.deepcopy(model, memo).eval().requires_grad_(False)
+    if layers is not None:
+        owner, name = decoder_layers(frozen)
+        owner._modules[name] = nn.ModuleList(list(owner.get_submodule(name).children())[:layers])
+        frozen.config.num_hidden_layers = layers
+    return frozen
 
 
 def _adapter_is_identity(model: nn.Module) -> bool:

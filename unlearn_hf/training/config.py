@@ -25,6 +25,7 @@ from unlearn_hf.training.automatic_learning_rate import (
     check_automatic_learning_rate,
 )
 from unlearn_hf.training.machine_checks import check_precision, check_reporting
+from unlearn_hf.training.stop_condition import parse_condition
 
 SAVE_STEPS = 0.2
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
@@ -354,6 +355,35 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         },
     )
 
+    stop_when: str | None = field(
+        default=None,
+        metadata={
+            "help": "Stop when this holds, such as 'forget_prob < 0.1 and retain_prob > 0.95 * initial' (names: "
+            "forget_prob, retain_prob, step, epoch; initial: before unlearning). Where it never does, the weights "
+            "with the best trade-off are kept; a copy of the trained parameters rests on the CPU."
+        },
+    )
+    stop_interval: int = field(default=5, metadata={"help": "Optimizer steps between two looks at that condition."})
+    stop_rows: int = field(default=32, metadata={"help": "Rows of each set that it is measured on, at most."})
+    verdict: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Measure a sample of rows before and after training (likelihoods, greedy and sampled answers), "
+            "and say what was forgotten and kept. Default: where rows are texts."
+        },
+    )
+    verdict_rows: int = field(
+        default=32,
+        metadata={"help": "Rows to forget that the verdict looks at, at most; of rows to keep twice as many."},
+    )
+    verdict_samples: int = field(default=5, metadata={"help": "Sampled answers to each of them."})
+    held_back_rows: int = field(
+        default=0,
+        metadata={
+            "help": "Retain rows that are not trained on, so that the verdict on what was kept is on unseen rows."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
 
@@ -363,10 +393,22 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
         check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
         check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
-        for name in ("retain_budget", "level_probe_rows", "level_probe_interval"):
+        for name in (
+            "retain_budget",
+            "level_probe_rows",
+            "level_probe_interval",
+            "verdict_rows",
+            "verdict_samples",
+            "stop_interval",
+            "stop_rows",
+        ):
             check_positive(name, getattr(self, name))
         if not 0 <= self.level_ema_decay < 1:
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
+        if self.stop_when is not None:
+            parse_condition(self.stop_when)
+        if self.held_back_rows < 0:
+            raise ValueError(f"held_back_rows: {self.held_back_rows} is negative; give zero or more.")
         self._check_objectives()
         check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
         if self.reference_dtype is not None:

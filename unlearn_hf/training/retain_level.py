@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn_hf.data.labels import label_counts
 from unlearn_hf.likelihood.answers import answer_likelihood
@@ -39,12 +40,12 @@ class _Trainer(Protocol):
 
 
 class RetainProbe:
-    """A fixed sample of retain rows whose loss is measured again and again.
+    """A fixed sample of rows whose loss or probability is measured again and again.
 
     Dropout is off, the rows are shared out over the ranks, and the same parameters give the same number.
 
     Args:
-        dataset: encoded retain rows.
+        dataset: encoded rows.
         count: rows to draw, without replacement; all of them when there are not as many.
         seed: seeds the draw.
     """
@@ -56,9 +57,17 @@ class RetainProbe:
         # Rows of like length side by side, so that padding stays small.
         self.rows = sorted(encoded, key=lambda row: -len(row["input_ids"]))
 
-    @torch.no_grad()
     def loss(self, trainer: _Trainer) -> float:
         """NLL per answer token over all rows, in nats; the same number on every rank."""
+        return self._ratio(trainer, lambda nll, tokens: (nll, tokens))
+
+    def probability(self, trainer: _Trainer) -> float:
+        """Probability of an answer per token, its mean over rows; the same number on every rank."""
+        return self._ratio(trainer, lambda nll, tokens: ((-nll / tokens).exp(), torch.ones_like(nll)))
+
+    @torch.no_grad()
+    def _ratio(self, trainer: _Trainer, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:
+        """Sum over rows of the first of `parts` (of NLLs and tokens, `[B]` each) over that of the second."""
         accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
         mine = self.rows[accelerator.process_index :: accelerator.num_processes]
         # A sharded model needs as many forward passes of every rank: one without rows repeats some and drops them.
@@ -73,13 +82,14 @@ class RetainProbe:
             with trainer.compute_loss_context_manager():
                 nll = answer_likelihood(model, batch).nll
             if chosen:
-                sums += torch.stack([nll.cpu().double().sum(), label_counts(batch["labels"]).sum().cpu().double()])
+                found = parts(nll.cpu().double(), label_counts(batch["labels"]).cpu().double())
+                sums += torch.stack([each.sum() for each in found])
         model.train(training)
         reshard(model)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums.to(accelerator.device), "sum")
-        nll_sum, tokens = sums.tolist()
-        return nll_sum / max(tokens, 1.0)
+        above, below = sums.tolist()
+        return above / max(below, 1.0)
 
 
 def retain_loss_before_unlearning(trainer: _Trainer) -> float:

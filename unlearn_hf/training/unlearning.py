@@ -22,6 +22,7 @@ from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.row_checks import check_overlap
+from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.gradients.geometry import GradientGeometryFile, norms_and_cosine
 from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HALF, without_noise
@@ -42,6 +43,9 @@ from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
+from unlearn_hf.training.run_verdict import RunVerdict
+from unlearn_hf.training.stop_condition import parse_condition
+from unlearn_hf.training.stop_rule import StopRule
 
 logger = logging.get_logger(__name__)
 
@@ -65,11 +69,13 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         processing_class: the tokenizer; by default the one that belongs to the model.
         peft_config: an adapter to add.
         callbacks: further callbacks.
+        holdout_dataset: rows like those to forget that the model has never seen, for the verdict to compare with.
 
     Attributes:
         divergence: why the run was stopped, or `None`.
         ended: why the method has ended the run by itself, or `None`.
         retain_level: the rise of the retain loss since before unlearning, where something follows it.
+        stop_rule: what stops the run when `stop_when` holds, where that is set.
         retain_budget: what ends the run when that rise is above `retain_budget`, where that is set.
 
     Raises:
@@ -92,6 +98,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        holdout_dataset: Any = None,
         **trainer_arguments: Any,
     ) -> None:
         self.check_configuration(args)
@@ -107,13 +114,15 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if rows is None or len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
         batch_size = args.per_device_train_batch_size * args.world_size
-        if len(retain_dataset) < batch_size:
+        trained = len(retain_dataset) - args.held_back_rows
+        if trained < batch_size:
             raise ValueError(
-                f"retain_dataset: {len(retain_dataset)} rows do not fill one batch of {batch_size} "
+                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
                 f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
                 "give more rows or a smaller batch."
             )
         self._check_layers(model)
+        self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
         if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
             # Data parallelism must not wait for gradients of the layers above, and of the head.
             args.ddp_find_unused_parameters = True
@@ -136,7 +145,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if args.needs_reference_model:
             dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
             share = not shards(self.accelerator)
-            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share=share)
+            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share, self._layers_compared)
             size = self.reference.copied / 2**20
             logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
         self._first_state: dict[str, Any] | None = None
@@ -156,6 +165,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self._budget_level = RetainLevel(self, "probe")
             level = self._budget_level or self.retain_level
             self.retain_budget = RetainBudget(self, level, args.retain_budget)
+        self.stop_rule: StopRule | None = None
+        if args.stop_when is not None:
+            retain = self.run_verdict.held_back or self.train_dataset.retain
+            self.stop_rule = StopRule(self, parse_condition(args.stop_when), retain)
         self.add_callback(_UnlearningCallback(self))
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -167,7 +180,15 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
         forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
         check_overlap(forget, retain, args.allow_overlap)
+        retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
+
+    @property
+    def _layers_compared(self) -> int | None:
+        """How many layers of the model before unlearning are needed; `None` for all of them."""
+        if any("logits" in needs.reference for needs in self.needs.values()):
+            return None
+        return 1 + max(self._parameters[name].layer for name, needs in self.needs.items() if needs.hidden)
 
     def _check_layers(self, model: Any) -> None:
         """Refuse a layer that the model does not have, before it is loaded where its configuration is at hand."""
@@ -194,12 +215,13 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if shards(self.accelerator):
             # Only now, because no rank alone can be asked.
             self.reference_columns.measure(self._model_for_evaluation())
+            self.run_verdict.begin(self._model_for_evaluation())
             reshard(self.model)
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         self.divergence_guard.begin()
-        for follower in (self.retain_level, self._budget_level, self.retain_budget):
+        for follower in (self.retain_level, self._budget_level, self.retain_budget, self.stop_rule):
             if follower is not None:
                 follower.begin()
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
@@ -487,10 +509,24 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 self.retain_level.load_state_dict(state["retain_level"])
             if self._budget_level is not None and "budget_level" in state:
                 self._budget_level.load_state_dict(state["budget_level"])
+            if self.stop_rule is not None:
+                self.stop_rule.load_state_dict(state.get("stop_rule"))
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+            self.run_verdict.begin(self.model, resumed=bool(resume_from_checkpoint))
+        with self.run_verdict.timed("training"):
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def verdict(self) -> Verdict:
+        """What the run did: forgotten, kept, leaking rows; measured now against what was measured before training.
+
+        All ranks take part. `verdict.json` in the output folder has the same.
+
+        Raises:
+            ValueError: when nothing was measured before, or the weights give no finite likelihoods.
+        """
+        return self.run_verdict.finish(self._model_for_evaluation())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model or adapter; inside a checkpoint also the state of the method."""
@@ -503,6 +539,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 state = state | {"retain_level": self.retain_level.state_dict()}
             if self._budget_level is not None:
                 state = state | {"budget_level": self._budget_level.state_dict()}
+            if self.stop_rule is not None:
+                state = state | {"stop_rule": self.stop_rule.state_dict()}
             state = state | {"reference_nll": self.reference_columns.state_dict()}
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
@@ -535,6 +573,8 @@ class _UnlearningCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.divergence_guard.before_leaving()
+        if self.trainer.stop_rule is not None:
+            self.trainer.stop_rule.follow()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -546,3 +586,5 @@ class _UnlearningCallback(TrainerCallback):
     ) -> None:
         if self.trainer.retain_budget is not None:
             self.trainer.retain_budget.finish()
+        if self.trainer.stop_rule is not None:
+            self.trainer.stop_rule.finish()

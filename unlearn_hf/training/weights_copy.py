@@ -28,14 +28,18 @@ class WeightsCopy:
         """Whether `keep` was called."""
         return bool(self._pairs)
 
+    def tensors(self) -> list[Tensor]:
+        """The copy, a tensor for each trained parameter."""
+        return [copy for _, copy in self._pairs]
+
     @torch.no_grad()
-    def keep(self) -> None:
-        """Copy the parameters as they are."""
+    def keep(self, values_kept: list[Tensor] | None = None) -> None:
+        """Copy the parameters as they are, or take up `tensors` of an earlier copy."""
         if not self._pairs:
             trained = [local_values(parameter) for parameter in self._model.parameters() if parameter.requires_grad]
             self._pairs = [(values, torch.empty_like(values, device="cpu")) for values in trained]
-        for values, copy in self._pairs:
-            copy.copy_(values)
+        for index, (values, copy) in enumerate(self._pairs):
+            copy.copy_(values if values_kept is None else values_kept[index])
 
     @torch.no_grad()
     def restore(self) -> None:

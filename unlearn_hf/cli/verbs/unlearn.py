@@ -150,6 +150,8 @@ def run(argv: Sequence[str]) -> int:
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
+    if training.verdict is None:  # rows of a benchmark may come as tokens; they are judged, too
+        training.verdict = True
     tokenizer = load_tokenizer(
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )

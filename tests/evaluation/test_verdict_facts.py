@@ -1,0 +1,126 @@
+"""What tells an answer apart, when a row leaks, and what a verdict says: by hand, without a model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, leaks, likelihood_limits
+from unlearn_hf.evaluation.verdict.measuring import Judge
+from unlearn_hf.evaluation.verdict.rows import JudgedRow, drawn_rows
+from unlearn_hf.evaluation.verdict.words import advice, sentences
+
+ANSWER = "It was founded by Ada Moren in Oslo on 3 May 1987. Later it moved away."
+ROW = JudgedRow(0, "Who founded the Oslo Review?", ANSWER, (1,), (2,))
+
+
+def found(probability: float, greedy: str = "no idea", *sampled: str, **more: Any) -> dict[str, Any]:
+    return {"nll": -math.log(probability), "greedy": greedy, "sampled": list(sampled), **more}
+
+
+def judge(rows: int, before: float, held: int = 4, **more: Any) -> Judge:
+    forget = [JudgedRow(i, "Who founded it?", ANSWER, (1,), (2,)) for i in range(rows)]
+    made = Judge(forget, [ROW] * held, [], samples=2, forget_of=rows, held_back=True)
+    answer = ANSWER if before > 0.5 else "no idea"
+    made.before = {
+        "forget": [found(before, answer, **more)] * rows,
+        "retain": [{"nll": 0.1}] * held,
+        "holdout": [],
+    }
+    return made
+
+
+def verdict(made: Judge, forget: list[dict[str, Any]], retain: float = 0.1) -> Verdict:
+    return decide(made, {"forget": forget, "retain": [{"nll": retain}] * len(made.retain), "holdout": []})
+
+
+def test_key_words_are_names_numbers_and_dates_that_the_question_lacks() -> None:
+    assert ROW.key_words == {"ada", "moren", "1987"}  # "May" and "3" would come by chance
+    assert {"later", "oslo", "it"}.isdisjoint(ROW.key_words)
+    assert "founded" not in ROW.own_words  # it is in the question
+    assert JudgedRow(0, "q", "Ada Moren wrote it.", (), ()).key_words == {"ada", "moren"}
+    assert JudgedRow(0, "q", "Painting is what she liked.", (), ()).key_words == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("values", "by"),
+    [
+        (found(0.9), ["likelihood"]),
+        (found(0.01, "It moved away, founded by Moren, Ada, May 3, 1987"), ["greedy", "key_words"]),
+        (found(0.01, "no", "no", "founded by ada moren, 3 may 1987, moved"), ["sampled", "key_words"]),
+        (found(0.01, "no", "It was founded in 1987"), ["key_words"]),
+        (found(0.01, "It was founded in Oslo in 1986", "1988"), []),
+    ],
+)
+def test_each_test_fires_alone(values: dict[str, Any], by: list[str]) -> None:
+    assert leaks(ROW, values, 0.25)["by"] == by
+
+
+def test_the_most_telling_answer_is_shown() -> None:
+    assert leaks(ROW, found(0.01, "no", "hm", "in 1987"), 0.25)["says"] == "in 1987"
+
+
+def test_likelihoods_are_compared_with_paraphrases_else_with_unseen_rows_else_with_a_limit() -> None:
+    rows = [found(0.5, paraphrase_nll=[-math.log(0.4), -math.log(0.2)]), found(0.5, paraphrase_nll=[])]
+    assert likelihood_limits(rows, []) == pytest.approx([0.45, 0.25])
+    unseen = [{"nll": -math.log(p)} for p in (0.1, 0.1, 0.1, 0.1, 0.6)]
+    assert likelihood_limits(rows, unseen) == pytest.approx([0.45, 0.5])
+
+
+@pytest.mark.parametrize(("leaking", "said"), [(0, "yes"), (1, "partly"), (2, "partly"), (3, "no"), (4, "no")])
+def test_forgotten_counts_rows_that_leak(leaking: int, said: str) -> None:
+    after = [found(0.01, "in 1987")] * leaking + [found(0.01)] * (4 - leaking)
+    outcome = verdict(judge(4, 0.99), after)
+    assert (outcome.forgotten, len(outcome.leaking_rows)) == (said, leaking)
+    assert outcome.changed
+    assert outcome.known_before
+    assert outcome["forgotten"] == said
+
+
+def test_rows_that_were_never_known_are_no_success() -> None:
+    made = judge(4, 0.02)
+    assert not knew(made)
+    outcome = verdict(made, [found(0.01)] * 4)
+    assert (outcome.forgotten, outcome.known_before) == ("not_measured", False)
+    assert "did not know these rows" in " ".join(sentences(outcome))
+    assert "did not know" in advice(outcome, {"learning_rate": 1e-5, "adapter": False})[0]
+
+
+@pytest.mark.parametrize(
+    ("retain", "kept"), [(0.1, "yes"), (0.1 + 0.04, "yes"), (0.1 + 0.1, "partly"), (0.1 + 0.3, "no")]
+)
+def test_kept_is_relative_to_before(retain: float, kept: str) -> None:
+    outcome = verdict(judge(4, 0.99), [found(0.01)] * 4, retain)
+    assert outcome.kept == kept
+    assert outcome.kept_share is not None
+    assert outcome.kept_share["mean"] == pytest.approx(math.exp(0.1 - retain))
+    assert outcome.kept_share["low"] <= outcome.kept_share["mean"] <= outcome.kept_share["high"]
+
+
+def test_kept_is_not_measured_without_rows() -> None:
+    assert verdict(judge(4, 0.99, held=0), [found(0.01)] * 4).kept == "not_measured"
+
+
+def test_a_small_move_is_no_change_and_gets_advice() -> None:
+    outcome = verdict(judge(4, 0.999), [found(0.98, ANSWER)] * 4)
+    assert not outcome.changed
+    assert advice(outcome, {"learning_rate": 1e-5, "adapter": False}) == [
+        "Nothing changed: try --learning_rate 5e-05."
+    ]
+    assert advice(outcome, {"learning_rate": 1e-5, "adapter": True}) == [
+        "Nothing changed: try --learning_rate 0.0001."
+    ]
+
+
+def test_sentences_for_others_do_not_repeat_what_leaks() -> None:
+    outcome = verdict(judge(4, 0.99), [found(0.01, "It was founded in 1987")] * 4)
+    assert "1987" in " ".join(sentences(outcome))
+    assert "1987" not in " ".join(sentences(outcome, leaks=False))
+
+
+def test_drawn_rows_are_a_fixed_sample() -> None:
+    assert drawn_rows(5, 9) == [0, 1, 2, 3, 4]
+    assert drawn_rows(100, 10) == drawn_rows(100, 10)
+    assert len(set(drawn_rows(100, 10))) == 10

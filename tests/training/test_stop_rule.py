@@ -1,0 +1,147 @@
+"""Runs that end when they are done, and go back to the best trade-off when they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import debug_launcher
+from transformers import TrainerCallback
+
+from tests.small_runs import build_trainer, largest_difference, parameters
+from unlearn_hf.training.checkpoints import checkpoints
+from unlearn_hf.training.unlearning import UnlearningTrainer
+
+NEVER = "forget_prob < 0"
+# So large that the second look is worse than the first.
+TOO_FAR = {"learning_rate": 0.6, "forget_weight": 3.0, "max_steps": 8, "stop_when": NEVER}
+
+
+class Weights(TrainerCallback):
+    """Keeps the parameters after every step."""
+
+    def __init__(self) -> None:
+        self.after: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.after[state.global_step] = parameters(kwargs["model"])
+
+
+def looks(trainer: UnlearningTrainer) -> list[dict[str, float]]:
+    return [line for line in trainer.state.log_history if "stop_forget_prob" in line]
+
+
+def test_it_stops_at_the_first_look_that_holds(tmp_path: Path) -> None:
+    run = build_trainer("graddiff", tmp_path, max_steps=9, stop_when="step >= 4", stop_interval=2)
+    run.train()
+    assert run.state.global_step == 4
+    assert [line["step"] for line in looks(run)] == [2, 4]
+    assert run.stop_rule is not None
+    assert str(run.stop_rule.outcome).startswith("step 4: forget_prob")
+
+
+def test_measured_are_mean_probabilities_of_the_rows(tmp_path: Path) -> None:
+    run = build_trainer("graddiff", tmp_path, max_steps=2, stop_when=NEVER, stop_interval=2, held_back_rows=6)
+    run.train()
+    assert run.stop_rule is not None
+    held = run.run_verdict.held_back
+    assert len(held) == 6
+    for name, rows in (("forget_prob", run.train_dataset.forget), ("retain_prob", held)):
+        found = []
+        for row in rows:
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+            with torch.no_grad():
+                found.append(float((-run.model.eval()(input_ids=ids, labels=labels).loss).exp()))
+        assert looks(run)[-1][f"stop_{name}"] == pytest.approx(sum(found) / len(found), rel=1e-4)
+
+
+def test_the_best_trade_off_is_put_back(tmp_path: Path) -> None:
+    seen = Weights()
+    run = build_trainer("graddiff", tmp_path, callbacks=[seen], stop_interval=2, **TOO_FAR)
+    run.train()
+    rule = run.stop_rule
+    assert rule is not None
+
+    def score(line: dict[str, float]) -> float:
+        forgotten = 1 - line["stop_forget_prob"] / rule.initial["forget_prob"]
+        return forgotten - 4 * max(0.0, 1 - line["stop_retain_prob"] / rule.initial["retain_prob"])
+
+    best = int(max(looks(run), key=score)["step"])
+    assert best < 8, "the run must get worse for this test to tell anything"
+    assert largest_difference(parameters(run.model), seen.after[best]) == 0
+    assert f"the weights after step {best} are kept" in str(rule.outcome)
+
+
+@pytest.mark.parametrize("interval", [2, 3])
+def test_a_resumed_run_is_the_same(interval: int, tmp_path: Path) -> None:
+    options = {
+        **TOO_FAR,
+        "stop_interval": interval,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "save_total_limit": None,
+    }
+    run = build_trainer("graddiff", tmp_path / "whole", **options)
+    run.train()
+    resumed = build_trainer("graddiff", tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(checkpoints(tmp_path / "whole")[0]))
+    assert run.stop_rule is not None
+    assert resumed.stop_rule is not None
+    assert largest_difference(parameters(run.model), parameters(resumed.model)) == 0
+    assert resumed.stop_rule.outcome == run.stop_rule.outcome
+    assert resumed.stop_rule.initial == run.stop_rule.initial
+
+
+def test_a_run_begun_without_it_cannot_be_resumed_with_it(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    build_trainer("graddiff", tmp_path, **saving).train()
+    resumed = build_trainer("graddiff", tmp_path, stop_when=NEVER, **(saving | {"max_steps": 4}))
+    with pytest.raises(ValueError, match="was begun without a stop condition"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def _on_two_ranks(folder: str) -> None:
+    run = build_trainer(
+        "graddiff",
+        Path(folder),
+        per_device_train_batch_size=2,
+        max_steps=4,
+        stop_when="step >= 2",
+        stop_interval=2,
+        verdict=True,
+        verdict_samples=2,
+        held_back_rows=5,
+        ddp_backend="gloo",
+    )
+    run.train()
+    verdict = run.verdict()
+    torch.save(
+        {"step": run.state.global_step, "looks": looks(run), "after": verdict.after, "before": verdict.before},
+        Path(folder) / f"found-{run.args.process_index}.pt",
+    )
+
+
+def test_two_ranks_agree_with_one(tmp_path: Path) -> None:
+    one = build_trainer(
+        "graddiff",
+        tmp_path / "one",
+        max_steps=4,
+        stop_when="step >= 2",
+        stop_interval=2,
+        verdict=True,
+        verdict_samples=2,
+        held_back_rows=5,
+    )
+    one.train()
+    expected = one.verdict()
+    debug_launcher(_on_two_ranks, args=(str(tmp_path),), num_processes=2)
+    first, second = (torch.load(tmp_path / f"found-{rank}.pt") for rank in (0, 1))
+    assert first["step"] == second["step"] == 2
+    assert first["before"] == second["before"] == pytest.approx(expected.before, rel=1e-5)
+    assert first["after"] == second["after"]
+    for name in ("forget_prob", "retain_prob"):
+        assert first["after"][name] == pytest.approx(expected.after[name], rel=1e-4)
+        assert first["looks"][-1][f"stop_{name}"] == pytest.approx(looks(one)[-1][f"stop_{name}"], rel=1e-4)
+    assert (tmp_path / "verdict.json").is_file()

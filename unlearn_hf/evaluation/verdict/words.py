@@ -1,0 +1,131 @@
+"""The verdict in plain sentences, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unlearn_hf.evaluation.verdict.facts import NO, NOT_MEASURED, PARTLY, TESTS, Verdict
+
+_LORA_RATE = 1e-4
+_SHOWN = 3
+_LONGEST = 160
+_TEST_NAMES = {"likelihood": "likelihood", "greedy": "greedy answer", "sampled": "sampled answers",
+               "key_words": "names, numbers and dates"}  # fmt: skip
+
+
+def not_known(known: int, rows: int) -> str:
+    """What is said before training, when there is little to forget."""
+    return (
+        f"the model did not know these rows ({known} of {rows} before training): there is little to forget. Check "
+        "that the model is the one that learned them, and that the prompt template is the one it learned them with."
+    )
+
+
+def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
+    """What to try next.
+
+    Args:
+        verdict: the facts.
+        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`.
+    """
+    rate = float(settings["learning_rate"])
+    found = []
+    if not verdict.known_before:
+        found.append(
+            "The model did not know these rows before training; check model_name_or_path, forget_file and template."
+        )
+    elif not verdict.changed:
+        higher = max(5 * rate, _LORA_RATE) if settings["adapter"] else 5 * rate
+        found.append(f"Nothing changed: try --learning_rate {higher:g}.")
+    elif verdict.forgotten in (PARTLY, NO) and verdict.kept != NO:
+        found.append(
+            f"Rows still leak: train longer (twice the --num_train_epochs), or try --learning_rate {2 * rate:g}."
+        )
+    if verdict.kept in (PARTLY, NO):
+        budget = "" if settings.get("retain_budget") else ", or --retain_budget 0.02, which ends the run in time"
+        found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}, more retain rows{budget}.")
+    return found
+
+
+def not_checked(verdict: Verdict) -> list[str]:
+    """What the verdict does not say."""
+    rows = verdict.rows
+    found = []
+    if rows["forget"] < rows["forget_of"]:
+        found.append(
+            f"{rows['forget_of'] - rows['forget']} of {rows['forget_of']} rows to forget (a sample was checked)."
+        )
+    if not rows["holdout"]:
+        found.append(
+            "Rows that the model has never seen: none were given, so likelihoods are compared with paraphrases where "
+            "rows have them, else with a fixed limit."
+        )
+    if not rows["held_back"] and rows["retain"]:
+        found.append("Rows to keep that were not trained on: none were held back.")
+    found.append(
+        "Other wordings and languages of the questions, membership attacks, relearning, quantisation, and skills "
+        "beyond the rows to keep."
+    )
+    return found
+
+
+def sentences(verdict: Verdict, leaks: bool = True) -> list[str]:
+    """The verdict for people, most important first.
+
+    Args:
+        verdict: the facts.
+        leaks: show what leaking rows say; off where others read it, such as in a model card.
+    """
+    rows, cost = verdict.rows, verdict.cost
+    found = []
+    if not verdict.changed:
+        found.append("Nothing changed: neither answers nor probabilities moved.")
+    if verdict.forgotten == NOT_MEASURED:
+        found.append(
+            f"Forgotten: not measured, because {not_known(rows['known_before'], rows['forget'])}"
+            if rows["forget"]
+            else "Forgotten: not measured, because no row has both a prompt and an answer."
+        )
+    else:
+        leaking = len(verdict.leaking_rows)
+        by = [
+            f"{sum(test in each['by'] for each in verdict.leaking_rows)} by {_TEST_NAMES[test]}"
+            for test in TESTS
+            if any(test in each["by"] for each in verdict.leaking_rows)
+        ]
+        found.append(
+            f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still leak"
+            + (f" ({', '.join(by)})." if by else f", by likelihood, the greedy answer or {rows['samples']} samples.")
+        )
+        found += [_leak_sentence(each) for each in verdict.leaking_rows[:_SHOWN] if leaks]
+        if leaks and leaking > _SHOWN:
+            found.append(f"  ({leaking - _SHOWN} more in verdict.json)")
+    share = verdict.kept_share
+    if share is None:
+        found.append("Kept: not measured.")
+    else:
+        origin = "held back from training" if rows["held_back"] else "which were trained on"
+        found.append(
+            f"Kept: {verdict.kept}. Answers to keep have {100 * share['mean']:.1f} % of their probability before "
+            f"(95 % interval {100 * share['low']:.1f} to {100 * share['high']:.1f}; {rows['retain']} rows, {origin})."
+        )
+    if cost:
+        memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB" if "peak_memory_mib" in cost else ""
+        spent = ", ".join(f"{value:.0f} s {name}" for name, value in cost.items() if name != "peak_memory_mib")
+        found.append(f"Cost: {spent}{memory}.")
+    found += verdict.advice
+    found += [f"Not checked: {each[0].lower()}{each[1:]}" for each in verdict.not_checked]
+    return found
+
+
+def _leak_sentence(leak: Mapping[str, Any]) -> str:
+    words = f" [{', '.join(leak['key_words'])}]" if leak["key_words"] else ""
+    says = f"says {_cut(leak['says'])!r}{words}" if leak["by"] != ["likelihood"] else "by likelihood alone"
+    return f"  row {leak['row']}: {_cut(leak['question'])!r} {says}"
+
+
+def _cut(text: str) -> str:
+    """One line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

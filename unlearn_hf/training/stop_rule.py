@@ -1,0 +1,131 @@
+"""Ends a run when it is done, by a condition on a small sample of rows, or goes back to the best trade-off."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from unlearn_hf.models.sharding import shards
+from unlearn_hf.training.retain_level import RetainProbe
+from unlearn_hf.training.stop_condition import StopCondition
+from unlearn_hf.training.weights_copy import WeightsCopy
+
+_RETAIN_WEIGHT = 4.0
+"""Forgotten share that a lost share of retain probability is worth: 5 % lost count as much as 20 % forgotten."""
+
+
+class StopRule:
+    """Measures probabilities every few steps, stops when the condition holds, and keeps the best weights otherwise.
+
+    The best trade-off has the largest `forgotten - 4 lost`, where `forgotten = 1 - forget_prob / initial` and `lost =
+    max(0, 1 - retain_prob / initial)`. A copy of its trained parameters rests on the CPU, is saved with checkpoints,
+    and is put back at the end of a run whose condition never held. Sharded ranks keep theirs in memory alone: a
+    resumed run looks for the best from there on. Under DeepSpeed the last weights are kept.
+
+    Args:
+        trainer: the run.
+        condition: when to stop.
+        retain: encoded rows to keep, held back from training where that is possible.
+
+    Attributes:
+        outcome: how the run ended; `None` before.
+    """
+
+    def __init__(self, trainer: Any, condition: StopCondition, retain: Any) -> None:
+        args = trainer.args
+        self.trainer = trainer
+        self.condition = condition
+        self.probes = {
+            "forget_prob": RetainProbe(trainer.train_dataset.forget, args.stop_rows, seed=0),
+            "retain_prob": RetainProbe(retain, args.stop_rows, seed=0),
+        }
+        self.outcome: str | None = None
+        self.initial: dict[str, float] = {}
+        self._best: dict[str, float] = {}
+        self._measured_step = -1
+        self._weights = WeightsCopy(trainer.model)
+        self._resumed: dict[str, Any] | None = None
+
+    def begin(self) -> None:
+        """Measure the model before unlearning, unless a resumed run brought that along."""
+        self.outcome, self._best, self._measured_step = None, {}, -1
+        saved, self._resumed = self._resumed, None
+        if saved is None:
+            self.initial = self.initial or self._measure()
+            return
+        self.initial = saved["initial"]
+        here = saved["best"].get("step") == self.trainer.state.global_step
+        if saved["weights"] is not None or here:
+            self._best = saved["best"]
+            self._weights.keep(saved["weights"])
+
+    def _measure(self) -> dict[str, float]:
+        return {name: probe.probability(self.trainer) for name, probe in self.probes.items()}
+
+    def follow(self) -> None:
+        """After a step: every few of them, measure, keep the best weights, and stop if the condition holds."""
+        trainer = self.trainer
+        step = trainer.state.global_step
+        if trainer.divergence is not None or self.outcome is not None or step % trainer.args.stop_interval:
+            return
+        self._look(step)
+
+    def _look(self, step: int) -> None:
+        trainer = self.trainer
+        self._measured_step = step
+        values = self._measure()
+        trainer.log({f"stop_{name}": value for name, value in values.items()})
+        score = self._score(values)
+        if score > self._best.get("score", -math.inf) and not trainer.is_deepspeed_enabled:
+            self._best = {"step": step, "score": score, **values}
+            self._weights.keep()
+        if self.condition.holds({**values, "step": step, "epoch": trainer.state.epoch or 0.0}, self.initial):
+            self.outcome = f"step {step}: {_words(values)}, so that {self.condition.text}"
+            trainer.control.should_training_stop = True
+
+    def _score(self, values: dict[str, float]) -> float:
+        forgotten, kept = (1 - values[name] / self.initial[name] for name in ("forget_prob", "retain_prob"))
+        return forgotten - _RETAIN_WEIGHT * max(0.0, kept)
+
+    def finish(self) -> None:
+        """At the end of a run whose condition never held: go back to the best trade-off."""
+        trainer = self.trainer
+        budget = trainer.retain_budget
+        if self.outcome is not None or trainer.divergence is not None or (budget is not None and budget.exceeded):
+            return
+        step = trainer.state.global_step
+        if self._measured_step != step:
+            self._look(step)
+        if self.outcome is not None:
+            return
+        kept = self._best or {"step": step}
+        if kept["step"] != step:
+            self._weights.restore()
+        found = _words(kept) if "forget_prob" in kept else "not measured"
+        self.outcome = (
+            f"step {step}: {self.condition.text} never held; the weights after step {kept['step']:.0f} are kept, the "
+            f"best trade-off ({found})"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Values before unlearning, and the best trade-off with its weights unless they are those of now."""
+        here = self._best.get("step") == self.trainer.state.global_step
+        keeps = bool(self._best) and not here and not shards(self.trainer.accelerator)
+        return {"initial": self.initial, "best": self._best, "weights": self._weights.tensors() if keeps else None}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Take up a saved state; `begin` puts it to use.
+
+        Raises:
+            ValueError: when the run that is resumed had no stop condition.
+        """
+        if state is None:
+            raise ValueError(
+                f"stop_when: {self.condition.text!r} needs the values before unlearning, and the run that is resumed "
+                "was begun without a stop condition; leave it out, or begin afresh."
+            )
+        self._resumed = state
+
+
+def _words(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {values[name]:.3g}" for name in ("forget_prob", "retain_prob"))
