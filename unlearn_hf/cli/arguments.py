@@ -310,6 +310,10 @@ class EvaluateArguments:
     model_dtype: str = field(
         default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
     )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Hold the base model in 4 bit (bitsandbytes); by default as the run that made the adapter."},
+    )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
     )

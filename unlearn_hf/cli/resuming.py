@@ -26,6 +26,7 @@ _SAME = (
     "alternative_column",
     "trainable_parameters",
     "use_lora",
+    "load_in_4bit",
 )
 _SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.common.locks import opened_alone
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.evaluator import TableEvaluator
-from unlearn_hf.models.weights import folder_fingerprint
+from unlearn_hf.models.weights import BaseModel
 
 if TYPE_CHECKING:
     from unlearn_hf.training.evaluators import Evaluator
@@ -26,24 +25,6 @@ REGISTRY = "retain_results.json"
 _ENTRIES = "retain_results"
 _SHOWN = ("forget_prob", "forget_rouge", "forget_extraction_strength", "retain_prob", "retain_rouge")
 _NEEDED = ("file", "sha256", "evaluated", "trained", "base_model")
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """What a target model was fine-tuned from.
-
-    Attributes:
-        name: hub id or folder.
-        fingerprint: of its files, `None` for a hub id.
-    """
-
-    name: str
-    fingerprint: str | None
-
-    @classmethod
-    def named(cls, name: str) -> BaseModel:
-        """The model of this name, as it is now."""
-        return cls(name, folder_fingerprint(Path(name)) if Path(name).is_dir() else None)
 
 
 def base_of(name: str) -> BaseModel | None:
@@ -66,7 +47,7 @@ def base_of(name: str) -> BaseModel | None:
         before = record.get("configuration", {}).get("model_name_or_path")
         if not before:
             return None
-        if record.get("verb") != "unlearn":
+        if record.get("verb") not in ("unlearn", "merge"):
             return BaseModel.named(before)
         name = before
     return None

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
+from unlearn_hf.models.weights import base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
@@ -123,6 +125,7 @@ def train_and_judge(
         {"device": str(trainer.args.device), "processes": trainer.args.world_size},
     )
     if main:
+        record.content["base_model"] = asdict(base_under(str(run.model.model_name_or_path)))
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
     try:

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
@@ -44,6 +51,7 @@ def load_model(
     attention: str | None = None,
     trust_remote_code: bool = False,
     field: str = "model_name_or_path",
+    load_in_4bit: bool = False,
 ) -> nn.Module:
     """Load a causal language model, or a base model with the adapter in the folder `name`.
 
@@ -54,6 +62,7 @@ def load_model(
         attention: implementation of attention (`attn_implementation` of transformers); by default its choice.
         trust_remote_code: whether code that comes with the model may be run.
         field: the option that named it, for errors.
+        load_in_4bit: hold linear layers but the head in 4 bit (NF4, doubly quantised), computing in `dtype`.
 
     Raises:
         ValueError: naming `field`, when it is not there, broken, no causal language model, or lacks weights.
@@ -64,6 +73,13 @@ def load_model(
         "attn_implementation": attention,
         "trust_remote_code": trust_remote_code,
     }
+    if load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32 if dtype == "auto" else options["dtype"],
+        )
     if (Path(name) / "adapter_config.json").exists():
         from peft import AutoPeftModelForCausalLM
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unlearn_hf.models.paths import WEIGHTS
 
@@ -30,3 +33,38 @@ def folder_fingerprint(folder: Path) -> str:
                 stream.seek(start)
                 digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that another was made from.
+
+    Attributes:
+        name: hub id or folder.
+        fingerprint: of its files, `None` for a hub id.
+    """
+
+    name: str
+    fingerprint: str | None
+
+    @classmethod
+    def named(cls, name: str) -> BaseModel:
+        """The model of this name, as it is now."""
+        return cls(name, folder_fingerprint(Path(name)) if Path(name).is_dir() else None)
+
+
+def base_under(name: str) -> BaseModel:
+    """The model itself, or that under the adapter in the folder `name`."""
+    config = Path(name) / "adapter_config.json"
+    base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.is_file() else name
+    return BaseModel.named(str(base))
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in the safetensors files of a folder, read from their headers."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return found

@@ -20,3 +20,15 @@ def print_metrics(metrics: Mapping[str, float], where: str = "they are in the re
         print(f"{name:<{width}}  {value:.4g}")
     if len(shown) < len(metrics):
         print(f"({len(metrics) - len(shown)} more under other definitions; {where})")
+
+
+def print_differences(before: Mapping[str, float], after: Mapping[str, float], names: tuple[str, str]) -> None:
+    """Print the main metrics of two evaluations and their difference, and say where it is largest."""
+    shared = [name for name in before if name in after and not is_variant(name)]
+    width = max((len(name) for name in shared), default=0)
+    print(f"{'':<{width}}  {names[0]:>10}  {names[1]:>10}  difference")
+    for name in shared:
+        print(f"{name:<{width}}  {before[name]:>10.4g}  {after[name]:>10.4g}  {after[name] - before[name]:>+10.2g}")
+    if shared:
+        largest = max(shared, key=lambda name: abs(after[name] - before[name]))
+        print(f"largest difference: {largest}, {after[largest] - before[largest]:+.3g}")

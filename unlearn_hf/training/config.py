@@ -24,7 +24,7 @@ from unlearn_hf.training.automatic_learning_rate import (
     AutomaticLearningRateArguments,
     check_automatic_learning_rate,
 )
-from unlearn_hf.training.machine_checks import check_precision, check_reporting
+from unlearn_hf.training.machine_checks import check_four_bit, check_precision, check_reporting
 from unlearn_hf.training.stop_condition import parse_condition
 
 SAVE_STEPS = 0.2
@@ -74,6 +74,13 @@ class FinetuningConfig(TrainingArguments):
             "help": "Precision in which a model given by name is loaded. Trained parameters are raised to "
             "`trainable_dtype`, so this matters for the frozen part under an adapter.",
             "choices": list(MODEL_DTYPES),
+        },
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={
+            "help": "Hold the base model in 4 bit (NF4, by bitsandbytes) under the adapter that is trained; computes in "
+            "`model_dtype`. `unlearn-hf merge` puts the adapter into the unquantised base."
         },
     )
     attn_implementation: str | None = field(
@@ -149,6 +156,13 @@ class FinetuningConfig(TrainingArguments):
         super().__post_init__()
         if self.use_cpu or not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # without a GPU it does nothing but warn
+        if self.load_in_4bit:
+            check_four_bit()
+            if self.fsdp or self.deepspeed:
+                raise ValueError(
+                    "load_in_4bit: True is not supported with fsdp or deepspeed, which shard what was not quantised; "
+                    "use one process or DDP."
+                )
         check_positive("max_length", self.max_length)
         check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
         check_attention(self.attn_implementation)

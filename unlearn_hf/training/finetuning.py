@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,8 @@ class FinetuningTrainer(CheckpointedTrainer):
             )
         if isinstance(model, str):
             check_model_path(model, "model", args.trust_remote_code)
+        if args.load_in_4bit:
+            _check_four_bit_model(model, peft_config)
         self.args = args
         tokenizer = tokenizer_for(model, processing_class)
         if tokenizer.eos_token_id is None:
@@ -103,6 +106,7 @@ class FinetuningTrainer(CheckpointedTrainer):
                 attention=args.attn_implementation,
                 trust_remote_code=args.trust_remote_code,
                 field="model",
+                load_in_4bit=args.load_in_4bit,
             )
         model = prepare_model(model, args, peft_config)
         check_causal(model)
@@ -235,3 +239,17 @@ class FinetuningTrainer(CheckpointedTrainer):
         if shards(self.accelerator):
             return self.model_wrapped
         return self.model
+
+
+def _check_four_bit_model(model: Any, peft_config: Any | None) -> None:
+    """Refuse to quantise what is loaded already, or weights that would be trained themselves."""
+    if not isinstance(model, str):
+        raise ValueError(
+            f"load_in_4bit: True loads a model by name, and this {type(model).__name__} is loaded already; pass its "
+            "name, or a model that is quantised, and leave it out."
+        )
+    if peft_config is None and not (Path(model) / "adapter_config.json").is_file():
+        raise ValueError(
+            "load_in_4bit: True needs an adapter, because weights in 4 bit cannot be trained; add --use_lora "
+            "(peft_config), or leave it out."
+        )

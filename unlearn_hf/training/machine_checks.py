@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
@@ -37,4 +39,13 @@ def check_reporting(report_to: str | list[str] | None) -> None:
         raise ValueError(
             f"report_to: {name!r} needs its package, which is not installed; install it, or choose one of those that "
             f"are there ({there}), or none."
+        )
+
+
+def check_four_bit() -> None:
+    """Raise a `ValueError` unless bitsandbytes, which holds weights in 4 bit, is installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "load_in_4bit: True needs bitsandbytes, which is not installed; install it with `pip install "
+            "'unlearn-hf[qlora]'`, or leave it out."
         )

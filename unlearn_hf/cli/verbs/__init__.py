@@ -38,6 +38,7 @@ VERBS: Registry[Verb] = Registry(
         "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
         "report": "unlearn_hf.cli.verbs.report:VERB",
         "demo": "unlearn_hf.cli.verbs.demo:VERB",
+        "merge": "unlearn_hf.cli.verbs.merge:VERB",
         "list": "unlearn_hf.cli.verbs.list:VERB",
     },
 )

@@ -80,13 +80,13 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     settings, problems = collect_settings(argv, known)
     model = settings.get("model_name_or_path")
     if model is not None and "from_log" not in settings:
-        _inherit(settings, Path(" ".join(model.words)))
+        inherit(settings, Path(" ".join(model.words)))
     add_benchmark_defaults(settings)
     # The files of a training run describe its data too; what else they say has no meaning here.
     return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
 
 
-def _inherit(settings: Settings, folder: Path) -> None:
+def inherit(settings: Settings, folder: Path) -> None:
     """Take data and template from the record of the run in `folder`, or of the run whose checkpoint it is.
 
     What is given wins; the rest of the run's data are taken as long as they are of the same benchmark.
@@ -100,6 +100,8 @@ def _inherit(settings: Settings, folder: Path) -> None:
     own = given["forget_file"] is not None or given["retain_file"] is not None
     benchmark = None if own else given["benchmark"] or recorded.get("benchmark")
     names = ["tokenizer_name_or_path", "template"]
+    if (folder / "adapter_config.json").is_file() and recorded.get("load_in_4bit"):
+        names.append("load_in_4bit")
     if benchmark == recorded.get("benchmark"):
         names += ["max_length", *(name for name in given if _BELONGS_TO.get(name) not in changed)]
         recorded.setdefault("retain_results", recorded.get("reference"))  # its name in 0.1
@@ -119,7 +121,7 @@ def run(argv: Sequence[str]) -> int:
     else:
         _check(arguments)
         try:
-            metrics = _from_model(arguments)
+            metrics = evaluate_model(arguments)
         except KeyboardInterrupt as problem:
             raise KeyboardInterrupt("the same command goes on where it stopped") from problem
     from unlearn_hf.report.tables import print_metrics
@@ -215,7 +217,12 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     return []
 
 
-def _from_model(arguments: EvaluationRun) -> dict[str, float]:
+def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
+    """Evaluate a model, and leave its results in the folder of the run; the metrics, empty on other ranks.
+
+    Raises:
+        ValueError: for data that cannot be had or evaluated, or a model that cannot be loaded.
+    """
     from unlearn_hf.cli.data import load_data
 
     data = load_data(arguments.data)
@@ -251,9 +258,14 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
         if evaluate.overwrite and (folder / RESULT_FILE).exists():
             print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
-    model = load_model(name, evaluate.model_dtype, False, evaluate.attn_implementation, evaluate.trust_remote_code).to(
-        accelerator.device
-    )
+    model = load_model(
+        name,
+        evaluate.model_dtype,
+        False,
+        evaluate.attn_implementation,
+        evaluate.trust_remote_code,
+        load_in_4bit=evaluate.load_in_4bit,
+    ).to(accelerator.device)
     check_vocabulary(model, tokenizer)
     metrics: dict[str, float] = {}
     for evaluator in evaluators:

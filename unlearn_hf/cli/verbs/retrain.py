@@ -154,7 +154,6 @@ def run(argv: Sequence[str]) -> int:
         )
     check_before_loading(asked)
     from unlearn_hf.cli.retain_registry import (
-        BaseModel,
         evaluated_by,
         read_registry,
         register,
@@ -162,6 +161,7 @@ def run(argv: Sequence[str]) -> int:
         trained_on,
     )
     from unlearn_hf.evaluation import RESULT_FILE
+    from unlearn_hf.models.weights import BaseModel
 
     registry = registry_of(asked.evaluation, asked.folder)
     read_registry(registry)  # broken, it is told before hours of training

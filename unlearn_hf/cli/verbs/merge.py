@@ -1,0 +1,195 @@
+"""`unlearn-hf merge`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.cli.checks import check_evaluation_options, check_models
+from unlearn_hf.cli.option_names import all_fields
+from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
+from unlearn_hf.cli.run_folder import RECORD, now, read_record
+from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
+from unlearn_hf.common.checks import check_choice
+from unlearn_hf.common.files import write_json
+from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.models.paths import check_model_path
+from unlearn_hf.models.weights import BaseModel, base_under, tensor_shapes
+
+MERGED_DTYPES = ("float32", "bfloat16", "float16")
+_ADAPTER = "adapter_config.json"
+
+
+@dataclass
+class MergeArguments:
+    """What to merge, and where the model goes"""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Folder for the merged model; it must be new."})
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "The base model, where it is not where the adapter says; never a quantised one."},
+    )
+    merged_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Precision of the merged weights; sums are taken in float32.",
+            "choices": list(MERGED_DTYPES),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` for an unknown precision."""
+        check_choice("merged_dtype", self.merged_dtype, MERGED_DTYPES)
+
+
+ARGUMENTS = (MergeArguments, ModelArguments, DataArguments, EvaluationArguments)
+
+
+@dataclass
+class Merge:
+    """What was asked for, checked: the arguments, and how both models are evaluated."""
+
+    arguments: MergeArguments
+    adapter: Path
+    base: str
+    evaluation: EvaluationRun
+
+    @property
+    def folder(self) -> Path:
+        """Where the merged model goes."""
+        return Path(self.arguments.output_dir or f"{self.adapter}_merged")
+
+
+def parse(argv: Sequence[str]) -> Merge:
+    """Read files, command line, and the record of the run that made the adapter, and check them.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    known = all_fields()
+    settings, problems = collect_settings(argv, known)
+    adapter = Path(word_of(settings, "model_name_or_path") or "")
+    if adapter.is_dir():
+        inherit(settings, adapter)
+    add_benchmark_defaults(settings)
+    arguments, model, data, evaluation = build(ARGUMENTS, settings, problems, ignored=known)
+    names = ("template", "max_length", "load_in_4bit")
+    options = {name: settings[name].value for name in names if name in settings}
+    run = EvaluationRun(settings, EvaluateArguments(**options), model, data, evaluation)
+    if not (adapter / _ADAPTER).is_file():
+        raise ArgumentsError(
+            [
+                f"model_name_or_path: {str(model.model_name_or_path)!r} is no folder of an adapter ({_ADAPTER}); name one."
+            ]
+        )
+    base = arguments.base_model or base_under(str(adapter)).name
+    merge = Merge(arguments, adapter, base, run)
+    problems = [*check_models(model, evaluation), *check_evaluation_options(data, evaluation)] or _misfits(merge)
+    if merge.folder.exists() and (not merge.folder.is_dir() or any(merge.folder.iterdir())):
+        problems.append(f"output_dir: {str(merge.folder)!r} is there already; name a new folder.")
+    if problems:
+        raise ArgumentsError(problems)
+    return merge
+
+
+def _misfits(merge: Merge) -> list[str]:
+    """Why the adapter does not belong to the base model, as far as files tell."""
+    try:
+        check_model_path(merge.base, "base_model")
+    except ValueError as problem:
+        return [str(problem)]
+    base = Path(merge.base)
+    if (base / _ADAPTER).is_file():
+        return [f"base_model: {merge.base!r} is an adapter itself; merge it first, and name the result."]
+    recorded = read_record(merge.adapter).get("base_model") or {}
+    found = BaseModel.named(merge.base)
+    if recorded.get("fingerprint") and found.fingerprint:
+        if recorded["fingerprint"] == found.fingerprint:
+            return []
+        return [
+            f"base_model: {merge.base!r} is not the model that the adapter in {str(merge.adapter)!r} was trained on "
+            f"({recorded['name']!r} as it was then); name that one with --base_model."
+        ]
+    own = base_under(str(merge.adapter)).name
+    if found.fingerprint is None and merge.base != own:
+        return [f"base_model: the adapter was trained on {own!r}, not on {merge.base!r}; name that one."]
+    shapes = tensor_shapes(base) if base.is_dir() else {}
+    for name, shape in tensor_shapes(merge.adapter).items() if shapes else ():
+        weight, low_rank, side = name.removeprefix("base_model.model.").partition(".lora_")
+        weight += ".weight"
+        dimension = 0 if side.startswith("B") else 1  # A takes what the layer takes, B gives what it gives
+        there = shapes.get(weight, ())
+        if low_rank and len(shape) == 2 and there[dimension : dimension + 1] != shape[dimension : dimension + 1]:
+            return [
+                f"base_model: {merge.base!r} has {weight} of shape {list(there)}, which the adapter's "
+                f"{list(shape)} does not fit; name the model that it was trained on ({own!r})."
+            ]
+    return []
+
+
+def run(argv: Sequence[str]) -> int:
+    """Merge, evaluate both, and tell the difference."""
+    merge = parse(argv)
+    check_free(merge.folder)
+    from unlearn_hf.cli.verbs.evaluate import evaluate_model
+    from unlearn_hf.models.merging import merge_adapter
+    from unlearn_hf.report.tables import print_differences
+
+    hold_folder(merge.folder)
+    data = merge.evaluation.data
+    judged = data.benchmark is not None or bool(data.files())
+    before = (
+        evaluate_model(_evaluation(merge, merge.adapter, merge.folder / "evaluations" / "adapter")) if judged else {}
+    )
+    merge_adapter(merge.adapter, merge.base, merge.arguments.merged_dtype, merge.folder)
+    _write_record(merge)
+    print(f"merged model ({merge.arguments.merged_dtype}): {merge.folder}")
+    if not judged:
+        print("not evaluated: no run.json says on what; --benchmark, or --forget_file and --retain_file, do")
+        return 0
+    after = evaluate_model(_evaluation(merge, merge.folder, merge.folder))
+    write_json(merge.folder / "merge.json", {"adapter": before, "merged": after})
+    print_differences(before, after, ("adapter", "merged"))
+    return 0
+
+
+def _evaluation(merge: Merge, model: Path, folder: Path) -> EvaluationRun:
+    """The evaluation of the adapter, or of the merged model, by the same options."""
+    own = model == merge.adapter
+    given = merge.evaluation
+    evaluate = dataclasses.replace(
+        given.evaluate, output_dir=str(folder), load_in_4bit=own and given.evaluate.load_in_4bit
+    )
+    tokenizer = given.model.tokenizer_name_or_path
+    return dataclasses.replace(given, evaluate=evaluate, model=ModelArguments(str(model), tokenizer))
+
+
+def _write_record(merge: Merge) -> None:
+    """A record by which `evaluate` finds data and template, and the registry of retain results the base model."""
+    configuration: dict[str, Any] = {
+        **dataclasses.asdict(merge.evaluation.data),
+        **dataclasses.asdict(merge.evaluation.evaluation),
+        "model_name_or_path": str(merge.adapter),
+        "template": merge.evaluation.evaluate.template,
+        "max_length": merge.evaluation.evaluate.max_length,
+        **dataclasses.asdict(merge.arguments),
+    }
+    base = dataclasses.asdict(BaseModel.named(merge.base))
+    record = {"verb": "merge", "status": "finished", "finished": now(), "configuration": configuration}
+    write_json(merge.folder / RECORD, {**record, "base_model": base})
+
+
+VERB = Verb(
+    run,
+    "Put an adapter into its base model, and tell what that changes.",
+    examples=(
+        "unlearn-hf merge --model_name_or_path runs/x --merged_dtype bfloat16",
+        "unlearn-hf merge --model_name_or_path runs/x --base_model models/base --output_dir runs/x_merged",
+    ),
+    arguments=ARGUMENTS,
+)
