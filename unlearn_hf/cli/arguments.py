@@ -15,7 +15,7 @@ from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
-OWN_FILES = ("forget_file", "retain_file", "train_file")
+OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
 def _splits() -> str:
@@ -69,6 +69,12 @@ class DataArguments:
         metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
     )
     retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
+    holdout_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON lines that the model has never seen, like those to forget: the verdict compares with them."
+        },
+    )
     forget_part: str | None = field(
         default=None,
         metadata={
@@ -90,7 +96,7 @@ class DataArguments:
         if self.benchmark == OWN_ROWS:
             self.benchmark = None
         if self.benchmark is not None:
-            self._refuse_with_benchmark("forget_file", "retain_file")
+            self._refuse_with_benchmark("forget_file", "retain_file", "holdout_file")
             self.split = self.split or next(iter(self.unit.splits), None)
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")
