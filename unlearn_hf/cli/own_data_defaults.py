@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.cli.parsing import Setting
+from unlearn_hf.cli.parsing import Setting, word_of
 from unlearn_hf.cli.training_run import TrainingRun
 
 ORIGIN = "own data"
@@ -27,7 +27,7 @@ _WITHOUT_STOP = ("task_vector",)
 
 
 def own_data_defaults(
-    forget: int, retain: int, adapter: bool, width: int | None = None, processes: int = 1
+    forget: int, retain: int, adapter: bool, width: int | None = None, processes: int = 1, batch: int | None = None
 ) -> dict[str, Any]:
     """Options for a run on one's own rows.
 
@@ -37,10 +37,12 @@ def own_data_defaults(
         adapter: whether an adapter is trained.
         width: size of the model's hidden states, where its configuration says that.
         processes: of the launch.
+        batch: rows per process, where that is given.
     """
     held = min(_MOST_HELD_BACK, retain // 5) if retain >= _FEWEST_RETAIN else 0
-    batch = 4 if forget <= 16 else 8 if forget <= 128 else 16
-    batch = max(1, min(batch, math.ceil(forget / processes), (retain - held) // processes))
+    if batch is not None:
+        held = max(0, min(held, retain - batch * processes))
+    batch = batch or _batch_for(forget, retain - held, processes)
     per_epoch = math.ceil(forget / (batch * processes))
     rate = RATE_TIMES_WIDTH / (width or _USUAL_WIDTH) * (ADAPTER_FACTOR if adapter else 1)
     return {
@@ -61,10 +63,24 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
     from unlearn_hf.models.loading import configured_width
 
     name = str(run.model.model_name_or_path)
+    given = word_of(run.settings, "per_device_train_batch_size") or ""
     adapter = run.lora.use_lora or (Path(name) / "adapter_config.json").is_file()
     width = configured_width(name, bool(run.training.trust_remote_code))
-    chosen = own_data_defaults(forget, retain, adapter, width, int(os.environ.get("WORLD_SIZE", "1")))
+    chosen = own_data_defaults(
+        forget,
+        retain,
+        adapter,
+        width,
+        int(os.environ.get("WORLD_SIZE", "1")),
+        int(given) if given.isdigit() and int(given) else None,
+    )
     if run.method in _WITHOUT_STOP:
         del chosen["stop_when"]
     for name, value in chosen.items():
         run.settings.setdefault(name, Setting(value, ORIGIN))
+
+
+def _batch_for(forget: int, retain: int, processes: int) -> int:
+    """Rows per process: more for more rows, and no more than there are."""
+    batch = 4 if forget <= 16 else 8 if forget <= 128 else 16
+    return max(1, min(batch, math.ceil(forget / processes), retain // processes))
