@@ -26,7 +26,7 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
     everything = bool({"--help_all", "--help-all"} & set(argv))
     rest = [word for word in argv if word not in ("-h", "--help", "--help_all", "--help-all")]
     takes = "[--config FILE ...] [--name value ...]" if verb.arguments else "[KIND ...]"
-    parts = [f"usage: unlearn-hf {name} {takes}", verb.summary]
+    parts = [f"usage: unlearn-hf {' '.join(filter(None, (name, verb.words, takes)))}", verb.summary]
     if verb.examples:
         parts.append("\n".join(["examples:", *(f"  {example}" for example in verb.examples)]))
     parts += [

@@ -13,10 +13,11 @@ from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.common.files import write_json
-from unlearn_hf.common.locks import LOCK, Owner, check_free, status_now
+from unlearn_hf.common.locks import LOCK, Owner, check_free
+from unlearn_hf.common.run_record import RECORD
+from unlearn_hf.common.run_record import read_record as read_record
 from unlearn_hf.common.versions import code_commit, versions
 
-RECORD = "run.json"
 _SECRETS = ("token", "password", "secret")
 
 
@@ -85,27 +86,6 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     for each in found:
         each.rename(backup / each.name)
     return backup
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of the run in `folder`, or an empty one when there is none.
-
-    Its status is that of now: `running`, `finished`, `diverged`, `interrupted` (by Ctrl-C), `failed`, or `killed`
-    where it says that it runs and its process is gone.
-
-    Raises:
-        ValueError: when the file is there and broken.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"{path}: not a record of a run ({problem}).") from problem
-    if not isinstance(record, dict):
-        return {}
-    return {**record, "status": status_now(record)} if "status" in record else record
 
 
 def now() -> str:

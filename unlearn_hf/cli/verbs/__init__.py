@@ -17,6 +17,7 @@ class Verb:
         summary: one line.
         examples: command lines to begin with.
         arguments: dataclasses whose fields it takes, torch-free; without them it takes plain words.
+        words: what stands before the options, as the help shows it.
         training_config: for verbs that train, gives the configuration class that the words select (imports torch).
     """
 
@@ -24,6 +25,7 @@ class Verb:
     summary: str
     examples: tuple[str, ...] = ()
     arguments: tuple[type, ...] = ()
+    words: str = ""
     training_config: Callable[[Sequence[str]], type] | None = None
 
 
@@ -32,7 +34,9 @@ VERBS: Registry[Verb] = Registry(
     {
         "unlearn": "unlearn_hf.cli.verbs.unlearn:VERB",
         "finetune": "unlearn_hf.cli.verbs.finetune:VERB",
+        "retrain": "unlearn_hf.cli.verbs.retrain:VERB",
         "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
+        "report": "unlearn_hf.cli.verbs.report:VERB",
         "demo": "unlearn_hf.cli.verbs.demo:VERB",
         "list": "unlearn_hf.cli.verbs.list:VERB",
     },

@@ -1,0 +1,102 @@
+"""`unlearn-hf report`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
+from unlearn_hf.cli.run_folder import set_aside
+from unlearn_hf.cli.verbs import Verb
+
+FILES = ("report.html", "figures")
+
+
+@dataclass
+class ReportArguments:
+    """Report"""
+
+    output_dir: str = field(default="report", metadata={"help": "Where report.html and figures/ go."})
+    overwrite: bool = field(default=False, metadata={"help": "Set an older report in output_dir aside."})
+    target: str | None = field(
+        default=None,
+        metadata={"help": "Results of the model before unlearning. Default: those of the model the runs began with."},
+    )
+    retain_only: str | None = field(
+        default=None,
+        metadata={"help": "Results of the model that never saw the forget set. Default: retain_results of the runs."},
+    )
+    forget_metric: str | None = field(
+        default=None, metadata={"help": "Metric on the frontier's vertical axis; chosen by what the runs have."}
+    )
+    utility_metric: str | None = field(
+        default=None, metadata={"help": "Metric on the frontier's horizontal axis, likewise."}
+    )
+    max_answers: int = field(default=500, metadata={"help": "Most rows of answers in the page."})
+    title: str = field(default="Unlearning runs", metadata={"help": "Heading of the page."})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.max_answers < 0:
+            raise ValueError(f"max_answers: {self.max_answers} is negative; 0 leaves answers out.")
+
+
+ARGUMENTS = (ReportArguments,)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Write the report of the runs that are named before the options."""
+    named = list(takewhile(lambda word: not word.startswith("--"), argv))
+    settings, problems = collect_settings(argv[len(named) :], field_names(ARGUMENTS))
+    (arguments,) = build(ARGUMENTS, settings, problems)
+    if not named:
+        raise ArgumentsError(["runs: none is named; name run folders or result files before the options."])
+    folder = Path(arguments.output_dir)
+    _check_folder(folder, arguments.overwrite)
+    return make_report([Path(word) for word in named], folder, arguments)
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentsError([f"output_dir: {str(folder)!r} is a file; name a folder."])
+    if not overwrite and any((folder / name).exists() for name in FILES):
+        message = f"output_dir: {str(folder)!r} holds a report; --overwrite sets it aside, --output_dir names another."
+        raise ArgumentsError([message])
+
+
+def make_report(paths: Sequence[Path], folder: Path, arguments: ReportArguments) -> int:
+    """Read the runs, write the page, and say what was left out. Returns the exit status."""
+    from unlearn_hf.report.page import write_report
+    from unlearn_hf.report.runs import read_runs
+
+    anchors = [None if each is None else Path(each) for each in (arguments.target, arguments.retain_only)]
+    runs, problems = read_runs(paths, *anchors)
+    if not runs:
+        raise ArgumentsError(problems)
+    if arguments.overwrite and (backup := set_aside(folder, FILES)) is not None:
+        print(f"the old report is now in {backup}")
+    written = write_report(
+        runs,
+        folder,
+        problems,
+        forget_metric=arguments.forget_metric,
+        utility_metric=arguments.utility_metric,
+        max_answers=arguments.max_answers,
+        title=arguments.title,
+    )
+    for problem in written.problems:
+        print(f"note: {problem}", file=sys.stderr)
+    print(f"report: {written.page} ({len(runs)} models, {len(written.figures)} pictures)")
+    return 0
+
+
+VERB = Verb(
+    run,
+    "Compare runs and logs in one HTML page: metrics, frontier, curves, answers before and after.",
+    examples=("unlearn-hf report runs/*", "unlearn-hf report runs/a runs/b --retain_only runs/retain"),
+    arguments=ARGUMENTS,
+    words="RUN ...",
+)

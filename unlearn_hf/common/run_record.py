@@ -1,0 +1,32 @@
+"""The record of a run, `run.json`, as it is read: by the verbs, and by whoever looks at finished runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unlearn_hf.common.locks import status_now
+
+RECORD = "run.json"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`, or an empty one when there is none.
+
+    Its status is that of now: `running`, `finished`, `diverged`, `interrupted` (by Ctrl-C), `failed`, or `killed`
+    where it says that it runs and its process is gone.
+
+    Raises:
+        ValueError: when the file is there and broken.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:  # no JSON, or no text
+        raise ValueError(f"{path}: not a record of a run ({problem}).") from problem
+    if not isinstance(record, dict):
+        return {}
+    return {**record, "status": status_now(record)} if "status" in record else record

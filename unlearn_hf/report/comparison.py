@@ -1,0 +1,179 @@
+"""Runs side by side: metrics that may be compared in one line, settings that differ, and the frontier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.metrics.catalog import describe
+from unlearn_hf.report.runs import RUN, Run
+from unlearn_hf.report.tables import is_variant
+
+FORGETTING = ("forget_quality_log10", "forget_prob", "verbmem_forget", "forget_verbmem", "forget_rouge")
+UTILITY = ("model_utility", "knowmem_retain", "retain_knowmem", "utility", "retain_prob")
+_NOT_SETTINGS = ("output_dir", "resume", "overwrite", "run_name", "logging_dir", "logging_steps", "disable_tqdm")
+
+
+@dataclass
+class MetricLine:
+    """One metric under one definition over the same rows.
+
+    Attributes:
+        name: flat name.
+        summary: what it is.
+        values: one per run, `None` where a run has none of this definition.
+        others: why values of the same name stand in another line, empty when there are none.
+        best: positions of the best unlearned runs.
+    """
+
+    name: str
+    summary: str
+    values: list[MetricValue | None]
+    others: str
+    best: frozenset[int] = frozenset()
+
+    @property
+    def first(self) -> MetricValue:
+        """A value of the line, all of which have its name, direction and definition."""
+        return next(value for value in self.values if value is not None)
+
+    @property
+    def main(self) -> bool:
+        """Whether it is a metric under its default definition."""
+        return not is_variant(self.name)
+
+
+def metric_lines(runs: Sequence[Run]) -> list[MetricLine]:
+    """Metrics of all runs. Values that `check_comparable` refuses to compare never share a line."""
+    names = dict.fromkeys(name for run in runs for name in run.values)
+    return [line for name in names for line in _lines_of(name, runs)]
+
+
+def _lines_of(name: str, runs: Sequence[Run]) -> list[MetricLine]:
+    groups: list[list[MetricValue | None]] = []
+    reason = ""
+    for position, run in enumerate(runs):
+        value = run.values.get(name)
+        if value is None:
+            continue
+        problem = ""
+        for group in groups:
+            problem = _incomparable(value, group)
+            if not problem:
+                group[position] = value
+                break
+            reason = reason or problem
+        else:
+            groups.append([value if each == position else None for each in range(len(runs))])
+    return [MetricLine(name, _summary(name), group, reason, _best(group, runs)) for group in groups]
+
+
+def _incomparable(value: MetricValue, group: Iterable[MetricValue | None]) -> str:
+    """Why a value cannot be compared with one of the group, empty when it can with all."""
+    for other in group:
+        if other is not None:
+            try:
+                other.check_comparable(value)
+            except ValueError as problem:
+                return str(problem)
+    return ""
+
+
+def _summary(name: str) -> str:
+    try:
+        return str(describe(name).summary)
+    except ValueError:  # a metric of a package that is not installed here
+        return ""
+
+
+def _best(values: Sequence[MetricValue | None], runs: Sequence[Run]) -> frozenset[int]:
+    found = {at: value for at, value in enumerate(values) if value is not None and runs[at].role == RUN}
+    directions = {value.higher_is_better for value in found.values()}
+    if len(found) < 2 or directions not in ({True}, {False}):
+        return frozenset()
+    best = (max if directions == {True} else min)(value.value for value in found.values())
+    chosen = frozenset(at for at, value in found.items() if value.value == best)
+    return chosen if len(chosen) < len(found) else frozenset()
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Options whose values differ between runs, as text; `""` where a run has no such option."""
+    with_settings = [run for run in runs if run.configuration and run.role == RUN]
+    names = dict.fromkeys(name for run in with_settings for name in run.configuration if name not in _NOT_SETTINGS)
+    found = {}
+    for name in names:
+        texts = [_text(run.configuration, name) for run in with_settings]
+        if len(set(texts)) > 1:
+            found[name] = [_text(run.configuration, name) for run in runs]
+    return found
+
+
+def _text(configuration: Mapping[str, Any], name: str) -> str:
+    value = configuration.get(name)
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass
+class Frontier:
+    """Runs by forgetting and utility.
+
+    Attributes:
+        utility: the line on the horizontal axis.
+        forgetting: the line on the vertical axis.
+        points: positions of runs that have both.
+        best: positions of unlearned runs that no other one beats in both.
+        left_out: positions of runs that lack one of them, or have it under another definition.
+    """
+
+    utility: MetricLine
+    forgetting: MetricLine
+    points: list[int]
+    best: list[int]
+    left_out: list[int]
+
+
+def frontier(
+    runs: Sequence[Run], lines: Sequence[MetricLine], forgetting: str | None = None, utility: str | None = None
+) -> Frontier | None:
+    """The frontier in two metrics, which are chosen by what most runs have unless they are given.
+
+    Raises:
+        ValueError: if a metric that is given is in none of the runs.
+    """
+    across = _axis(lines, UTILITY, utility, "utility_metric")
+    up = _axis(lines, FORGETTING, forgetting, "forget_metric")
+    if across is None or up is None:
+        return None
+    points = [at for at in range(len(runs)) if across.values[at] is not None and up.values[at] is not None]
+    if not points:
+        return None
+    unlearned = [at for at in points if runs[at].role == RUN]
+    best = [at for at in unlearned if not any(_beats(other, at, across, up) for other in unlearned)]
+    best.sort(key=lambda at: _value(across, at))
+    return Frontier(across, up, points, best, [at for at in range(len(runs)) if at not in points])
+
+
+def _axis(lines: Sequence[MetricLine], names: Sequence[str], given: str | None, option: str) -> MetricLine | None:
+    wanted = (given,) if given else names
+    found = [line for name in wanted for line in lines if line.name == name]
+    if given and not found:
+        known = ", ".join(dict.fromkeys(line.name for line in lines))
+        raise ValueError(f"{option}: {given!r} is in none of the runs. There are {known or 'no metrics at all'}.")
+    if given and found[0].first.higher_is_better is None:
+        raise ValueError(f"{option}: {given!r} has no direction: its best value is that of a retrained model.")
+    # The first of the names that most runs have.
+    return max(found, key=lambda line: sum(value is not None for value in line.values), default=None)
+
+
+def _value(line: MetricLine, at: int) -> float:
+    value = line.values[at]
+    assert value is not None
+    return value.value if value.higher_is_better else -value.value
+
+
+def _beats(one: int, other: int, *lines: MetricLine) -> bool:
+    pairs = [(_value(line, one), _value(line, other)) for line in lines]
+    return all(mine >= theirs for mine, theirs in pairs) and any(mine > theirs for mine, theirs in pairs)
