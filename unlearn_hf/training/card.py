@@ -50,7 +50,7 @@ def _text(trainer: Any, verdict: Verdict | None) -> str:
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["unlearning", method.lower()],
-        **({} if base == "a model" or Path(base).exists() else {"base_model": base}),
+        base_model=None if base == "a model" or Path(base).exists() else base,
     )
     summary = (type(trainer).__doc__ or "").strip().splitlines()[0]
     lines = ["---", data.to_yaml(), "---", "", _OURS, "", f"# {Path(base).name}, {method}", ""]
