@@ -190,3 +190,11 @@ def test_save_model_writes_the_card_and_spares_a_users(knowing: Any, tmp_path: P
     card.write_text("My own card")
     run.save_model()
     assert card.read_text() == "My own card"
+
+
+def test_samples_of_a_row_differ(tmp_path: Path) -> None:
+    run = trainer(build_model(), tmp_path, verdict_samples=4, per_device_eval_batch_size=1)
+    judge = run.run_verdict.judge
+    assert judge is not None
+    found = judge.measure(run.model, run.processing_class, run.accelerator)
+    assert all(len(set(row["sampled"])) == 4 for row in found["forget"])

@@ -101,7 +101,8 @@ class RunVerdict:
             samples=args.verdict_samples,
             forget_of=len(forget),
             held_back=bool(held),
-            batch_size=args.per_device_eval_batch_size,
+            # A padded batch seeds its samples by its prompts: all samples of a row in one batch are never the same.
+            batch_size=max(args.per_device_eval_batch_size, args.verdict_samples),
             max_length=args.max_length,
         )
         return kept
