@@ -9,6 +9,7 @@ most, with a star in the table.
 
 A finished run is a line of `results.jsonl`; started again, the script goes on where it was stopped. `table.md` and
 `objectives.png` hold mean (least - most) over the seeds that are there, and are written again after every seed.
+Two processes can share the folder, each with its `--objectives`, once the models of every seed are there.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def chosen_rows(rows: list[dict[str, Any]], seed: int = 0) -> pd.DataFrame:
             rate, kept = choose_rate(cell[cell["seed"] == seed].to_dict("records"), before)
             cell = cell[cell["learning_rate"] == rate]
         parts.append(cell.assign(kept=kept))
-    return pd.concat(parts)
+    order = [*ANCHORS, *FORGET_OBJECTIVES]
+    return pd.concat(sorted(parts, key=lambda part: order.index(part["objective"].iloc[0])))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
