@@ -105,7 +105,7 @@ def test_a_training_file_gives_the_data_and_nothing_else(capsys: pytest.CaptureF
         (["--model_name_or_path", "model", *OWN, "--compatibility", "open_unlearning"], "compatibility: 'open_un"),
         (
             ["--model_name_or_path", "model", *OWN, "--retain_results", "model"],
-            "retain_results: 'model' has no",
+            "retain_results: ",
         ),
         (["--model_name_or_path", "model", *OWN, "--attack_model", "model"], "attack_model: 'model' has no"),
         (["--model_name_or_path", "model", "--attack_model", "./m"], "attack_model: './m' is not there"),
@@ -162,7 +162,7 @@ def test_what_is_taken_from_the_record_of_a_run(
     write_json(Path("run/run.json"), {"configuration": {**recorded, "retain_results": "here"}})
     for folder in ("run", "run/checkpoint-3"):
         found = parse(["--model_name_or_path", folder, *words.split()])
-        values = {**vars(found.evaluate), **vars(found.data), "retain_results": found.evaluation.retain_results}
+        values = {**vars(found.evaluate), **vars(found.data), "retain_results": found.evaluation.named_retain_results}
         assert {name: values[name] for name in expected} == expected
 
 

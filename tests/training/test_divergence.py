@@ -74,6 +74,8 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("case", "stop"), [*((case, True) for case in CASES), *((case, False) for case in GOING_ON)])
 def test_no_rate_and_no_optimizer_ends_with_weights_that_are_not_finite(case: str, stop: bool, tmp_path: Path) -> None:
     for number, extreme in enumerate(EXTREMES):
+        if case.startswith("gu") and extreme["optim"] != CASES[case][1].get("optim", "sgd"):
+            continue  # its metric is that of one optimizer
         folder = tmp_path / str(number)
         options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "stop_on_divergence": stop, **extreme}
         trainer = build_trainer(case, folder, **options)

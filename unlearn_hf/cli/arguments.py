@@ -15,7 +15,8 @@ from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
-OWN_FILES = ("forget_file", "retain_file", "train_file")
+REGISTERED = "auto"  # retain results: those that are registered, if any fit
+OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
 def _splits() -> str:
@@ -69,6 +70,12 @@ class DataArguments:
         metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
     )
     retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
+    holdout_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON lines that the model has never seen, like those to forget: the verdict compares with them."
+        },
+    )
     forget_part: str | None = field(
         default=None,
         metadata={
@@ -90,7 +97,7 @@ class DataArguments:
         if self.benchmark == OWN_ROWS:
             self.benchmark = None
         if self.benchmark is not None:
-            self._refuse_with_benchmark("forget_file", "retain_file")
+            self._refuse_with_benchmark("forget_file", "retain_file", "holdout_file")
             self.split = self.split or next(iter(self.unit.splits), None)
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")
@@ -145,10 +152,18 @@ class EvaluationArguments:
     """Evaluation"""
 
     retain_results: str | None = field(
-        default=None,
+        default=REGISTERED,
         metadata={
             "help": "Results of the retain-only model (a run folder, our result file or another framework's), for "
-            "what is relative to it: Forget Quality, PrivLeak, privacy."
+            "what is relative to it: Forget Quality, PrivLeak, privacy. auto: those that `retrain` registered for "
+            "the same data and base model, if any. none: without."
+        },
+    )
+    retain_registry: str | None = field(
+        default=None,
+        metadata={
+            "help": "File in which `retrain` registers results and others look for them. Default: retain_results.json "
+            "in the folder above the run folder."
         },
     )
     evaluation_batch_size: int = field(default=16, metadata={"help": "Rows per forward pass and process."})
@@ -194,6 +209,11 @@ class EvaluationArguments:
     lm_eval_task_folder: str | None = field(
         default=None, metadata={"help": "Folder with lm-evaluation-harness task files of your own."}
     )
+
+    @property
+    def named_retain_results(self) -> str | None:
+        """The retain results that are named, or were found."""
+        return None if self.retain_results == REGISTERED else self.retain_results
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -18,6 +18,7 @@ _INPUTS = (
     "tokenizer_name_or_path",
     "forget_file",
     "retain_file",
+    "holdout_file",
     "train_file",
     "source",
     "retain_results",
@@ -47,8 +48,9 @@ def check_models(
         collect(check_tokenizer_path, model.tokenizer_name_or_path)
     elif name is not None and not problems and Path(name).is_dir():
         collect(check_tokenizer_path, name, "model_name_or_path")
-    if evaluation.retain_results is not None and not Path(evaluation.retain_results).exists():
-        problems.append(f"retain_results: {evaluation.retain_results!r} is not there; check the path.")
+    results = evaluation.named_retain_results
+    if results is not None and not Path(results).exists():
+        problems.append(f"retain_results: {results!r} is not there; check the path.")
     return problems
 
 

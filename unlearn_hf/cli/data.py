@@ -135,6 +135,8 @@ def make_evaluators(
         **({"template": template} if data.benchmark.prompts else {}),
         **{name: getattr(arguments, name) for name in data.benchmark.options},
     }
+    if "retain_results" in settings:
+        settings["retain_results"] = arguments.named_retain_results
     if settings.get("compatibility") == "unlearn_hf":
         settings["compatibility"] = None
     rows = data.datasets if data.benchmark.as_trained else data.parts

@@ -129,8 +129,8 @@ def _check_owner(folder: Path, content: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
-    """The lock file, for one process at a time."""
+def opened_alone(path: Path) -> Iterator[IO[str]]:
+    """A file to read and write, made if absent, for one process at a time; others wait."""
     while True:
         with path.open("a+", encoding="utf-8") as file:
             if fcntl is not None:
@@ -156,7 +156,7 @@ def hold_folder(folder: Path) -> bool:
     made = [each for each in (folder.absolute(), *folder.absolute().parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     owner = Owner.this_process()
-    with _opened(folder / LOCK) as file:
+    with opened_alone(folder / LOCK) as file:
         file.seek(0)
         content = file.read()
         _check_owner(folder, content)
@@ -176,7 +176,7 @@ def release_folder(folder: Path) -> None:
     path = folder / LOCK
     if not path.is_file():
         return
-    with _opened(path) as file:
+    with opened_alone(path) as file:
         file.seek(0)
         if file.read() == json.dumps(asdict(Owner.this_process())) + "\n":
             path.unlink()

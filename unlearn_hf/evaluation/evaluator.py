@@ -102,23 +102,28 @@ class TableEvaluator:
         """
         if reference is None:
             return None
-        requested = {request.split: request.rows for request in self.requests()}
+        requested = {request.split for request in self.requests()}
         try:
             table = prepare_table(reference, self.protocol)
             if self.max_rows is not None:
                 table = table[table["index"] < self.max_rows].reset_index(drop=True)
-            attacked = {"forget", "holdout"} <= requested.keys()
+            attacked = {"forget", "holdout"} <= requested
             check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
-            for split in ("forget", "holdout") if attacked and has_min_k(table) else ("forget",):
-                rows = [
-                    {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
-                    for index, row in enumerate(requested[split])
-                ]
-                check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
+            self.check_rows_of(table, ("forget", "holdout") if attacked and has_min_k(table) else ("forget",))
         except ValueError as error:
             prefix = "" if str(error).startswith("retain_results:") else "retain_results: "
             raise ValueError(f"{prefix}{error}") from error
         return table
+
+    def check_rows_of(self, table: pd.DataFrame, splits: Sequence[str]) -> None:
+        """Raise a `ValueError` unless a reference's table has the rows of these splits that are evaluated here."""
+        requested = {request.split: request.rows for request in self.requests()}
+        for split in splits:
+            rows = [
+                {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
+                for index, row in enumerate(requested[split])
+            ]
+            check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
 
     def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
         """Metrics from the per-sample table."""

@@ -19,7 +19,7 @@ _TOKENIZER_FILES = (
     "vocab.txt",
     "spiece.model",
 )
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_model.bin")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_model.bin")
 _HEADER_BYTES = 8  # a safetensors file begins with the length of its header
 
 
@@ -130,7 +130,7 @@ def _is_native(kind: Any) -> bool:
 
 def _check_weights(path: Path, field: str) -> None:
     """Refuse a folder whose weights are missing, or were not written or copied to their end."""
-    if not any(True for pattern in _WEIGHTS for _ in path.glob(pattern)):
+    if not any(True for pattern in WEIGHTS for _ in path.glob(pattern)):
         raise ValueError(
             f"{field}: the folder {str(path)!r} holds no weights (model.safetensors); name the folder that a model "
             "was saved to."

@@ -34,6 +34,7 @@ from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
+from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
@@ -148,6 +149,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             size = self.reference.copied / 2**20
             logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
         self._first_state: dict[str, Any] | None = None
+        self._resumes = False
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
         self._measurements: dict[str, list[float]] = {}
@@ -212,7 +214,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if shards(self.accelerator):
             # Only now, because no rank alone can be asked.
             self.reference_columns.measure(self._model_for_evaluation())
-            self.run_verdict.begin(self._model_for_evaluation())
+            self.run_verdict.begin(self._model_for_evaluation(), self._resumes)
             reshard(self.model)
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
@@ -491,6 +493,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         """
         resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         self.divergence = self.ended = None
+        self._resumes = bool(resume_from_checkpoint)
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
         elif not resume_from_checkpoint:
@@ -508,7 +511,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-            self.run_verdict.begin(self.model, resumed=bool(resume_from_checkpoint))
+            self.run_verdict.begin(self.model, self._resumes)
         with self.run_verdict.timed("training"):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -523,7 +526,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         return self.run_verdict.finish(self._model_for_evaluation())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model or adapter; inside a checkpoint also the state of the method."""
+        """Save the model or adapter, with a card; inside a checkpoint also the state of the method."""
         if _internal_call and self.retain_budget is not None:
             self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
@@ -539,6 +542,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
                     torch.save(state, partial)
+        elif self.args.should_save:
+            write_card(self, Path(output_dir or str(self.args.output_dir)), self.run_verdict.last)
 
 
 class _UnlearningCallback(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from unlearn_hf.benchmarks.base import OWN_ROWS
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
+from unlearn_hf.benchmarks.whose_log import read_reference
 from unlearn_hf.data.columns import detect_columns
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
@@ -28,9 +30,12 @@ class PairsEvaluator(TableEvaluator):
         max_rows: evaluate only the first rows of each set.
         max_length: tokens per scored sequence.
         resume: see `TableEvaluator`.
+        retain_results: evaluation of the retain model on the same rows, kept as `reference`: the values that a model
+            which never saw the forget rows has. No metric here is relative to them.
 
     Raises:
-        ValueError: for rows that are no pairs of a question and an answer (raw text, conversations).
+        ValueError: for a reference that cannot be read or is over other rows, and
+            for rows that are no pairs of a question and an answer (raw text, conversations).
     """
 
     benchmark = OWN_ROWS
@@ -44,6 +49,7 @@ class PairsEvaluator(TableEvaluator):
         max_rows: int | None = None,
         max_length: int = 512,
         resume: bool = False,
+        retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
     ) -> None:
         engine = Engine(template, batch_size, max_length=max_length, generation=GenerationSettings(max_new_tokens))
         super().__init__(engine, resume, max_rows)
@@ -59,6 +65,12 @@ class PairsEvaluator(TableEvaluator):
                     "question and answer, or prompt and completion."
                 )
             self.rows[split] = [{"question": row[columns[0]], "answer": row[columns[1]]} for row in rows]
+        self.reference = read_reference(retain_results, self.benchmark)
+        if self.reference is not None:
+            try:
+                self.check_rows_of(self.reference, ("forget",))
+            except ValueError as problem:
+                raise ValueError(f"retain_results: {problem}") from problem
 
     def requests(self) -> list[SplitRequest]:
         """Both sets; token-level statistics on the forget set."""

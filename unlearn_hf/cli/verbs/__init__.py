@@ -34,6 +34,7 @@ VERBS: Registry[Verb] = Registry(
     {
         "unlearn": "unlearn_hf.cli.verbs.unlearn:VERB",
         "finetune": "unlearn_hf.cli.verbs.finetune:VERB",
+        "retrain": "unlearn_hf.cli.verbs.retrain:VERB",
         "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
         "report": "unlearn_hf.cli.verbs.report:VERB",
         "demo": "unlearn_hf.cli.verbs.demo:VERB",

@@ -142,7 +142,7 @@ def _from_log(arguments: EvaluationRun) -> dict[str, float]:
         options["protocol"] = evaluation.protocol
     assert arguments.evaluate.from_log is not None
     return evaluate_from_log(
-        arguments.evaluate.from_log, evaluation.retain_results, arguments.evaluate.output_file, **options
+        arguments.evaluate.from_log, evaluation.named_retain_results, arguments.evaluate.output_file, **options
     )
 
 
@@ -159,7 +159,7 @@ def _check_log(arguments: EvaluationRun) -> None:
         if setting.origin == COMMAND_LINE and name not in _LOG_OPTIONS
     ]
     if evaluate.output_file is not None:
-        inputs = {"from_log": evaluate.from_log, "retain_results": arguments.evaluation.retain_results}
+        inputs = {"from_log": evaluate.from_log, "retain_results": arguments.evaluation.named_retain_results}
         present = {name: path for name, path in inputs.items() if path is not None}
         problems += check_output_file(evaluate.output_file, evaluate.overwrite, present)
     if problems:
@@ -180,7 +180,7 @@ def _check(arguments: EvaluationRun) -> None:
     evaluate, folder = arguments.evaluate, arguments.folder
     problems += check_models(arguments.model, arguments.evaluation, evaluate.trust_remote_code)
     problems += check_evaluation_options(arguments.data, arguments.evaluation)
-    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.retain_results)
+    problems += _check_folder(folder, evaluate.overwrite, arguments.evaluation.named_retain_results)
     if evaluate.output_file is not None:
         inputs = named_inputs(arguments.model, arguments.data, arguments.evaluation)
         problems += check_output_file(evaluate.output_file, evaluate.overwrite, inputs)
@@ -216,23 +216,33 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
 
 
 def _from_model(arguments: EvaluationRun) -> dict[str, float]:
-    from unlearn_hf.cli.data import load_data, make_evaluators
+    from unlearn_hf.cli.data import load_data
 
     data = load_data(arguments.data)
     from accelerate import Accelerator
 
     from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
 
     join_processes()
     evaluate = arguments.evaluate
-    evaluators = make_evaluators(data, arguments.evaluation, evaluate.template, evaluate.max_length, resume=True)
+    name = arguments.model.model_name_or_path
+    assert name is not None
+    evaluators = evaluators_with_retain_results(
+        data,
+        arguments.data,
+        arguments.evaluation,
+        evaluate.template,
+        evaluate.max_length,
+        model=name,
+        folders=(Path(name),),
+        resume=True,
+    )
     if not evaluators:
         raise ValueError(
             "forget_file: rows of raw text or conversations cannot be evaluated; give question and answer."
         )
-    name = arguments.model.model_name_or_path
-    assert name is not None
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or name, evaluate.trust_remote_code)
     accelerator = Accelerator()
     folder = arguments.folder
@@ -249,8 +259,10 @@ def _from_model(arguments: EvaluationRun) -> dict[str, float]:
     for evaluator in evaluators:
         metrics.update(evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder))
         if accelerator.is_main_process:
-            for name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
-                print(f"{name}: {seconds:.1f} s")
+            for pass_name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
+                print(f"{pass_name}: {seconds:.1f} s")
+    if accelerator.is_main_process:
+        print_retain_model(arguments.evaluation, folder)
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}

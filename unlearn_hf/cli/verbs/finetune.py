@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import (
     EvaluationArguments,
@@ -16,6 +17,10 @@ from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defau
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from unlearn_hf.cli.data import LoadedData
+    from unlearn_hf.training.evaluators import Evaluator
 
 ARGUMENTS = (ModelArguments, FinetuningDataArguments, LoraArguments, EvaluationArguments, RunArguments)
 
@@ -37,7 +42,7 @@ def first_look(argv: Sequence[str]) -> TrainingRun:
     """
     settings, problems = collect_settings(argv, all_fields())
     add_benchmark_defaults(settings)
-    return _assemble(settings, training_fields(), problems)
+    return assemble("finetune", settings, training_fields(), problems)
 
 
 def complete(asked: TrainingRun) -> TrainingRun:
@@ -48,15 +53,20 @@ def complete(asked: TrainingRun) -> TrainingRun:
     """
     from unlearn_hf.training.config import FinetuningConfig
 
-    return _assemble(asked.settings, FinetuningConfig)
+    return assemble(asked.verb, asked.settings, FinetuningConfig)
 
 
-def _assemble(settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
+def assemble(verb: str, settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
+    """The run of a verb that fine-tunes.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
     model, data, lora, evaluation, run, training = build([*ARGUMENTS, config_class], settings, problems)
     if "output_dir" not in settings:
         last = "finetuned" if data.train_file is not None else data.subset
         training.output_dir = default_folder(data, model, last, lora.use_lora)
-    return TrainingRun("finetune", settings, model, data, evaluation, lora, run, training)
+    return TrainingRun(verb, settings, model, data, evaluation, lora, run, training)
 
 
 def training_config(argv: Sequence[str]) -> type:
@@ -68,12 +78,29 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Fine-tune."""
+    asked = first_look(argv)
+    from unlearn_hf.cli.training import check_before_loading
+
+    check_before_loading(asked)
+    return finetune(asked)
+
+
+def finetune(
+    asked: TrainingRun, check: Callable[[LoadedData, Sequence[Evaluator]], None] = lambda data, evaluators: None
+) -> int:
+    """Fine-tune as asked, once that was checked.
+
+    Args:
+        asked: the first look.
+        check: looks at data and evaluators before a model is loaded.
+
+    Returns:
+        The exit status.
+    """
     from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, naming_lines, training_rows
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-    from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+    from unlearn_hf.cli.training import lora_config, train_and_judge
 
-    asked = first_look(argv)
-    check_before_loading(asked)
     data = load_data(asked.data)
     from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.models.loading import load_tokenizer
@@ -92,12 +119,14 @@ def run(argv: Sequence[str]) -> int:
     tokenizer = load_tokenizer(
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )
+    evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
+    check(data, evaluators)
     with naming_lines(arguments.data):
         trainer = FinetuningTrainer(
             model=arguments.model.model_name_or_path,
             args=training,
             train_dataset=data.as_trained(rows, tokenizer, training.max_length),
-            evaluators=make_evaluators(data, arguments.evaluation, training.template, training.max_length),
+            evaluators=evaluators,
             processing_class=tokenizer,
             peft_config=lora_config(arguments.lora),
         )

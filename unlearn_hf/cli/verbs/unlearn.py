@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from unlearn_hf.cli.arguments import (
     DataArguments,
@@ -124,7 +125,8 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, naming_lines
+    from unlearn_hf.cli.data import describe_data, load_data, naming_lines
+    from unlearn_hf.cli.own_data_defaults import add_own_data_defaults
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
@@ -133,11 +135,13 @@ def run(argv: Sequence[str]) -> int:
     check_before_loading(asked)
     data = load_data(asked.data)
     from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
     from unlearn_hf.methods import METHODS
     from unlearn_hf.models.loading import load_tokenizer
     from unlearn_hf.training.config import UnlearningConfig
 
     join_processes()
+    add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
     arguments = complete(asked)
     if problems := check_same_run(arguments):  # now with the defaults of training
         raise ArgumentsError(problems)
@@ -154,7 +158,15 @@ def run(argv: Sequence[str]) -> int:
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
-    evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
+    evaluators = evaluators_with_retain_results(
+        data,
+        arguments.data,
+        arguments.evaluation,
+        training.template,
+        training.max_length,
+        model=arguments.model.model_name_or_path,
+        folders=(arguments.folder, Path(arguments.model.model_name_or_path)),
+    )
     with naming_lines(arguments.data):
         trainer = METHODS[arguments.method](
             model=arguments.model.model_name_or_path,
@@ -166,8 +178,12 @@ def run(argv: Sequence[str]) -> int:
             evaluators=evaluators,
             processing_class=tokenizer,
             peft_config=lora_config(arguments.lora),
+            holdout_dataset=data.datasets.get("holdout"),
         )
-    return train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
+    status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
+    if trainer.is_world_process_zero():
+        print_retain_model(arguments.evaluation, arguments.folder)
+    return status
 
 
 VERB = Verb(
