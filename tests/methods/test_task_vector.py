@@ -92,10 +92,10 @@ def test_a_trained_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_a_diverged_fine_tuning_is_not_subtracted(tmp_path: Path) -> None:
     trainer = build_trainer("task-vector", tmp_path, max_steps=3)
-    start = parameters(trainer.model)
     weight = trainer.model.lm_head.weight
     weight.register_hook(lambda gradient: gradient / (0 if trainer.state.global_step == 2 else 1))
-    with pytest.warns(UserWarning, match="the model before is left as it was"):
+    with pytest.warns(UserWarning, match="so it is not subtracted"):
         trainer.train()
     assert trainer.divergence is not None
-    assert largest_difference(start, parameters(trainer.model)) == 0.0
+    _, tuned = fine_tuned(tmp_path, max_steps=2)
+    assert largest_difference(tuned, parameters(trainer.model)) == 0.0

@@ -68,7 +68,7 @@ class TaskVectorTrainer(UnlearningTrainer):
     negative weight: the `B` of each pair of matrices is multiplied by `-scale`, which is the formula for the product.
     Checkpoints hold the fine-tuned weights, so that a run can be resumed; theta_0 is the model it was begun with.
 
-    A fine-tuning that diverged is not subtracted: the model before is put back.
+    A fine-tuning that diverged is not subtracted: the last fine-tuned weights that are sound stay, as told.
 
     The copy of theta_0 rests on the CPU. Sharded training, and an adapter that is trained already, are refused.
 
@@ -111,15 +111,8 @@ class TaskVectorTrainer(UnlearningTrainer):
         if self.divergence is None:
             self._negate(before)
         else:
-            self._put_back(before)
+            warnings.warn("The fine-tuning diverged, so it is not subtracted.", stacklevel=2)
         return found
-
-    @torch.no_grad()
-    def _put_back(self, before: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in before:
-                parameter.copy_(before[name])
-        warnings.warn("The fine-tuning diverged, so the model before is left as it was.", stacklevel=3)
 
     @torch.no_grad()
     def _negate(self, before: dict[str, Tensor]) -> None:
