@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest test-wheel lint format clean
+.PHONY: help install demo test test-slow test-lowest test-wheel lint format docs clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -53,6 +53,9 @@ lint: $(INSTALLED)  ## Check style and types
 format: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## Build the documentation as a site in build/site, with its links checked
+	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove the environment and all caches (run folders stay)
 	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -161,6 +161,8 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any, Dataset, Dataset]:
         )
         torch.manual_seed(0)
         model, tokenizer = LlamaForCausalLM(config), RowsOnly()
+    if (layers := model.config.num_hidden_layers) <= LAYER:
+        raise SystemExit(f"--layers: {layers} is too few, `rmu` reads layer {LAYER}; give more than {LAYER}.")
     if arguments.tofu_folder:
         template = resolve_template(tokenizer)
         forget, retain = (

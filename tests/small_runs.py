@@ -24,7 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ngdiff": ("ngdiff", {}),
     "ngdiff-autolr": ("ngdiff", {"autolr": True, "autolr_interval": 2}),
     "npo-autolr": ("npo", {"autolr": True, "autolr_interval": 2}),
-    "eupmu-autolr": ("eupmu", {"autolr": True, "autolr_interval": 2, "initial_dual": 0.0, "dual_optimizer": "sgd"}),
+    "eupmu-autolr": ("eupmu", {"autolr": True, "autolr_interval": 2, "initial_dual": 0.5, "dual_optimizer": "sgd"}),
     "eupmu-level-fast-autolr": (
         "eupmu",
         {"constraint": "level", "level_estimate": "batch", "reevaluate": False, "autolr": True, "autolr_interval": 2},

@@ -103,7 +103,7 @@ BAD = {
     "lora of no rank": ({}, ["--use_lora", "--lora_r", "0"], "lora_r: 0 is not positive"),
     "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),
     "layers without lora": ({}, ["--lora_target_modules", "q_proj"], "lora_target_modules: ['q_proj'] has no effect"),
-    "reference for own rows": ({}, ["--retain_results", "forget.jsonl"], "has no effect on rows of your own"),
+    "rows as retain results": ({}, ["--retain_results", "forget.jsonl"], "forget.jsonl is no JSON file"),
     "unknown template": ({}, ["--template", "lama"], "template: 'lama' is not known"),
 }
 

@@ -29,4 +29,4 @@ def test_adapter_merged_or_not(case: str, tmp_path: Path) -> None:
         # evaluation averages over batches of four rows
         by_batch = (likelihood.nll.view(2, 4).sum(1) / likelihood.tokens.view(2, 4).sum(1)).mean()
         assert losses[f"eval_{name}_loss"] == pytest.approx(by_batch.item(), abs=1e-5)
-        assert (likelihood.nll - before.nll).abs().max() > 1e-3
+        assert (likelihood.nll - before.nll).abs().max() > 1e-4

@@ -17,7 +17,7 @@ from tests.small_runs import CASES
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import EUPMUTrainer
 from unlearn_hf.models import loading
-from unlearn_hf.training import finetuning, optimizer_step, unlearning
+from unlearn_hf.training import contributions, finetuning, optimizer_step
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
@@ -148,8 +148,8 @@ def _loss_of_one_rank(patch: Patch) -> None:
     patch.setattr(UnlearningTrainer, "loss_again", again)
 
 
-def _own_losses(self: optimizer_step.Window, accelerator: Any) -> optimizer_step.Losses:
-    return optimizer_step.Losses(*(self.losses[name].item() for name in optimizer_step.Losses._fields))
+def _own_losses(self: optimizer_step.Window, accelerator: Any, norm: Any = None) -> tuple[Any, float]:
+    return optimizer_step.Losses(*(self.losses[name].item() for name in optimizer_step.Losses._fields)), 0.0
 
 
 @pytest.mark.timeout(60)
@@ -177,14 +177,14 @@ def test_padding_counted_as_tokens(case: str, tmp_path: Path, monkeypatch: Patch
         lambda labels: torch.full((labels.shape[0],), labels.shape[1], dtype=torch.long),
     )
     if case == "npo":  # counts sequences on the forget side; get the answers themselves wrong
-        original = unlearning.answer_likelihood
+        original = contributions.answer_likelihood
 
         def padded(model: Any, batch: dict[str, Tensor], **options: Any) -> Any:
             labels = batch["labels"].clone()
             labels[batch["attention_mask"] == 0] = 1
             return original(model, {**batch, "labels": labels}, **options)
 
-        monkeypatch.setattr(unlearning, "answer_likelihood", padded)
+        monkeypatch.setattr(contributions, "answer_likelihood", padded)
     with pytest.raises(AssertionError):
         invariances.check_padding(case, tmp_path)
 

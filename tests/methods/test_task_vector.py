@@ -88,3 +88,14 @@ def test_a_trained_adapter_is_refused(tmp_path: Path) -> None:
     adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     with pytest.raises(ValueError, match="trained already"):
         build_trainer("task-vector", tmp_path, peft_config=adapter)
+
+
+def test_a_diverged_fine_tuning_is_not_subtracted(tmp_path: Path) -> None:
+    trainer = build_trainer("task-vector", tmp_path, max_steps=3)
+    weight = trainer.model.lm_head.weight
+    weight.register_hook(lambda gradient: gradient / (0 if trainer.state.global_step == 2 else 1))
+    with pytest.warns(UserWarning, match="so it is not subtracted"):
+        trainer.train()
+    assert trainer.divergence is not None
+    _, tuned = fine_tuned(tmp_path, max_steps=2)
+    assert largest_difference(tuned, parameters(trainer.model)) == 0.0

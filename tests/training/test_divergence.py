@@ -14,13 +14,15 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.small_runs import CASES, build_trainer, largest_difference, parameters
+from tests.conftest import build_model, build_tokenizer
+from tests.small_runs import CASES, build_trainer, largest_difference, parameters, rows
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.methods.famo import LogitWeights
+from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.divergence import may_overflow, total_norm
+from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.optimizer_step import Losses
-from unlearn_hf.training.unlearning import UnlearningTrainer
 
 EXTREMES: list[dict[str, Any]] = [
     {"optim": "sgd", "learning_rate": 10.0},
@@ -32,7 +34,7 @@ EXTREMES: list[dict[str, Any]] = [
 GOING_ON = ("graddiff", "ngdiff-autolr", "eupmu", "eupmu-log", "famo", "gdr-gma", "gru", "npo-budget")
 
 
-def spoil(trainer: UnlearningTrainer, step: int, value: float = math.inf) -> None:
+def spoil(trainer: FinetuningTrainer, step: int, value: float = math.inf) -> None:
     """Make one entry of one gradient of the step after `step` infinite, or not a number."""
 
     def changed(gradient: torch.Tensor) -> torch.Tensor:
@@ -44,7 +46,7 @@ def spoil(trainer: UnlearningTrainer, step: int, value: float = math.inf) -> Non
     trainer.model.lm_head.weight.register_hook(changed)
 
 
-def train_quietly(trainer: UnlearningTrainer, **options: Any) -> list[str]:
+def train_quietly(trainer: FinetuningTrainer, **options: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.train(**options)
@@ -55,7 +57,7 @@ def all_finite(tensors: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def likelihoods(trainer: UnlearningTrainer) -> float:
+def likelihoods(trainer: FinetuningTrainer) -> float:
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
     with torch.no_grad():
         return sum(answer_likelihood(trainer.model.eval(), rows).nll.sum().item() for rows in batch.values())
@@ -72,6 +74,8 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("case", "stop"), [*((case, True) for case in CASES), *((case, False) for case in GOING_ON)])
 def test_no_rate_and_no_optimizer_ends_with_weights_that_are_not_finite(case: str, stop: bool, tmp_path: Path) -> None:
     for number, extreme in enumerate(EXTREMES):
+        if case.startswith("gu") and extreme["optim"] != CASES[case][1].get("optim", "sgd"):
+            continue  # its metric is that of one optimizer
         folder = tmp_path / str(number)
         options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "stop_on_divergence": stop, **extreme}
         trainer = build_trainer(case, folder, **options)
@@ -241,3 +245,56 @@ def test_moves_nothing() -> None:
 def test_rates_that_float32_does_not_hold_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^learning_rate: 1e\+3"):
         build_trainer("npo", tmp_path, **options)
+
+
+def finetuning(folder: Path, **options: Any) -> FinetuningTrainer:
+    """Three steps of two micro-batches, plain SGD."""
+    settings: dict[str, Any] = {"learning_rate": 0.05, "max_steps": 3, "optim": "sgd", "lr_scheduler_type": "constant"}
+    settings |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "max_grad_norm": 0.0}
+    settings |= {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": None,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        **options,
+    }
+    args = FinetuningConfig(output_dir=str(folder), **settings)
+    return FinetuningTrainer(build_model(), args, rows(24, 1), processing_class=build_tokenizer())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_fine_tuning_is_guarded_too(value: float, tmp_path: Path) -> None:
+    trainer = finetuning(tmp_path / "spoilt")
+    spoil(trainer, 2, value)
+    train_quietly(trainer)
+    assert trainer.divergence is not None
+    assert trainer.divergence.startswith("step 3: training loss ")
+    assert trainer.divergence.endswith("the weights after step 2 are kept. Lower learning_rate.")
+    good = finetuning(tmp_path / "good", max_steps=2)
+    good.train()
+    assert good.divergence is None
+    assert largest_difference(parameters(good.model), parameters(trainer.model)) == 0.0
+    assert [path.name for path in checkpoints(tmp_path / "spoilt")] == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_fine_tuning_goes_on_where_it_is_told_to(tmp_path: Path) -> None:
+    trainer = finetuning(tmp_path, stop_on_divergence=False)
+    spoil(trainer, 1)
+    messages = train_quietly(trainer)
+    assert trainer.divergence is None
+    assert trainer.state.global_step == 3
+    assert len([message for message in messages if "goes on without an update" in message]) == 1
+    assert all_finite(trainer.model.parameters())
+    one, two, three = (weights_of(path) for path in checkpoints(tmp_path))
+    assert largest_difference(one, two) == 0.0
+    assert largest_difference(two, three) > 0.0
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+def test_no_rate_spoils_a_fine_tuned_model(extreme: dict[str, Any], tmp_path: Path) -> None:
+    trainer = finetuning(tmp_path, **extreme)
+    train_quietly(trainer)
+    assert all_finite(trainer.model.parameters())
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        assert all_finite(weights_of(checkpoint).values())

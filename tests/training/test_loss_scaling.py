@@ -180,7 +180,10 @@ def one_step(case: str, folder: Path, clip: float, scale: float | None) -> tuple
 
 @pytest.mark.parametrize(
     ("case", "scale"),
-    [*((case, None) for case in CASES), *((case, 2.0**12) for case in ("npo", "ngdiff", "eupmu-log"))],
+    [
+        *((case, None) for case, (_, options) in CASES.items() if "optim" not in options),
+        *((case, 2.0**12) for case in ("npo", "ngdiff", "eupmu-log")),
+    ],
 )
 def test_clipping_shortens_the_combined_gradient(case: str, scale: float | None, tmp_path: Path) -> None:
     free, _ = one_step(case, tmp_path, 0.0, None)
@@ -189,4 +192,5 @@ def test_clipping_shortens_the_combined_gradient(case: str, scale: float | None,
     clipped, logged = one_step(case, tmp_path, bound, scale)
     assert logged == pytest.approx(norm, rel=1e-4)
     expected = {name: update * bound / norm for name, update in free.items()}
-    assert largest_difference(clipped, expected) < 1e-5 * norm
+    # an update is a difference of weights in float32, over the rate
+    assert largest_difference(clipped, expected) < 1e-5 * norm + 5e-6

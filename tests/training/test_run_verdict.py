@@ -174,3 +174,27 @@ def test_rows_that_were_encoded_are_judged_when_asked(knowing: Any, tmp_path: Pa
 def test_bad_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         trainer("no model is loaded", tmp_path, **options)
+
+
+def test_save_model_writes_the_card_and_spares_a_users(knowing: Any, tmp_path: Path) -> None:
+    run = trainer(knowing(), tmp_path, learning_rate=1e-9, max_steps=1)
+    run.train()
+    run.save_model()
+    card = tmp_path / "README.md"
+    assert "None was made" in card.read_text()
+    verdict = run.verdict()
+    run.save_model()
+    assert f"Forgotten: {verdict.forgotten}" in card.read_text()
+    assert "| forget_prob |" in card.read_text()
+    assert "1900" not in card.read_text()  # what leaks is not for others
+    card.write_text("My own card")
+    run.save_model()
+    assert card.read_text() == "My own card"
+
+
+def test_samples_of_a_row_differ(tmp_path: Path) -> None:
+    run = trainer(build_model(), tmp_path, verdict_samples=4, per_device_eval_batch_size=1)
+    judge = run.run_verdict.judge
+    assert judge is not None
+    found = judge.measure(run.model, run.processing_class, run.accelerator)
+    assert all(len(set(row["sampled"])) == 4 for row in found["forget"])

@@ -66,7 +66,7 @@ def test_the_best_trade_off_is_put_back(tmp_path: Path) -> None:
 
     def score(line: dict[str, float]) -> float:
         forgotten = 1 - line["stop_forget_prob"] / rule.initial["forget_prob"]
-        return forgotten - 4 * max(0.0, 1 - line["stop_retain_prob"] / rule.initial["retain_prob"])
+        return forgotten - 2 * max(0.0, 1 - line["stop_retain_prob"] / rule.initial["retain_prob"])
 
     best = int(max(looks(run), key=score)["step"])
     assert best < 8, "the run must get worse for this test to tell anything"

@@ -27,7 +27,6 @@ from unlearn_hf.models.loading import load_model, rounded_away, select_trainable
 from unlearn_hf.models.wrappers import has_dropout
 from unlearn_hf.reference.model_before import ReferenceModel, reference_nll
 from unlearn_hf.training.backends import check_two_gradients
-from unlearn_hf.training.checkpoints import newest_complete_checkpoint
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
 
@@ -348,16 +347,6 @@ def test_retain_loss_is_remeasured_under_the_same_dropout(tmp_path: Path) -> Non
     trainer.after_step = lambda before, after: seen.append((before.retain, after.retain))  # type: ignore[method-assign]
     trainer.train()
     assert seen[0][1] == pytest.approx(seen[0][0], rel=1e-6)
-
-
-def test_incomplete_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    for step, text in ((2, "{}"), (10, "{}"), (12, '{"half'), (14, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if text is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
-    assert newest_complete_checkpoint(tmp_path).name == "checkpoint-10"
-    with pytest.raises(ValueError, match="no complete checkpoint"):
-        newest_complete_checkpoint(tmp_path / "elsewhere")
 
 
 def test_finetuning_averages_over_tokens_whatever_the_micro_batches(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
 REGISTERED = "auto"  # retain results: those that are registered, if any fit
-OWN_FILES = ("forget_file", "retain_file", "train_file")
+OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
 def _splits() -> str:
@@ -70,6 +70,12 @@ class DataArguments:
         metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
     )
     retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
+    holdout_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON lines that the model has never seen, like those to forget: the verdict compares with them."
+        },
+    )
     forget_part: str | None = field(
         default=None,
         metadata={
@@ -91,7 +97,7 @@ class DataArguments:
         if self.benchmark == OWN_ROWS:
             self.benchmark = None
         if self.benchmark is not None:
-            self._refuse_with_benchmark("forget_file", "retain_file")
+            self._refuse_with_benchmark("forget_file", "retain_file", "holdout_file")
             self.split = self.split or next(iter(self.unit.splits), None)
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")

@@ -18,6 +18,7 @@ _INPUTS = (
     "tokenizer_name_or_path",
     "forget_file",
     "retain_file",
+    "holdout_file",
     "train_file",
     "source",
     "retain_results",

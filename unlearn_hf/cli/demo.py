@@ -145,6 +145,7 @@ class Demo:
             num_train_epochs=self.settings.unlearning_epochs,
             per_device_train_batch_size=8,
             lr_scheduler_type="constant",
+            verdict=False,  # the retain-only model is what this demonstration compares with
             reference_cache=self.folder / "reference",
             **UNLEARNING[method],
         )

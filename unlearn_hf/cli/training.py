@@ -179,7 +179,7 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer) -> tuple[dict[str, Any]
     trainer.train(resume_from_checkpoint=run.run.resume or None)
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
-    divergence = getattr(trainer, "divergence", None)
+    divergence = trainer.divergence
     budget = getattr(trainer, "retain_budget", None)
     verdict = _verdict(trainer, divergence)
     metrics: dict[str, float] = {}

@@ -157,9 +157,9 @@ class EUPMUTrainer(UnlearningTrainer):
 
     `slack_t = (l_r(theta_t) - l_r(theta_{t+1})) [/ alpha_t] + epsilon`,  `dual_{t+1} = [dual_t - beta slack_t]_+`.
 
-    A step costs one backward pass of each set, or one of both together (`forward`), and one forward pass on the retain
-    batch after it. The first dual in force is `initial_dual`. What runs by default is not this equation to the letter,
-    but the released code's choices; the equation is `configs/tofu/eupmu_eq8.yaml` (docs/eupmu.md).
+    A step costs one backward pass of each set, and one forward pass on the retain batch after it. The first dual in
+    force is `initial_dual`. What runs by default is not this equation to the letter, but the released code's choices;
+    the equation is `configs/tofu/eupmu_eq8.yaml` (docs/eupmu.md).
 
     With `scalarization="log"` the weights are `1 / l_f` and `dual / l_r`, with losses of at least 1e-12: below that a
     loss is no longer followed. The log signal has the same floor. This scalarisation and the fast form know the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -67,6 +68,8 @@ class TaskVectorTrainer(UnlearningTrainer):
     negative weight: the `B` of each pair of matrices is multiplied by `-scale`, which is the formula for the product.
     Checkpoints hold the fine-tuned weights, so that a run can be resumed; theta_0 is the model it was begun with.
 
+    A fine-tuning that diverged is not subtracted: the last fine-tuned weights that are sound stay, as told.
+
     The copy of theta_0 rests on the CPU. Sharded training, and an adapter that is trained already, are refused.
 
     Source: Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089 (negation).
@@ -105,7 +108,10 @@ class TaskVectorTrainer(UnlearningTrainer):
             if parameter.requires_grad
         }
         found = super().train(*positional, **named)
-        self._negate(before)
+        if self.divergence is None:
+            self._negate(before)
+        else:
+            warnings.warn("The fine-tuning diverged, so it is not subtracted.", stacklevel=2)
         return found
 
     @torch.no_grad()

@@ -150,12 +150,22 @@ def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None
     if not isinstance(model, (str, os.PathLike)):
         inner = causal_model(model)
         return layer_count(inner.config) if inner is not None else None
-    name = os.fspath(model)
+    return layer_count(_configuration(os.fspath(model), trust_remote_code))
+
+
+def configured_width(name: str, trust_remote_code: bool = False) -> int | None:
+    """Size of the hidden states of a model given by name, by its configuration alone."""
+    config = _configuration(name, trust_remote_code).get_text_config()
+    return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
+
+
+def _configuration(name: str, trust_remote_code: bool) -> Any:
+    """The configuration of a model, or of the one that an adapter belongs to."""
     check_model_path(name, trust_remote_code=trust_remote_code)
     adapter_config = Path(name) / "adapter_config.json"
     if adapter_config.exists():
         name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return layer_count(AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
+    return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:

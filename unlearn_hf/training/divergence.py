@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor
 
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import evaluating
-from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.weights_copy import WeightsCopy, local_values
 
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
@@ -38,6 +37,7 @@ class _Trainer(Protocol):
     packed: bool | None
     has_own_optimizer: bool
     divergence: str | None
+    divergence_advice: str
 
     @property
     def is_deepspeed_enabled(self) -> bool: ...
@@ -99,18 +99,17 @@ class DivergenceGuard:
         if may_overflow(args, trainer.has_own_optimizer) and not trainer.is_deepspeed_enabled:
             self._copy = WeightsCopy(trainer.model)
 
-    def allows(self, losses: Losses, needed: Sequence[str], norm: float, gram: Tensor | None) -> bool:
+    def allows(self, losses: Mapping[str, float], norm: float, gram: Tensor | None = None) -> bool:
         """Whether the update of this step may be applied; otherwise its gradients are to be dropped.
 
         Args:
-            losses: of the whole step.
-            needed: the names of those that were measured.
+            losses: those of the whole step that were measured, by name.
             norm: norm of the gradients, or a bound on it; without a unit under a gradient scaler.
             gram: their Gram matrix, for the message.
         """
         self.dropped = False
         scaled = getattr(self.trainer.accelerator, "scaler", None) is not None
-        finite_losses = all(math.isfinite(getattr(losses, name)) for name in needed)
+        finite_losses = all(map(math.isfinite, losses.values()))
         finite = finite_losses and norm <= _LARGEST and (gram is None or bool(torch.isfinite(gram).all()))
         self._in_a_row = 0 if finite else self._in_a_row + 1
         if finite:
@@ -120,7 +119,7 @@ class DivergenceGuard:
             return True
         if scaled and self._in_a_row < OVERFLOW_PATIENCE:
             return True  # which the scaler will skip
-        what = f"forget loss {losses.forget:g}, retain loss {losses.retain:g}"
+        what = ", ".join(f"{name} loss {value:g}" for name, value in losses.items())
         what += (
             f", squared gradient norms {gram[0, 0]:g} and {gram[1, 1]:g}"
             if gram is not None
@@ -188,7 +187,8 @@ class DivergenceGuard:
         total = torch.zeros((), device=trainer.args.device)
         with evaluating(model), trainer.compute_loss_context_manager():
             for batch in trainer.window.batches:
-                for rows in trainer._prepare_inputs(dict(batch)).values():
+                inputs = trainer._prepare_inputs(dict(batch))
+                for rows in [inputs] if "labels" in inputs else inputs.values():
                     total += answer_likelihood(model, rows, packed=bool(trainer.packed)).nll.sum()
         return math.isfinite(float(trainer.accelerator.reduce(total, "mean")))
 
@@ -222,7 +222,7 @@ class DivergenceGuard:
     def _report(self, what: str, outcome: str, step: int | None = None) -> None:
         trainer = self.trainer
         step = trainer.state.global_step + 1 if step is None else step
-        message = f"step {step}: {what}; {outcome}. Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
+        message = f"step {step}: {what}; {outcome}. {trainer.divergence_advice}"
         if trainer.args.stop_on_divergence:
             trainer.divergence = message
             trainer.control.should_training_stop = True

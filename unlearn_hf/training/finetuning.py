@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlearn_hf.data.collator import UnlearningCollator, join
 from unlearn_hf.data.encoding import encode_dataset
@@ -31,6 +31,7 @@ from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.optimizer_step import Window, count_totals
 
@@ -48,10 +49,15 @@ class FinetuningTrainer(CheckpointedTrainer):
         peft_config: an adapter to add.
         callbacks: further callbacks.
 
+    Attributes:
+        divergence: why the run was stopped, or `None`.
+        divergence_advice: what helps against it.
+
     Raises:
         ValueError: for bad arguments, before a model is loaded.
     """
 
+    divergence_advice = "Lower learning_rate."
     config_class: type[FinetuningConfig] = FinetuningConfig
     # The base class is vaguer about these; here they are always set.
     args: FinetuningConfig
@@ -125,6 +131,15 @@ class FinetuningTrainer(CheckpointedTrainer):
             **trainer_arguments,
         )
         keep_outputs_in_float32(self.accelerator)
+        self.divergence: str | None = None
+        self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
+        self.divergence_guard = DivergenceGuard(self)
+        self.add_callback(_GuardCallback(self))
+
+    def training_begins(self) -> None:
+        """Called when model and optimizer are wrapped and restored, before the first step."""
+        self.divergence = None
+        self.divergence_guard.begin()
 
     @classmethod
     def check_configuration(cls, args: Any) -> None:
@@ -183,7 +198,40 @@ class FinetuningTrainer(CheckpointedTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One forward and backward pass; attention stays within sequences when activations are computed again."""
         with by_sequence(model, bool(self.packed)):
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if "labels" in inputs and self.window is not None:  # trainers of two sets look at both together
+            self.window.seen += 1
+            self.window.record("plain", loss)
+            if self.window.is_last:
+                self._check_update(model)
+        return loss
+
+    def _check_update(self, model: nn.Module) -> None:
+        """All gradients of plain rows are there: drop an update that is not finite."""
+        assert self.window is not None
+        loss = self.window.losses["plain"]
+        norm = total_norm(parameter.grad for parameter in model.parameters())
+        # One verdict for all ranks: the mean is finite only where all values are.
+        values = self.accelerator.reduce(torch.stack([loss, norm.to(loss)]), "mean").tolist()
+        if not self.divergence_guard.allows({"training": values[0]}, values[1]):
+            self._leave_out_update(model)
+
+    def _leave_out_update(self, model: nn.Module) -> None:
+        """Take all gradients away, so that the optimizer changes nothing."""
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for index, parameter in enumerate(trained):
+            # A gradient scaler must see something, and skip the step.
+            parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
+
+    @property
+    def _update_was_dropped(self) -> bool:
+        return bool(self.accelerator.optimizer_step_was_skipped) or self.divergence_guard.dropped
+
+    def _optimizer_stepped(self) -> None:
+        """Parameters are new: take them back where they are not finite."""
+        if not self._update_was_dropped:
+            self.divergence_guard.after_update()
 
     def compute_loss(
         self,
@@ -253,3 +301,30 @@ def _check_four_bit_model(model: Any, peft_config: Any | None) -> None:
             "load_in_4bit: True needs an adapter, because weights in 4 bit cannot be trained; add --use_lora "
             "(peft_config), or leave it out."
         )
+
+
+class _GuardCallback(TrainerCallback):
+    """Ties the guard against divergence to the events of the loop."""
+
+    def __init__(self, trainer: FinetuningTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.training_begins()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._optimizer_stepped()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.divergence_guard.before_leaving()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.divergence_guard.before_leaving()

@@ -51,12 +51,14 @@ class RunVerdict:
     Attributes:
         judge: what measures; `None` where no verdict is wanted.
         held_back: encoded retain rows that are not trained on.
+        last: the verdict that was made last.
     """
 
     def __init__(self, trainer: _Trainer, forget: Any, retain: Any, holdout: Any) -> None:
         self.trainer = trainer
         self.judge: Judge | None = None
         self.held_back: Any = None
+        self.last: Verdict | None = None
         self._raw = {"forget": forget, "retain": retain, "holdout": holdout}
         self._seconds: dict[str, float] = {}
 
@@ -99,7 +101,8 @@ class RunVerdict:
             samples=args.verdict_samples,
             forget_of=len(forget),
             held_back=bool(held),
-            batch_size=args.per_device_eval_batch_size,
+            # A padded batch seeds its samples by its prompts: all samples of a row in one batch are never the same.
+            batch_size=max(args.per_device_eval_batch_size, args.verdict_samples),
             max_length=args.max_length,
         )
         return kept
@@ -163,6 +166,7 @@ class RunVerdict:
         if trainer.is_world_process_zero():
             content = verdict.as_dict() | {"sentences": sentences(verdict)}
             write_json(Path(str(trainer.args.output_dir)) / VERDICT_FILE, content)
+        self.last = verdict
         return verdict
 
 

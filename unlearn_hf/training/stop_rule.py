@@ -10,14 +10,14 @@ from unlearn_hf.training.retain_level import RetainProbe
 from unlearn_hf.training.stop_condition import StopCondition
 from unlearn_hf.training.weights_copy import WeightsCopy
 
-_RETAIN_WEIGHT = 4.0
-"""Forgotten share that a lost share of retain probability is worth: 5 % lost count as much as 20 % forgotten."""
+_RETAIN_WEIGHT = 2.0
+"""Forgotten share that a lost share of retain probability is worth: 5 % lost count as much as 10 % forgotten."""
 
 
 class StopRule:
     """Measures probabilities every few steps, stops when the condition holds, and keeps the best weights otherwise.
 
-    The best trade-off has the largest `forgotten - 4 lost`, where `forgotten = 1 - forget_prob / initial` and `lost =
+    The best trade-off has the largest `forgotten - 2 lost`, where `forgotten = 1 - forget_prob / initial` and `lost =
     max(0, 1 - retain_prob / initial)`. A copy of its trained parameters rests on the CPU, is saved with checkpoints,
     and is put back at the end of a run whose condition never held. Sharded ranks keep theirs in memory alone: a
     resumed run looks for the best from there on. Under DeepSpeed the last weights are kept.

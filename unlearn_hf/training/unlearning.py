@@ -34,10 +34,11 @@ from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
+from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
-from unlearn_hf.training.divergence import DivergenceGuard, total_norm
+from unlearn_hf.training.divergence import total_norm
 from unlearn_hf.training.evaluators import Evaluator
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
@@ -72,7 +73,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         holdout_dataset: rows like those to forget that the model has never seen, for the verdict to compare with.
 
     Attributes:
-        divergence: why the run was stopped, or `None`.
         ended: why the method has ended the run by itself, or `None`.
         retain_level: the rise of the retain loss since before unlearning, where something follows it.
         stop_rule: what stops the run when `stop_when` holds, where that is set.
@@ -86,6 +86,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     args: UnlearningConfig
     train_dataset: Any
     checkpoint_files = (METHOD_STATE_FILE,)
+    divergence_advice = "Lower learning_rate, or use a bounded forget_loss (npo, simnpo)."
 
     def __init__(
         self,
@@ -103,7 +104,6 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
     ) -> None:
         self.check_configuration(args)
         self.args = args
-        self.divergence: str | None = None
         self.ended: str | None = None
         self.objectives = {"forget": args.forget_objective, "retain": args.retain_objective}
         self.needs = {"forget": args.needs_of("forget"), "retain": args.needs_of("retain")}
@@ -149,11 +149,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             size = self.reference.copied / 2**20
             logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
         self._first_state: dict[str, Any] | None = None
+        self._resumes = False
         self._weights: tuple[float, float] = (1.0, 1.0)
         self._losses: Losses | None = None
         self._measurements: dict[str, list[float]] = {}
-        self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
-        self.divergence_guard = DivergenceGuard(self)
         self.learning_rate_probe = LearningRateProbe(self) if args.autolr else None
         self._repeats_dropout = has_dropout(self.model) or args.neftune_noise_alpha is not None
         self.retain_level = RetainLevel(self) if self.follows_retain_level else None
@@ -215,12 +214,12 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if shards(self.accelerator):
             # Only now, because no rank alone can be asked.
             self.reference_columns.measure(self._model_for_evaluation())
-            self.run_verdict.begin(self._model_for_evaluation())
+            self.run_verdict.begin(self._model_for_evaluation(), self._resumes)
             reshard(self.model)
         if self._keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
-        self.divergence_guard.begin()
+        super().training_begins()
         for follower in (self.retain_level, self._budget_level, self.retain_budget, self.stop_rule):
             if follower is not None:
                 follower.begin()
@@ -345,7 +344,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self._grams = self.gradients.grams(scale)
             gram = self._grams.sum(0)
             norm = math.sqrt(gram.trace())
-        if not self.divergence_guard.allows(losses, list(self.window.losses), norm, gram):
+        measured = {name: value for name, value in losses._asdict().items() if name in self.window.losses}
+        if not self.divergence_guard.allows(measured, norm, gram):
             self._leave_out_update(model)
             return
         if self.gradients is not None:
@@ -367,12 +367,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self.before_step(losses)
 
     def _leave_out_update(self, model: nn.Module) -> None:
-        """Take all gradients away, so that the optimizer changes nothing."""
-        scaled = getattr(self.accelerator, "scaler", None) is not None
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for index, parameter in enumerate(trained):
-            # A gradient scaler must see something, and skip the step.
-            parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
+        """Take all gradients away, both sets' too."""
+        super()._leave_out_update(model)
         if self.gradients is not None:
             self.gradients.clear()
 
@@ -414,7 +410,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def _optimizer_stepped(self) -> None:
         """Parameters are new, gradients still alive: measure again and let the method update its state."""
-        if self.accelerator.optimizer_step_was_skipped or self.divergence_guard.dropped or self.ended is not None:
+        if self._update_was_dropped or self.ended is not None:
             return
         if not self.divergence_guard.after_update():
             return
@@ -497,6 +493,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         """
         resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         self.divergence = self.ended = None
+        self._resumes = bool(resume_from_checkpoint)
         if self._first_state is None:
             self._first_state = copy.deepcopy(self.method_state())
         elif not resume_from_checkpoint:
@@ -514,7 +511,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
-            self.run_verdict.begin(self.model, resumed=bool(resume_from_checkpoint))
+            self.run_verdict.begin(self.model, self._resumes)
         with self.run_verdict.timed("training"):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -529,7 +526,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         return self.run_verdict.finish(self._model_for_evaluation())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model or adapter; inside a checkpoint also the state of the method."""
+        """Save the model or adapter, with a card; inside a checkpoint also the state of the method."""
         if _internal_call and self.retain_budget is not None:
             self.retain_budget.settle()
         super().save_model(output_dir, _internal_call)
@@ -545,6 +542,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             if self.args.should_save:
                 with whole_file(Path(output_dir) / METHOD_STATE_FILE) as partial:
                     torch.save(state, partial)
+        elif self.args.should_save:
+            write_card(self, Path(output_dir or str(self.args.output_dir)), self.run_verdict.last)
 
 
 class _UnlearningCallback(TrainerCallback):
@@ -553,33 +552,17 @@ class _UnlearningCallback(TrainerCallback):
     def __init__(self, trainer: UnlearningTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.training_begins()
-
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # A resumed state carries the fraction of the epoch already done.
         self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer._optimizer_stepped()
-
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.trainer.divergence_guard.before_leaving()
         if self.trainer.stop_rule is not None:
             self.trainer.stop_rule.follow()
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.divergence_guard.before_leaving()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -23,7 +23,7 @@ class OwnRows(Benchmark):
     as_trained = True
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
-        """The rows of the files: `train`, or `forget` and `retain`."""
+        """The rows of the files: `train`, or `forget` and `retain`, and `holdout` where there is one."""
         from unlearn_hf.data.own_files import load_pairs, load_rows
 
         files = choice.files
@@ -37,7 +37,10 @@ class OwnRows(Benchmark):
             )
         if missing := [name for name in ("forget_file", "retain_file") if name not in files]:
             raise ValueError(f"{missing[0]}: missing; unlearning needs rows to forget and rows to keep.")
-        return load_pairs(files["forget_file"], files["retain_file"])
+        pairs = load_pairs(files["forget_file"], files["retain_file"])
+        if "holdout_file" in files:
+            pairs["holdout"] = load_rows(files["holdout_file"], "holdout_file")
+        return pairs
 
     def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
         """The training file, or the sets."""

@@ -126,6 +126,7 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import describe_data, load_data, naming_lines
+    from unlearn_hf.cli.own_data_defaults import add_own_data_defaults
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
@@ -140,6 +141,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.training.config import UnlearningConfig
 
     join_processes()
+    add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
     arguments = complete(asked)
     if problems := check_same_run(arguments):  # now with the defaults of training
         raise ArgumentsError(problems)
@@ -176,6 +178,7 @@ def run(argv: Sequence[str]) -> int:
             evaluators=evaluators,
             processing_class=tokenizer,
             peft_config=lora_config(arguments.lora),
+            holdout_dataset=data.datasets.get("holdout"),
         )
     status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
     if trainer.is_world_process_zero():

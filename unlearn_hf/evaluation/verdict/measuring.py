@@ -69,14 +69,17 @@ class JudgedRequest:
         budget = min(longest + _BEYOND, _MOST_NEW_TOKENS)
         greedy, sampled = (
             GenerationSettings(budget),
-            # The engine gives a single sample as a text and several as a list.
-            GenerationSettings(budget, samples=self.samples, temperature=1.0),
+            GenerationSettings(budget, temperature=1.0),
         )
         found = []
         for index, row in enumerate(self._judged()):
             prompt = list(row.prompt_ids)
             found.append(GeneratedText(result_key(self.split, index, "greedy"), prompt, greedy, row.answer_ids))
-            found.append(GeneratedText(result_key(self.split, index, "sampled"), prompt, sampled))
+            # One by one, so that samples of different rows share passes: prompts are short.
+            found += [
+                GeneratedText(result_key(self.split, index, "sampled", sample), prompt, sampled)
+                for sample in range(self.samples)
+            ]
         return found
 
     def table_row(
@@ -94,9 +97,10 @@ class JudgedRequest:
             "paraphrase_nll": [mean_nll("paraphrase", choice) for choice in range(len(row.paraphrases))],
         }
         if self.samples:
-            sampled = generations[result_key(self.split, index, "sampled")]
             found["greedy"] = generations[result_key(self.split, index, "greedy")]
-            found["sampled"] = [sampled] if isinstance(sampled, str) else sampled
+            found["sampled"] = [
+                generations[result_key(self.split, index, "sampled", sample)] for sample in range(self.samples)
+            ]
         return found
 
 

@@ -1,0 +1,60 @@
+"""Defaults for rows of one's own: by rules, under what is given, and on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unlearn_hf.cli.main import BAD_INPUT
+from unlearn_hf.cli.own_data_defaults import STOP_WHEN, own_data_defaults
+from unlearn_hf.training.stop_condition import parse_condition
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("forget", [1, 4, 12, 40, 400])
+@pytest.mark.parametrize("retain", [2, 9, 24, 4000])
+def test_rules_hold_for_every_size(forget: int, retain: int, adapter: bool, processes: int) -> None:
+    chosen = own_data_defaults(forget, retain, adapter, width=576, processes=processes)
+    batch = chosen["per_device_train_batch_size"]
+    assert 1 <= batch <= 16
+    assert retain - chosen["held_back_rows"] >= batch * processes
+    steps = chosen["num_train_epochs"] * -(-forget // (batch * processes))
+    assert steps >= 100
+    assert chosen["learning_rate"] == pytest.approx(3.5e-4 if adapter else 7e-5, rel=0.2)
+    parse_condition(chosen["stop_when"])
+
+
+def test_small_retain_sets_keep_all_their_rows() -> None:
+    assert own_data_defaults(4, 9, False)["held_back_rows"] == 0
+    assert own_data_defaults(4, 24, False)["held_back_rows"] == 4
+    assert own_data_defaults(4, 4000, False)["held_back_rows"] == 64
+
+
+def test_what_is_given_wins_and_the_rest_is_on_record(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    assert unlearn("--learning_rate", "1e-3", "--verdict_samples", "1") == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    chosen = record["configuration"]
+    assert (chosen["learning_rate"], chosen["num_train_epochs"]) == (1e-3, 1)  # given
+    assert (chosen["held_back_rows"], chosen["stop_when"]) == (2, STOP_WHEN)
+    assert record["stopped"].startswith("step 2: ")
+
+
+def test_a_typo_in_the_stop_condition_is_one_line(
+    unlearn: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert unlearn("--stop_when", "forget_pob < 0.1") == BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "'forget_pob' is not known; did you mean forget_prob" in error
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_rows_never_seen_are_compared_with(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    assert unlearn("--holdout_file", "retain.jsonl", "--verdict_samples", "1") == 0
+    verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert verdict["rows"]["holdout"] == 12
+    assert "holdout_prob" in verdict["after"]
