@@ -14,8 +14,8 @@ from unlearn_hf.models.loading import load_tokenizer
 def merge_adapter(adapter: Path, base: str, dtype: str, folder: Path) -> None:
     """Save base plus adapter as a plain model, with the adapter's tokenizer.
 
-    The base is loaded unquantised in float32, whatever it was held in while the adapter was trained; the sum is rounded
-    once, to `dtype`.
+    The base is loaded unquantised in float32, whatever it was held in while the adapter was trained; the sum is
+    rounded once, to `dtype`.
 
     Args:
         adapter: folder of the adapter.

@@ -79,8 +79,8 @@ class FinetuningConfig(TrainingArguments):
     load_in_4bit: bool = field(
         default=False,
         metadata={
-            "help": "Hold the base model in 4 bit (NF4, by bitsandbytes) under the adapter that is trained; computes in "
-            "`model_dtype`. `unlearn-hf merge` puts the adapter into the unquantised base."
+            "help": "Hold the base model in 4 bit (NF4, by bitsandbytes) under the adapter that is trained; computes "
+            "in `model_dtype`. `unlearn-hf merge` puts the adapter into the unquantised base."
         },
     )
     attn_implementation: str | None = field(

@@ -84,7 +84,8 @@ def parse(argv: Sequence[str]) -> Merge:
     if not (adapter / _ADAPTER).is_file():
         raise ArgumentsError(
             [
-                f"model_name_or_path: {str(model.model_name_or_path)!r} is no folder of an adapter ({_ADAPTER}); name one."
+                f"model_name_or_path: {str(model.model_name_or_path)!r} is no folder of an adapter ({_ADAPTER}); "
+                "name one."
             ]
         )
     base = arguments.base_model or base_under(str(adapter)).name
