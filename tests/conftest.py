@@ -82,12 +82,12 @@ def with_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(seed: int = 0, dropout: float = 0.0, vocab_size: int = 400) -> LlamaForCausalLM:
+def build_model(seed: int = 0, dropout: float = 0.0, vocab_size: int = 400, hidden_size: int = 32) -> LlamaForCausalLM:
     """A fresh two-layer Llama in float32."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab_size,
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

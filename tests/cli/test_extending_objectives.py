@@ -109,7 +109,9 @@ def test_command_line_run_folder_evaluation_and_resume(
 ) -> None:
     option, value = OPTIONS[name]
     chosen = {"method": METHODS[name], "forget_loss": name, option: value}
-    steps = ("--save_steps", "2", "--save_strategy", "steps", "--keep_checkpoints")
+    # a condition that never holds: the run is to end at its last step
+    stop = ("--stop_when", "forget_prob < 0")
+    steps = ("--save_steps", "2", "--save_strategy", "steps", "--keep_checkpoints", *stop)
     assert unlearn("--max_steps", "4", *steps, **chosen) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["configuration"]["forget_loss"] == name

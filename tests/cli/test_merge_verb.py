@@ -112,6 +112,32 @@ def test_four_bit_base_under_an_adapter(
     assert (logits(merged) - adapter).abs().max() > 1e-3  # which is not the quantised one
 
 
+@needs_bitsandbytes
+def test_gradients_through_a_four_bit_base_survive_an_evaluation(workplace: Path) -> None:
+    """A pass without gradients (a reference, an evaluation) must leave the layers below a quantised one trainable."""
+    from peft import LoraConfig, get_peft_model
+
+    wide = build_model(hidden_size=64)
+    wide.save_pretrained(workplace / "wide_model")
+    model = get_peft_model(
+        load_model(str(workplace / "wide_model"), load_in_4bit=True),
+        LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False),
+    )
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        tokens = torch.arange(12)[None]
+        model.train()(input_ids=tokens, labels=tokens).loss.backward()
+        return [each.grad.clone() for each in model.parameters() if each.grad is not None]
+
+    before = gradients()
+    logits(model)
+    after = gradients()
+    assert len(before) == len(after) > 0
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
+
+
 def test_four_bit_is_refused_where_it_cannot_be(
     unlearn: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

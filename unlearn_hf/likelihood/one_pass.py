@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,10 +54,12 @@ class PartialResults:
         if self.folder is None or not self.folder.is_dir():
             return found
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):  # the last line of an interrupted run may be cut
-                    key, value = json.loads(line)
-                    found[key] = value
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+                # An interruption cuts the last line, a crash of the machine may spoil any; its item is computed again.
+                if line.endswith("\n"):
+                    with suppress(ValueError, TypeError):
+                        key, value = json.loads(line)
+                        found[key] = value
         return found
 
     def append(self, name: str, rank: int, results: Sequence[tuple[str, Any]]) -> None:

@@ -95,7 +95,21 @@ def load_model(
                 "which would be random; name a causal language model that was saved whole."
             )
     check_causal(model, field)
+    if load_in_4bit:
+        _keep_layout(model)
     return model
+
+
+def _keep_layout(model: nn.Module) -> None:
+    """Forbid bitsandbytes to pack 4-bit weights anew for a CPU with AVX512-BF16 at the first pass without gradients.
+
+    Its kernel for that layout has no backward pass, so training after any evaluation would silently lose the gradient
+    that flows through quantised layers; and it cannot pack layers whose input is no multiple of 64.
+    """
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager
