@@ -199,6 +199,8 @@ def _say_choice(found: Sequence[Result], best: Result | None) -> None:
             f"choice: trial {best.number}, {best.leaking} of {best.known} rows leak, forget Prob "
             f"{best.forget_prob:.3g}, {100 * best.kept:.1f} % kept; its model is in {best.folder}"
         )
+        if best.leaking == best.known:
+            print("Every row leaks still: search higher learning rates, or more epochs.")
     elif not any(each.knew for each in found):
         print("no choice: the model did not know these rows before, so that there is nothing to forget.")
     else:
@@ -240,13 +242,9 @@ def draw_frontier(found: Sequence[Result], best: Result | None) -> Any:
     axes.plot(
         [each.kept for each in front], [each.forget_prob for each in front], color="#999999", linewidth=1.2, zorder=1
     )
+    beaten = [each for each in found if each not in front and each is not best]
     groups = (
-        (
-            "beaten by another trial",
-            [each for each in found if each not in front and each is not best],
-            "#bbbbbb",
-            "o",
-        ),
+        ("beaten by another trial", beaten, "#bbbbbb", "o"),
         ("frontier", [each for each in front if each is not best], COLORS[0], "o"),
         ("choice", [best] if best is not None else [], COLORS[1], "*"),
     )
@@ -254,7 +252,7 @@ def draw_frontier(found: Sequence[Result], best: Result | None) -> Any:
         if group:
             points = [each.kept for each in group], [each.forget_prob for each in group]
             axes.scatter(*points, s=170 if marker == "*" else 45, c=color, marker=marker, label=label, zorder=3)
-            for each in group if color != "#bbbbbb" else ():
+            for each in group if group is not beaten else ():
                 axes.annotate(
                     f"{each.number}: {each.leaking} leak", (each.kept, each.forget_prob), xytext=(6, 5),
                     textcoords="offset points", fontsize=8,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from unlearn_hf.common.locks import Owner
 
-OBJECTIVES = {"forget_prob": "minimize", "kept": "maximize"}
+OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {"forget_prob": "minimize", "kept": "maximize"}
 """Of the verdict after a trial: probability of answers to forget, and of answers to keep relative to before it."""
 FEWEST_TRIALS, FEWEST_LOOKS = 5, 3
 """Finished trials before one may be pruned (Optuna's median pruner has the same), and looks at the trial itself."""

@@ -69,8 +69,8 @@ class SweepArguments:
     study: str | None = field(
         default=None,
         metadata={
-            "help": "Where the study is kept: a file (.db: SQLite, else Optuna's journal, for network folders too), or "
-            "a database URL. Processes that name the same study share it. Default: study.log in output_dir."
+            "help": "Where the study is kept: a file (.db: SQLite, else Optuna's journal, for network folders, too), "
+            "or a database URL. Processes that name the same study share it. Default: study.log in output_dir."
         },
     )
     study_name: str = field(default="sweep", metadata={"help": "Name of the study there."})
@@ -193,10 +193,9 @@ def _example(space: Sequence[Dimension], settings: Settings, folder: str) -> Tra
                 problems[line.replace(mine, f"space: {name}: ", 1) + hint] = None
 
     for method in methods:
-        others = method_fields(besides=method) if method in (unlearn.methods()) else {}
-        dimensions = [
-            each for each in space if each.name != "method" and (len(methods) == 1 or each.name not in others)
-        ]
+        others = method_fields(besides=method) if method in unlearn.methods() else {}
+        kept = [each for each in space if len(methods) == 1 or each.name not in others]
+        dimensions = [each for each in kept if each.name != "method"]
         first = {"output_dir": str(Path(folder) / "trial"), "method": method}
         first |= {each.name: each.samples[0] for each in dimensions}
         look(first, dimensions[0].name if dimensions else "method")
@@ -204,9 +203,8 @@ def _example(space: Sequence[Dimension], settings: Settings, folder: str) -> Tra
             for value in each.samples[1:]:
                 look({**first, each.name: value}, each.name)
     if len(methods) > 1:
-        lacking = {each.name for each in space} & set.intersection(
-            *(set(method_fields(besides=method)) for method in methods if method in unlearn.methods())
-        )
+        foreign = [set(method_fields(besides=method)) for method in methods if method in unlearn.methods()]
+        lacking = {each.name for each in space}.intersection(*foreign)
         problems |= {f"space: {name}: none of the methods {', '.join(methods)} has it.": None for name in lacking}
     if problems:
         raise ArgumentsError(list(problems))
