@@ -60,7 +60,7 @@ def test_a_space_in_words() -> None:
     space = {
         each.name: each for each in parse_space([RATES, "epsilon=0,0.02", "num_train_epochs=1:5:int", "method=a,b"])
     }
-    assert list(space)[0] == "method"  # it decides which of the others there are
+    assert next(iter(space)) == "method"  # it decides which of the others there are
     assert space["epsilon"].choices == ("0", "0.02")
     assert (space["learning_rate"].low, space["learning_rate"].high) == (1e-5, 1e-3)
     assert space["num_train_epochs"].samples == ("1", "5")
@@ -135,7 +135,7 @@ def _under_a_file(folder: Path) -> str:
         ({"verdict": "false"}, "verdict: false leaves nothing to choose by"),
         ({"resume": "true"}, "a sweep goes on by itself"),
         ({"forget_file": "none.jsonl"}, "none.jsonl' is not there"),
-        ({"model_name_or_path": "no/model"}, "'no/model' is not there"),
+        ({"model_name_or_path": "/no/such"}, "'/no/such' is not there"),
         ({"study": _damaged_journal}, "line 1 is no entry of a study"),
         ({"study": _damaged_database}, "file is not a database"),
         ({"study": _other_database}, "it is a database of something else, with the table 'invoices'"),

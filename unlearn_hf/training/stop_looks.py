@@ -9,7 +9,7 @@ from pathlib import Path
 from unlearn_hf.common.files import write_text
 
 LOOKS_FILE = "stop_looks.jsonl"
-"""Name of the file in a run folder: for each look a line with `step`, `score` (the trade-off) and the measured values."""
+"""Name of the file in a run folder: for each look a line with `step`, `score` (the trade-off) and measured values."""
 
 
 def begin_looks(folder: Path, step: int) -> None:

@@ -275,4 +275,7 @@ def _report(found: Sequence[Result], folder: Path) -> None:
 
     there = [path for path in dict.fromkeys(Path(each.folder) for each in found) if path.is_dir()]
     if there:
-        make_report(there, folder / "report", ReportArguments(title="Trials of a sweep"))
+        try:
+            make_report(there, folder / "report", ReportArguments(title="Trials of a sweep"))
+        except ValueError as problem:  # trials without an evaluation
+            print(f"no report: {str(problem).splitlines()[0]}", file=sys.stderr)

@@ -93,6 +93,14 @@ def _first_line(problem: BaseException) -> str:
     return str(problem).strip().partition("\n")[0].rstrip(".") or type(problem).__name__
 
 
+def _load_or_create(storage: BaseStorage, name: str) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=storage)  # whatever its directions are
+    except KeyError:
+        directions = list(OBJECTIVES.values())
+        return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+
 class SharedStudy:
     """A study that several processes work on, and that outlives them.
 
@@ -115,9 +123,7 @@ class SharedStudy:
         self.seed = seed
         storage = open_storage(where)
         try:
-            self.study = optuna.create_study(
-                storage=storage, study_name=name, directions=list(OBJECTIVES.values()), load_if_exists=True
-            )
+            self.study = _load_or_create(storage, name)
             known = self.study.user_attrs.get(_KEY)
             self.is_new = not self.study.get_trials(deepcopy=False)
         except Exception as problem:

@@ -23,7 +23,7 @@ from unlearn_hf.cli.parsing import (
     field_names,
     word_of,
 )
-from unlearn_hf.cli.run_folder import hide_secrets
+from unlearn_hf.cli.run_folder import check_run_folder, hide_secrets
 from unlearn_hf.cli.sweep.space import Dimension, parse_space
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb, unlearn
@@ -215,11 +215,11 @@ def run(argv: Sequence[str]) -> int:
     """Search."""
     plan = first_look(argv)
     from unlearn_hf.cli.data import describe_data, load_data
-    from unlearn_hf.cli.training import check_before_loading
-    from unlearn_hf.common.locks import release_folder
+    from unlearn_hf.cli.training import check_inputs
 
-    check_before_loading(plan.example)
-    release_folder(plan.example.folder)
+    if problems := check_inputs(plan.example):
+        raise ArgumentsError(problems)
+    check_run_folder(plan.example.folder, overwrite=False, resume=False)
     data = load_data(plan.example.data)
     trained = {name: data.part(name) for name in ("forget", "retain")}
     # Own rows are held back by a default of `unlearn`.
