@@ -207,7 +207,7 @@ def test_the_same_options_are_measured_once(words: Callable[..., list[str]], tmp
 
 
 def test_options_that_a_method_lacks_are_left_out(words: Callable[..., list[str]], tmp_path: Path) -> None:
-    assert main(words("epsilon=0,0.1", method=None, space="method=npo,eupmu", trials="8", learning_rate="1e-4")) == 0
+    assert main(words("--space", "method=npo,eupmu", "epsilon=0,0.1", RATES, method=None, trials="8")) == 0
     options = [each["options"] for each in outcome(tmp_path)["trials"]]
     assert {each["method"] for each in options} == {"npo", "eupmu"}
     assert all(("epsilon" in each) == (each["method"] == "eupmu") for each in options)

@@ -18,6 +18,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from unlearn_hf.common.locks import Owner
 
@@ -29,6 +30,7 @@ MOST_ATTEMPTS = 3
 BEAT, SILENCE = 60, 900
 """Seconds between two signs of life of a trial, and without one after which it is taken for dead."""
 _KEY = "unlearn_hf"
+_TRIES = 5
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -39,16 +41,29 @@ def open_storage(where: str) -> BaseStorage:
     """
     try:
         if "://" in where:
-            return RDBStorage(where)
+            return _database(where)
         path = Path(where)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in (".db", ".sqlite", ".sqlite3"):
             _check_database(path)
-            return RDBStorage(f"sqlite:///{path.resolve()}")
+            return _database(f"sqlite:///{path.resolve()}")
         _check_journal(path)
         return JournalStorage(JournalFileBackend(str(path)))
     except Exception as problem:  # whatever the driver of a database raises
         raise ValueError(f"study: {where!r} cannot be used ({_first_line(problem)}).") from problem
+
+
+def _database(url: str) -> RDBStorage:
+    """A database with Optuna's tables; of processes that begin together one makes them, and the others see an error."""
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
+    for attempt in range(_TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=waiting)
+        except (IntegrityError, OperationalError):
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError
 
 
 def _check_journal(path: Path) -> None:
