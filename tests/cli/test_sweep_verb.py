@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -300,9 +301,13 @@ def test_a_trial_that_was_killed_is_repeated(
 
 def begin(words: list[str], **environment: str) -> subprocess.Popen[str]:
     path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return start([sys.executable, "-m", "unlearn_hf", *words], PYTHONPATH=path, **environment)
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "unlearn_hf", *words],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        command,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -421,3 +426,19 @@ def test_trials_are_runs_of_unlearn(
     verdict = json.loads((tmp_path / "sweep" / "trial-0000" / "verdict.json").read_text())
     assert found["trials"][0]["kept"] == verdict["kept_share"]["mean"]
     assert found["trials"][0]["held_back"] is True
+
+
+def test_the_script_for_slurm_starts_workers_on_one_study(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "sweep_slurm.sh"
+    given = [str(script), *words(trials="4")[1:]]
+    environment = {"PYTHON": sys.executable, "PYTHONPATH": str(script.parents[1])}
+    workers = [start(given, SLURM_ARRAY_TASK_ID=str(task), **environment) for task in (1, 2)]
+    printed = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    assert len(outcome(tmp_path)["trials"]) == 4
+    assert sum(text.count(": begins") for text in printed) == 4
+    bare = start([str(script)])
+    assert "error: no options" in bare.communicate()[0]
+    assert bare.returncode == BAD_INPUT
+    if shutil.which("shellcheck") is not None:
+        subprocess.run(["shellcheck", str(script)], check=True)

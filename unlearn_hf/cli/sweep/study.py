@@ -54,7 +54,7 @@ def open_storage(where: str) -> BaseStorage:
 
 
 def _database(url: str) -> RDBStorage:
-    """A database with Optuna's tables; of processes that begin together one makes them, and the others see an error."""
+    """A database with Optuna's tables; of processes that begin together one makes them, others see an error."""
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
     for attempt in range(_TRIES):
         try:
