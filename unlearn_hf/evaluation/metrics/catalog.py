@@ -90,10 +90,7 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
 
 def _depth_composites() -> dict[str, MetricDescription]:
     """See `composite.published_composites`; those that need what is not measured here come from that function."""
-    attacks, utility = (
-        "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's",
-        "both metrics",
-    )
+    attacks = "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's"
     rows = {
         "mem": ("extraction strength, exact memorization, paraphrase probability and truth ratio", "the four metrics"),
         "privacy_mia": ("the distances of four attacks to the retain model's AUC, relative to it", attacks),
