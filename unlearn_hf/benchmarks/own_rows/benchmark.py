@@ -19,7 +19,7 @@ class OwnRows(Benchmark):
 
     summary = "Files of your own (--forget_file, --retain_file): probability, ROUGE and memorisation of the answers."
     paper = "this project"
-    options = ("retain_results", "max_new_tokens")
+    options = ("retain_results", "max_new_tokens", "fluency_model", "fluency_label")
     as_trained = True
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ _TOFU = "Maini et al. 2024, arXiv 2401.06121"
 _MUSE = "Shi et al. 2024, arXiv 2407.06460"
 _OPEN_UNLEARNING = "Dorna et al. 2025, arXiv 2506.12618"
 _EXTRACTION = "Carlini et al. 2021, arXiv 2012.07805"
+_DEPTH = "Unlearning Depth Score 2026, arXiv 2605.24614"
 _MEMORIZATION = "Tirumala et al. 2022, arXiv 2205.10770"
 
 
@@ -85,6 +86,23 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
         f"{name}_mean_nll of {split}",
     )
     return found
+
+
+def _depth_composites() -> dict[str, MetricDescription]:
+    """See `composite.published_composites`; those that need what is not measured here come from that function."""
+    attacks = "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's"
+    rows = {
+        "mem": ("extraction strength, exact memorization, paraphrase probability and truth ratio", "the four metrics"),
+        "privacy_mia": ("the distances of four attacks to the retain model's AUC, relative to it", attacks),
+        "privacy": ("uds_privacy_mia and the Unlearning Depth Score", "the depth score, which is not measured here"),
+        "utility": ("model utility and fluency", "both metrics"),
+        "overall": ("uds_mem, uds_privacy and utility relative to the full model's", "the three"),
+    }
+    unit = _METRICS + "composite:PublishedMean"
+    return {
+        f"uds_{name}": MetricDescription(f"composite as published, 1 is best: {what}", True, _DEPTH, unit, needs)
+        for name, (what, needs) in rows.items()
+    }
 
 
 _BUILT_IN: dict[str, MetricDescription] = {
@@ -162,6 +180,7 @@ _BUILT_IN: dict[str, MetricDescription] = {
         _HARMONIC,
         "both metrics",
     ),
+    **_depth_composites(),
     "verbmem_forget": MetricDescription(
         "VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of verbmem_forget"
     ),
