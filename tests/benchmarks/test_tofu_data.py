@@ -152,6 +152,7 @@ def test_holdout_rows_that_are_to_be_forgotten_are_refused(tmp_path, capsys, mon
     build_model().save_pretrained(tmp_path / "model")
     build_tokenizer().save_pretrained(tmp_path / "model")
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)  # it is told before
+    capsys.readouterr()
     words = ["--benchmark", "tofu", "--split", "forget05", "--source", str(tmp_path)]
     assert main(["evaluate", *words, "--model_name_or_path", str(tmp_path / "model")]) == BAD_INPUT
     told = capsys.readouterr().err.strip()
