@@ -39,8 +39,9 @@ def aggregate_lume(
         fingerprint: hash of the data, recorded with each value.
 
     Returns:
-        Name -> `MetricValue`: `lume_<set>_<task>_regurgitation` and `..._knowledge`, as they are;
-        `lume_task_aggregate`, the harmonic mean of all twelve with those of the forget set as 1 - x;
+        Name -> `MetricValue`: `lume_<set>_<task>_regurgitation` and `..._knowledge`, as they are, and
+        `lume_<set>_mean`, the mean of these six (not official); `lume_task_aggregate`, the harmonic mean of all twelve
+        with those of the forget set as 1 - x;
         `lume_membership_auc` of the mean NLL of whole documents, members against others, and `lume_membership_score` =
         1 - 2 |AUC - 0.5|; `lume_final_score`, the mean of aggregate, membership score and accuracy on MMLU. What lacks
         a part is left out.
@@ -68,6 +69,12 @@ def aggregate_lume(
         name = f"lume_{split.removesuffix(form)}{NAMES[form]}"
         add(name, metric_unit(name).aggregate(scores), scores.size, metric_unit(name).definition)
         terms[name] = 1 - values[name].value if split.startswith("forget") else values[name].value
+    for name in ("forget", "retain"):
+        half = [value for term, value in values.items() if term.startswith(f"lume_{name}_")]
+        if len(half) == len(TABLE_SPLITS) / 2:
+            mean = f"lume_{name}_mean"
+            scores = [value.value for value in half]
+            add(mean, metric_unit(mean).aggregate(scores), min(value.n for value in half), "mean_of_six")
     if len(terms) == len(TABLE_SPLITS):
         name = "lume_task_aggregate"
         rows = min(values[term].n for term in terms)

@@ -106,6 +106,9 @@ def _lume() -> dict[str, MetricDescription]:
                     f"{column} of {name}_{task}_{form}",
                 )
     mean, documents = _METRICS + "base:Metric", "answer_mean_nll of member and nonmember"
+    for name in ("forget", "retain"):
+        what = f"LUME: mean of the six scores of the {name} set (not official)"
+        found[f"lume_{name}_mean"] = MetricDescription(what, name == "retain", _LUME, mean, "the six")
     return found | {
         "lume_task_aggregate": MetricDescription(
             "LUME: harmonic mean of the twelve, forget ones as 1 - x", True, _LUME, _HARMONIC, "the twelve"
