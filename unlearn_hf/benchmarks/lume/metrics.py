@@ -70,11 +70,11 @@ def aggregate_lume(
         add(name, metric_unit(name).aggregate(scores), scores.size, metric_unit(name).definition)
         terms[name] = 1 - values[name].value if split.startswith("forget") else values[name].value
     for name in ("forget", "retain"):
-        half = [value for term, value in values.items() if term.startswith(f"lume_{name}_")]
+        half = [term for key, term in values.items() if key.startswith(f"lume_{name}_")]
         if len(half) == len(TABLE_SPLITS) / 2:
             mean = f"lume_{name}_mean"
-            scores = [value.value for value in half]
-            add(mean, metric_unit(mean).aggregate(scores), min(value.n for value in half), "mean_of_six")
+            value = metric_unit(mean).aggregate([term.value for term in half])
+            add(mean, value, min(term.n for term in half), "mean_of_six")
     if len(terms) == len(TABLE_SPLITS):
         name = "lume_task_aggregate"
         rows = min(values[term].n for term in terms)
