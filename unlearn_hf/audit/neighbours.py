@@ -73,7 +73,8 @@ class Neighbours(AuditAttack):
         if run.earlier is not None:
             return run.measured(run.model, run.retain, run.earlier.rows)
         encoder = run.engine.encoder(run.tokenizer)
-        nearest, farthest = nearest_rows(*(embeddings(run.model, encoder, rows) for rows in (run.forget, run.retain)))
+        forget, retain = (embeddings(run.model, encoder, rows) for rows in (run.forget, run.retain))
+        nearest, farthest = nearest_rows(forget, retain)
         if not nearest:
             raise ValueError("neighbours: fewer than two retain rows; leave this attack out by --only.")
         return run.measured(run.model, run.retain, nearest if variant == "nearest" else farthest)

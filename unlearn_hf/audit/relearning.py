@@ -10,6 +10,7 @@ from torch import nn
 
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
 from unlearn_hf.data.collator import collate
+from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.evaluation.token_scores import ScoredText
 from unlearn_hf.likelihood.answers import answer_likelihood
@@ -55,7 +56,7 @@ def relearn(
     for number, window in enumerate(windows):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 - number / len(windows))
-        total = sum(texts[index].scored for index in window)
+        total = sum(label != IGNORE_INDEX for index in window for label in texts[index].labels)
         for start in range(0, len(window), MICRO_BATCH):
             rows = [texts[index] for index in window[start : start + MICRO_BATCH]]
             batch = collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows], pad)

@@ -47,7 +47,7 @@ class Rewording(AuditAttack):
         values: dict[str, list[float | None]] = {
             f"rouge_{name}": [each[0] for each in table.loc[table["split"] == name, "recalls"]] for name in requests
         }
-        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]  # type: ignore[type-var]
+        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]
         return Findings(list(range(len(run.forget))), values)
 
 
