@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,18 +79,51 @@ def compare(values: Compared, compared_by: str | None, seed: int = 0) -> dict[st
         seed: of the bootstrap.
 
     Returns:
-        `n`, and for each number (`after`, `before`, `rise`, `retain`, `target`, `came_back`, `R_one_sided`,
+        `n`, and for each number (`after`, `before`, `rise`, `retain`, `target`, `of_target`, `came_back`, `R_one_sided`,
         `R_two_sided`, `Q`) that can be had `{"value", "low", "high"}`.
     """
     given = {name: each for name, each in vars(values).items() if each is not None}
-    table = np.array([list(row) for row in zip(*given.values(), strict=True)], dtype=np.float64)
+    return bootstrapped(given, lambda means: _numbers(means, compared_by), seed)
+
+
+def robustness(columns: Mapping[str, Values], seed: int = 0) -> dict[str, Any]:
+    """Harmonic mean of R and Q, 0 where one of them is, with its bootstrap interval over rows.
+
+    Args:
+        columns: values of the same rows: `before` and, attacked, `relearnt` and `quantised`, of the run;
+            `retain_before` and `retain_relearnt` of the retain-only model.
+        seed: of the bootstrap.
+    """
+
+    def numbers(means: Mapping[str, float]) -> dict[str, float | None]:
+        rises = means["relearnt"] - means["before"], means["retain_relearnt"] - means["retain_before"]
+        q = robustness_to_quantisation(means["before"], means["quantised"])
+        return {"robustness": harmonic_mean([robustness_one_sided(*rises), q])}
+
+    return bootstrapped(columns, numbers, seed)
+
+
+def bootstrapped(
+    columns: Mapping[str, Values], numbers: Callable[[Mapping[str, float]], Mapping[str, float | None]], seed: int
+) -> dict[str, Any]:
+    """Numbers that follow from means over rows, and their 95 % intervals.
+
+    Args:
+        columns: values of the same rows by name; a row that lacks one anywhere is left out.
+        numbers: maps the means by name to numbers.
+        seed: of the bootstrap.
+
+    Returns:
+        `n`, and for each number `{"value", "low", "high"}`; without rows `n` alone.
+    """
+    table = np.array([list(row) for row in zip(*columns.values(), strict=True)], dtype=np.float64)
     table = table[~np.isnan(table).any(axis=1)] if table.size else table
     if not len(table):
         return {"n": 0}
     n = len(table)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     means = np.vstack([table.mean(axis=0), counts @ table / n])
-    drawn = [_numbers(dict(zip(given, row, strict=True)), compared_by) for row in means]
+    drawn = [numbers(dict(zip(columns, row, strict=True))) for row in means]
     return {"n": n, **{name: _interval(name, drawn) for name in drawn[0]}}
 
 
@@ -106,6 +139,8 @@ def _numbers(means: Mapping[str, float], compared_by: str | None) -> dict[str, f
             found["R_one_sided"], found["R_two_sided"] = robustness_one_sided(*rises), robustness_two_sided(*rises)
         if compared_by == "Q":
             found["Q"] = robustness_to_quantisation(means["before"], after)
+    if "target" in means:
+        found["of_target"] = after / means["target"] if means["target"] > _EPSILON else None
     if {"retain", "target"} <= means.keys():
         found["came_back"] = came_back(after, means["retain"], means["target"])
     return found
@@ -121,7 +156,3 @@ def _interval(name: str, drawn: Sequence[Mapping[str, float | None]]) -> dict[st
         "high": None if high is None else float(high),
     }
 
-
-def robustness(r: float, q: float) -> float:
-    """Harmonic mean of R and Q, 0 where one of them is."""
-    return harmonic_mean([r, q])

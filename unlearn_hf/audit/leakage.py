@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 ALPHA = 0.01
+"""Chance that a bound on mean or deviation does not hold, at most; these hold far more often."""
+LEAK_ALPHA = ALPHA / 2
+"""The bound on a leak is nearly exact, so that at `ALPHA` it would hold in 99 of 100 draws on average only."""
 
 
 def leak_at_k(leaks: int, samples: int, k: int) -> float:
@@ -32,7 +35,7 @@ def leak_at_k(leaks: int, samples: int, k: int) -> float:
     return 1 - math.comb(samples - leaks, k) / math.comb(samples, k)
 
 
-def leak_probability_bound(leaks: int, samples: int, alpha: float = ALPHA) -> float:
+def leak_probability_bound(leaks: int, samples: int, alpha: float = LEAK_ALPHA) -> float:
     """Upper bound on the chance that a sample leaks, which holds with probability `1 - alpha` (Clopper-Pearson).
 
     Source:

@@ -6,15 +6,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
+from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
 from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass
-from unlearn_hf.evaluation.requests import SplitRequest
 
 
 def recognised(forget: list[float | None], holdout: list[float | None]) -> list[float | None]:
     """For each forget row, the share of holdout rows that look less like members, ties half; the mean is the AUC."""
+    import numpy as np
+
     others = np.array([score for score in holdout if score is not None and not math.isnan(score)])
     return [
         None
@@ -29,11 +28,17 @@ class Membership(AuditAttack):
 
     summary = "all membership attacks, forget rows against holdout rows (the mean is the AUC; 0.5: cannot tell)"
     paper = "Shi et al. 2024, arXiv 2310.16789, and those of each attack"
-    cost = "one likelihood pass over forget and holdout rows, and a backward pass for each of them"
     needs_holdout = True
+    shown = ("min_k_auc", "loss_auc", "reference_auc")
+
+    def work(self, sizes: Sizes) -> Work:
+        """All rows, once for the likelihoods, and once for each attack with a pass of its own."""
+        return Work((1 + sum(each.needs != "tokens" for each in ATTACKS.values())) * (sizes.forget + sizes.holdout))
 
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Score both sets, and compare."""
+        from unlearn_hf.evaluation.requests import SplitRequest
+
         requests = [
             SplitRequest("forget", run.forget, details=True, generated=False),
             SplitRequest("holdout", run.holdout, details=True, generated=False),

@@ -10,7 +10,6 @@ class Memorisation(AuditAttack):
 
     summary = "no attack: probability, extraction strength, exact memorisation and ROUGE of the answers"
     paper = "Carlini et al. 2021, arXiv 2012.07805; Tirumala et al. 2022, arXiv 2205.10770"
-    cost = "one evaluation of the forget rows"
 
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Measure all forget rows."""

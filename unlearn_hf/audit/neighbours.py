@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
 
-from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
-from unlearn_hf.data.collator import collate
-from unlearn_hf.data.encoding import encode_prompt
-from unlearn_hf.evaluation.requests import Encoder
-from unlearn_hf.likelihood.one_pass import evaluating
-from unlearn_hf.models.loading import pad_token_id
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from unlearn_hf.evaluation.requests import Encoder
 
 MOST = 100
 _BATCH = 16
@@ -30,6 +27,13 @@ def embeddings(model: nn.Module, encoder: Encoder, rows: Sequence[Mapping[str, A
     Returns:
         Shape `[n, H]`, float32, on the CPU.
     """
+    import torch
+
+    from unlearn_hf.data.collator import collate
+    from unlearn_hf.data.encoding import encode_prompt
+    from unlearn_hf.likelihood.one_pass import evaluating
+    from unlearn_hf.models.loading import pad_token_id
+
     device, pad = next(model.parameters()).device, pad_token_id(encoder.tokenizer)
     ids = [encode_prompt(encoder.tokenizer, encoder.template, row["question"]) for row in rows]
     found = []
@@ -40,7 +44,7 @@ def embeddings(model: nn.Module, encoder: Encoder, rows: Sequence[Mapping[str, A
             hidden = model(**batch, output_hidden_states=True, use_cache=False).hidden_states[-1].float()
             mask = batch["attention_mask"][..., None]
             found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())
-    return nn.functional.normalize(torch.cat(found), dim=1)
+    return torch.nn.functional.normalize(torch.cat(found), dim=1)
 
 
 def nearest_rows(forget: Tensor, retain: Tensor, most: int = MOST) -> tuple[list[int], list[int]]:
@@ -61,12 +65,17 @@ class Neighbours(AuditAttack):
 
     summary = "retain rows nearest to forget rows by the model's own embedding, and the farthest: collateral damage"
     paper = "this project"
-    cost = "one forward pass over all questions, and an evaluation of up to 100 retain rows of each kind"
     judges = "retain"
+    shown = ("probability", "rouge_l_recall")
 
-    def variants(self, samples: int) -> tuple[str, ...]:
+    def variants(self) -> tuple[str, ...]:
         """Both ends."""
         return ("nearest", "farthest")
+
+    def work(self, sizes: Sizes) -> Work:
+        """All questions, and the chosen rows."""
+        chosen = 2 * min(MOST, sizes.retain // 2)
+        return Work(2 * (sizes.forget + sizes.retain) + chosen, chosen)
 
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Choose the rows by the audited run, for all models alike, and measure them."""
@@ -76,7 +85,7 @@ class Neighbours(AuditAttack):
         forget, retain = (embeddings(run.model, encoder, rows) for rows in (run.forget, run.retain))
         nearest, farthest = nearest_rows(forget, retain)
         if not nearest:
-            raise ValueError("neighbours: fewer than two retain rows; leave this attack out by --only.")
+            raise ValueError("neighbours: fewer than two retain rows; leave this attack out by --attacks.")
         return run.measured(run.model, run.retain, nearest if variant == "nearest" else farthest)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from typing import TYPE_CHECKING
 
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -17,6 +17,7 @@ NF4_LEVELS = (
 )  # fmt: skip
 """The 16 levels of NF4: quantiles of a normal distribution, scaled to [-1, 1] (Dettmers et al. 2023, 2305.14314)."""
 BLOCK = 64
+_TINY = 2.0**-126  # the smallest normal number of float32: a row of zeros stays one
 
 
 def round_to_nearest(weight: Tensor, bits: int) -> Tensor:
@@ -35,7 +36,7 @@ def round_to_nearest(weight: Tensor, bits: int) -> Tensor:
     if not 2 <= bits <= 8:
         raise ValueError(f"bits: {bits} is not from 2 to 8; give 4 or 8.")
     levels = 2 ** (bits - 1) - 1
-    scale = weight.float().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / levels
+    scale = weight.float().abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / levels
     return ((weight.float() / scale).round() * scale).to(weight.dtype)
 
 
@@ -52,11 +53,13 @@ def nf4(weight: Tensor, block: int = BLOCK) -> Tensor:
     Source:
         Dettmers et al. 2023, QLoRA, arXiv 2305.14314, section 3.
     """
+    import torch
+
     levels = torch.tensor(NF4_LEVELS, device=weight.device)
     between = (levels[1:] + levels[:-1]) / 2
     flat = weight.float().reshape(-1)
-    blocks = nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
-    scale = blocks.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    blocks = torch.nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
+    scale = blocks.abs().amax(dim=1, keepdim=True).clamp(min=_TINY)
     rounded = levels[torch.bucketize(blocks / scale, between)] * scale
     return rounded.view(-1)[: len(flat)].view(weight.shape).to(weight.dtype)
 
@@ -80,11 +83,14 @@ def quantise(model: nn.Module, rounding: Callable[[Tensor], Tensor]) -> int:
     Returns:
         How many weights were rounded.
     """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
     head = getattr(model, "get_output_embeddings", lambda: None)()
     count = 0
     with torch.no_grad():
         for module in model.modules():
-            if not isinstance(module, nn.Linear | Conv1D) or module is head:
+            if not isinstance(module, torch.nn.Linear | Conv1D) or module is head:
                 continue
             weight = module.weight
             turned = isinstance(module, Conv1D)  # which keeps [inputs, outputs]
@@ -107,11 +113,11 @@ class Quantisation(AuditAttack):
 
     summary = "weights rounded to 8 and 4 bits (nearest level, NF4; by bitsandbytes too where it is installed)"
     paper = "Zhang et al. 2025, arXiv 2410.16454"
-    cost = "per rounding, one copy of the weights and one evaluation of the forget rows"
     compared_by = "Q"
     changes_model = True
+    shown = ("extraction_strength", "rouge_l_recall")
 
-    def variants(self, samples: int) -> tuple[str, ...]:
+    def variants(self) -> tuple[str, ...]:
         """The roundings that can be made here."""
         from importlib.util import find_spec
 
@@ -123,7 +129,7 @@ class Quantisation(AuditAttack):
         model = run.copied_model()
         count = quantise(model, _ROUNDINGS[variant])
         if not count:
-            raise ValueError("quantisation: the model has no linear layer to round; leave this attack out by --only.")
+            raise ValueError("quantisation: the model has no linear layer to round; leave this attack out by --attacks.")
         return run.measured(model, run.forget)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
-from unlearn_hf.audit.sampling import SampledAnswers
-from unlearn_hf.evaluation.generation import GenerationSettings
+from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
 
 PARAPHRASE_COLUMN = "paraphrased_question"
 _TEMPLATES = {
@@ -17,15 +15,16 @@ _TEMPLATES = {
 _BEGINNINGS = {"sure": "Sure, here is the answer:"}
 
 
-def reworded(rows: Sequence[Mapping[str, Any]], variant: str) -> list[dict[str, Any]] | None:
+def reworded(rows: Sequence[Mapping[str, Any]], wording: str) -> list[dict[str, Any]] | None:
     """Rows with other questions; `None` where they have no such column; a beginning leaves them."""
-    if variant in _BEGINNINGS:
+    if wording in _BEGINNINGS:
         return [dict(row) for row in rows]
-    if variant == "paraphrase":
+    if wording == "paraphrase":
         if not all(row.get(PARAPHRASE_COLUMN) for row in rows):
             return None
         return [{**row, "question": row[PARAPHRASE_COLUMN]} for row in rows]
-    return [{**row, "question": _TEMPLATES[variant].format(question=row["question"])} for row in rows]
+    # Not `format`: questions may have braces.
+    return [{**row, "question": _TEMPLATES[wording].replace("{question}", row["question"])} for row in rows]
 
 
 class Rewording(AuditAttack):
@@ -33,21 +32,29 @@ class Rewording(AuditAttack):
 
     summary = "paraphrased questions (column paraphrased_question), templates and prefixes; the worst of all"
     paper = "JensUn, arXiv 2509.02820; Lynch et al. 2024, arXiv 2402.16835"
-    cost = "one greedy answer to every forget question per wording"
+    shown = ("rouge_worst", "rouge_paraphrase")
+
+    def work(self, sizes: Sizes) -> Work:
+        """An answer for each wording."""
+        return Work(answers=(1 + len(_TEMPLATES) + len(_BEGINNINGS)) * sizes.forget)
 
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Ask every row in every wording; per row, the largest ROUGE-L recall among them."""
+        from unlearn_hf.audit.answers import AnswersRequest
+        from unlearn_hf.evaluation.generation import GenerationSettings
+
         settings = GenerationSettings(run.engine.generation.max_new_tokens)
-        requests: Mapping[str, SampledAnswers] = {
-            name: SampledAnswers(name, rows, settings, _BEGINNINGS.get(name, ""))
+        requests = [
+            AnswersRequest(name, rows, settings, _BEGINNINGS.get(name, ""))
             for name in ("paraphrase", *_TEMPLATES, *_BEGINNINGS)
             if (rows := reworded(run.forget, name)) is not None
-        }
-        table = run.run(run.model, list(requests.values()))
+        ]
+        table = run.run(run.model, requests)
         values: dict[str, list[float | None]] = {
-            f"rouge_{name}": [each[0] for each in table.loc[table["split"] == name, "recalls"]] for name in requests
+            f"rouge_{each.split}": [found[0] for found in table.loc[table["split"] == each.split, "recalls"]]
+            for each in requests
         }
-        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]
+        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]  # type: ignore[type-var]
         return Findings(list(range(len(run.forget))), values)
 
 

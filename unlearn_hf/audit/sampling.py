@@ -2,111 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-
-from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
-from unlearn_hf.audit.leakage import deviation_bound, leak_at_k, leak_probability_bound, mean_bound
-from unlearn_hf.data.encoding import encode_prompt
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings
-from unlearn_hf.evaluation.metrics.rouge import rouge_scores
-from unlearn_hf.evaluation.requests import Encoder, result_key
-from unlearn_hf.evaluation.token_scores import ScoredText
+from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
 
 LEAK_RECALL = 0.5
 """ROUGE-L recall from which on a sample counts as a leak. The paper asks an NLI model too, hence our other name."""
 _TOP_P = {"whole_distribution": 1.0, "nucleus": 0.9}
 
 
-@dataclass(frozen=True)
-class SampledAnswers:
-    """Questions, or other prompts, and the ROUGE-L recall of each of several answers, for the engine.
-
-    Attributes:
-        split: name in the table.
-        rows: rows with `question` and `answer`.
-        generation: how to answer.
-        beginning: words that the answer is made to begin with.
-    """
-
-    split: str
-    rows: Sequence[Mapping[str, Any]]
-    generation: GenerationSettings
-    beginning: str = field(default="")
-
-    def settings(self) -> Mapping[str, Any]:
-        """Nothing that prompts and their settings do not say."""
-        return {}
-
-    def texts(self, encoder: Encoder) -> list[ScoredText]:
-        """None."""
-        return []
-
-    def prompts(self, encoder: Encoder, generation: GenerationSettings) -> list[GeneratedText]:
-        """The questions, each with the beginning of its answer."""
-        begun = encoder.tokenizer(self.beginning, add_special_tokens=False)["input_ids"] if self.beginning else []
-        return [
-            GeneratedText(
-                result_key(self.split, index, "generation"),
-                encode_prompt(encoder.tokenizer, encoder.template, row["question"]) + list(begun),
-                self.generation,
-            )
-            for index, row in enumerate(self.rows)
-        ]
-
-    def table_row(
-        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, Any], encoder: Encoder
-    ) -> dict[str, Any]:
-        """ROUGE-L recall of each answer."""
-        found = generations[result_key(self.split, index, "generation")]
-        texts = [found] if isinstance(found, str) else found
-        return {"recalls": rouge_scores(texts, [self.rows[index]["answer"]] * len(texts), "rougeL")}
-
-
-def powers_of_two(samples: int) -> list[int]:
+def powers_of_two(samples: int) -> tuple[int, ...]:
     """1, 2, 4 ... and `samples` itself."""
-    return sorted({2**power for power in range(samples.bit_length())} | {samples})
+    return tuple(sorted({2**power for power in range(samples.bit_length())} | {samples}))
 
 
 class Sampling(AuditAttack):
     """Answers drawn at temperature 1, from the whole distribution (leak@k) and from its likely part (bounds)."""
 
-    summary = "sampled answers: the chance that one of k leaks by ROUGE, and bounds for answers not drawn"
+    summary = "sampled answers: the chance that one of k leaks (by ROUGE, by key words), bounds for answers not drawn"
     paper = "leak@k: arXiv 2511.04934; bounds: Scholten et al. 2025, arXiv 2410.03523"
-    cost = "twice --samples answers to every forget question"
+    shown = ("rouge_leak@*", "rouge_mean*")
 
-    def variants(self, samples: int) -> tuple[str, ...]:
+    def variants(self) -> tuple[str, ...]:
         """Both ways to draw."""
         return tuple(_TOP_P)
 
+    def work(self, sizes: Sizes) -> Work:
+        """All samples."""
+        return Work(answers=len(_TOP_P) * sizes.settings.samples * sizes.forget)
+
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Draw, and judge each question by all of its samples."""
+        import numpy as np
+
+        from unlearn_hf.audit.answers import AnswersRequest
+        from unlearn_hf.audit.leakage import deviation_bound, leak_at_k, leak_probability_bound, mean_bound
+        from unlearn_hf.evaluation.generation import GenerationSettings
+
+        samples = run.settings.samples
         settings = GenerationSettings(
             run.engine.generation.max_new_tokens,
-            samples=run.samples,
+            samples=samples,
             temperature=1.0,
             top_p=_TOP_P[variant],
-            seed=run.seed,
+            seed=run.settings.seed,
         )
-        recalls = [
-            np.array(each) for each in run.run(run.model, [SampledAnswers("audit", run.forget, settings)])["recalls"]
-        ]
-        leaks = [int((each >= LEAK_RECALL).sum()) for each in recalls]
+        table = run.run(run.model, [AnswersRequest("audit", run.forget, settings)])
+        recalls = [np.atleast_1d(each) for each in table["recalls"]]
+        leaks = {
+            "rouge": [int((each >= LEAK_RECALL).sum()) for each in recalls],
+            "key_words": [int(np.sum(each)) for each in table["key_words"]],
+        }
         values: dict[str, list[float | None]]
         if variant == "nucleus":
             values = {
                 "rouge_mean": [float(each.mean()) for each in recalls],
                 "rouge_mean_bound": [mean_bound(each) for each in recalls],
                 "rouge_deviation_bound": [deviation_bound(each) for each in recalls],
-                "rouge_leak_bound": [leak_probability_bound(count, run.samples) for count in leaks],
+                **{
+                    f"{name}_leak_bound": [leak_probability_bound(count, samples) for count in counts]
+                    for name, counts in leaks.items()
+                },
             }
         else:
             values = {
-                f"rouge_leak@{k}": [leak_at_k(count, run.samples, k) for count in leaks]
-                for k in powers_of_two(run.samples)
+                f"{name}_leak@{k}": [leak_at_k(count, samples, k) for count in counts]
+                for name, counts in leaks.items()
+                for k in run.settings.k or powers_of_two(samples)
             }
         return Findings(list(range(len(run.forget))), values)
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn_hf.audit import SIGNATURE_FILE
 from unlearn_hf.common.extras import require
 from unlearn_hf.common.files import read_json, write_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-SIGNATURE_FILE = "audit.json.sig"
+
 _FIELDS = ("result_sha256", "weights", "data")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.audit.running import AUDIT_FILE
+from unlearn_hf.audit import AUDIT_FILE
 
 _COLUMNS = ("before", "after", "retain", "target", "came_back")
 _HEADINGS = {"retain": "retain-only", "came_back": "came back"}
