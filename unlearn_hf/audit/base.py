@@ -1,7 +1,7 @@
 """What an attack of the audit is: values per row of an attacked model; and the registry of all of them.
 
-Membership attacks (`evaluation.attacks`) score single texts; an audit attack is on a whole model, which it may copy and
-change. The declarations are light: what is heavy is imported inside the methods.
+Membership attacks (`evaluation.attacks`) score single texts; an audit attack is on a whole model, which it may copy
+and change. The declarations are light: what is heavy is imported inside the methods.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def compare(values: Compared, compared_by: str | None, seed: int = 0) -> dict[st
         seed: of the bootstrap.
 
     Returns:
-        `n`, and for each number (`after`, `before`, `rise`, `retain`, `target`, `of_target`, `came_back`, `R_one_sided`,
-        `R_two_sided`, `Q`) that can be had `{"value", "low", "high"}`.
+        `n`, and for each number (`after`, `before`, `rise`, `retain`, `target`, `of_target`, `came_back`,
+        `R_one_sided`, `R_two_sided`, `Q`) that can be had `{"value", "low", "high"}`.
     """
     given = {name: each for name, each in vars(values).items() if each is not None}
     return bootstrapped(given, lambda means: _numbers(means, compared_by), seed)
@@ -155,4 +155,3 @@ def _interval(name: str, drawn: Sequence[Mapping[str, float | None]]) -> dict[st
         "low": None if low is None else float(low),
         "high": None if high is None else float(high),
     }
-

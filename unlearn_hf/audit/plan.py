@@ -56,7 +56,7 @@ def check_attacks(names: Sequence[str]) -> None:
 
 
 def make_plan(names: Sequence[str], holdout: int) -> Plan:
-    """The attacks that are made: those named, `all`, or the cheap ones; what they are compared with is always measured.
+    """The attacks that are made: those named, `all`, or the cheap ones; `memorisation`, the comparison, always is.
 
     Raises:
         ValueError: for an unknown attack, or one that is asked for and cannot be made.

@@ -129,7 +129,7 @@ class Quantisation(AuditAttack):
         model = run.copied_model()
         count = quantise(model, _ROUNDINGS[variant])
         if not count:
-            raise ValueError("quantisation: the model has no linear layer to round; leave this attack out by --attacks.")
+            raise ValueError("quantisation: the model has no linear layer to round; leave it out by --attacks.")
         return run.measured(model, run.forget)
 
 

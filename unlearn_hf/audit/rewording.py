@@ -54,7 +54,7 @@ class Rewording(AuditAttack):
             f"rouge_{each.split}": [found[0] for found in table.loc[table["split"] == each.split, "recalls"]]
             for each in requests
         }
-        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]  # type: ignore[type-var]
+        values["rouge_worst"] = [max(each) for each in zip(*values.values(), strict=True)]
         return Findings(list(range(len(run.forget))), values)
 
 

@@ -52,9 +52,7 @@ def _found(
     assert run.folder is not None
     rows = [list(map(dict, each)) for each in (run.forget, run.retain, run.holdout)]
     earlier = run.earlier.rows if run.earlier is not None else None
-    key = settings_fingerprint(
-        identity, name, attack.version, rows, asdict(run.settings), run.retain_model, earlier
-    )
+    key = settings_fingerprint(identity, name, attack.version, rows, asdict(run.settings), run.retain_model, earlier)
     file = run.folder / f"{name}-{key[:16]}.json"
     if _for_all(file.is_file(), run):
         return Findings(**read_json(file))

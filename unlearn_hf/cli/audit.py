@@ -203,7 +203,8 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     others = _other_models(folder, audited, arguments)
     models = {"run": str(folder), **others}
     roles = [role for role, name in models.items() if name is not None]
-    sizes = Sizes(*(len(audited.rows[name]) for name in _SETS), arguments.attacking)
+    forget, retain, holdout = (audited.rows[name] for name in _SETS)
+    sizes = Sizes(len(forget), len(retain), len(holdout), arguments.attacking)
     weights = sum(file.stat().st_size for pattern in WEIGHTS for file in folder.glob(pattern))
     for line in cost_lines(plan, sizes, roles, weights):
         _say(line)
@@ -229,9 +230,17 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     def with_model(model: Any) -> AuditPass:
         check_vocabulary(model, tokenizer)
         return AuditPass(
-            model, tokenizer, audited.evaluator.engine, **audited.rows, settings=arguments.attacking,
-            accelerator=accelerator, folder=folder / PARTIAL, retain_model=others["retain"],
-        )  # fmt: skip
+            model,
+            tokenizer,
+            audited.evaluator.engine,
+            forget,
+            retain,
+            holdout,
+            arguments.attacking,
+            accelerator,
+            folder / PARTIAL,
+            others["retain"],
+        )
 
     loaders = {role: loader(name) for role, name in models.items() if name is not None}
     found = attack_models(loaders, plan, with_model, lambda line: _say(f"  {line}"))

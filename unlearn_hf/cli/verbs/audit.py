@@ -11,7 +11,7 @@ from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
-from unlearn_hf.cli.run_folder import RECORD, read_record
+from unlearn_hf.cli.run_folder import CARD, RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
 from unlearn_hf.common.locks import check_free
@@ -63,7 +63,7 @@ class AuditArguments:
     )
     sign: str | None = field(
         default=None,
-        metadata={"help": "File of a private ed25519 key (PEM): write a detached signature over result, weights, data."},
+        metadata={"help": "Private ed25519 key (PEM file): write a detached signature over result, weights and data."},
     )
     verify: bool = field(
         default=False,
@@ -77,9 +77,7 @@ class AuditArguments:
     @property
     def attacking(self) -> AuditSettings:
         """How to attack."""
-        return AuditSettings(
-            self.samples, tuple(self.k), self.seed, self.relearning_steps, self.relearning_rate
-        )
+        return AuditSettings(self.samples, tuple(self.k), self.seed, self.relearning_steps, self.relearning_rate)
 
     def __post_init__(self) -> None:
         """Raise a `ValueError` that names the field unless all values can be had."""
@@ -122,11 +120,12 @@ def _misfit(folder: Path, arguments: AuditArguments) -> str | None:
     status = read_record(folder).get("status")
     if status in _UNFINISHED:
         return f"run: the run in {str(folder)!r} is {status}; finish it with --resume, or name another."
-    there = (folder / AUDIT_FILE).is_file()
     if arguments.verify:
         missing = next((name for name in (AUDIT_FILE, SIGNATURE_FILE) if not (folder / name).is_file()), None)
-        return missing and f"verify: {str(folder / missing)!r} is not there; `unlearn-hf audit RUN --sign KEY` makes it."
-    if there and not arguments.overwrite:
+        return f"verify: {str(folder / missing)!r} is not there; audit with --sign KEYFILE." if missing else None
+    if arguments.card and not (folder / CARD).is_file():
+        return f"card: {str(folder / CARD)!r} is not there; leave out --card."
+    if (folder / AUDIT_FILE).is_file() and not arguments.overwrite:
         return f"run: {str(folder / AUDIT_FILE)!r} is there already; --overwrite sets it aside and audits anew."
     return None
 
