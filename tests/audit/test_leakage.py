@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from unlearn_hf.audit.leakage import deviation_bound, leak_at_k, leak_probability_bound, mean_bound
 from unlearn_hf.audit.sampling import powers_of_two
@@ -38,17 +39,24 @@ def test_bounds_hold_in_99_of_100_draws(name: str) -> None:
     assert np.mean([deviation_bound(each) >= deviation - 1e-12 for each in samples]) >= 0.99
 
 
-@pytest.mark.parametrize("chance", [0.01, 0.1, 0.5])
-def test_the_leak_bound_holds(chance: float) -> None:
+@pytest.mark.parametrize("chance", [0.01, 0.03, 0.1, 0.5, 0.9])
+def test_the_leak_bound_holds_in_99_of_100_draws(chance: float) -> None:
     counts = np.random.default_rng(0).binomial(64, chance, size=2000)
-    assert np.mean([leak_probability_bound(int(count), 64) >= chance for count in counts]) >= 0.985
-    assert leak_probability_bound(64, 64) == 1
+    assert np.mean([leak_probability_bound(int(count), 64) >= chance for count in counts]) >= 0.99
+
+
+@pytest.mark.parametrize("alpha", [0.005, 0.01, 0.1])
+def test_the_leak_bound_holds_as_often_as_it_says_for_every_chance(alpha: float) -> None:
+    bounds = np.array([leak_probability_bound(count, 32, alpha) for count in range(33)])
+    for chance in np.linspace(0.001, 0.999, 499):
+        assert binom.pmf(np.arange(33), 32, chance)[bounds >= chance].sum() >= 1 - alpha - 1e-12
 
 
 def test_bounds_are_of_use() -> None:
     zeros = np.zeros(128)
     assert mean_bound(zeros) == pytest.approx((np.log(100) / 256) ** 0.5)
-    assert leak_probability_bound(0, 128) == pytest.approx(1 - 0.01 ** (1 / 128))
+    assert leak_probability_bound(0, 128) == pytest.approx(1 - 0.005 ** (1 / 128))
+    assert leak_probability_bound(64, 64) == 1
     assert mean_bound([0.2] * 4000) < 0.24
 
 
@@ -68,5 +76,5 @@ def test_bad_input(call: Callable[[], float], message: str) -> None:
 
 
 def test_numbers_of_samples_that_are_looked_at() -> None:
-    assert powers_of_two(1) == [1]
-    assert powers_of_two(12) == [1, 2, 4, 8, 12]
+    assert powers_of_two(1) == (1,)
+    assert powers_of_two(12) == (1, 2, 4, 8, 12)

@@ -13,6 +13,7 @@ from unlearn_hf.evaluation.metrics.statistics import harmonic_mean
 
 RESAMPLES = 1000
 _EPSILON = 1e-12
+_DIFFERENT = 0.05  # of measures in [0, 1]; a place between models that are nearly alike would be noise
 Values = Sequence[float | None]
 
 
@@ -47,8 +48,8 @@ def robustness_to_quantisation(before: float, after: float) -> float:
 
 
 def came_back(after: float, retain: float, target: float) -> float | None:
-    """Place between the retain-only model (0) and the target (1); `None` where these do not differ."""
-    return None if abs(target - retain) <= _EPSILON else (after - retain) / (target - retain)
+    """Place between the retain-only model (0) and the target (1); `None` where these differ by less than .05."""
+    return None if abs(target - retain) < _DIFFERENT else (after - retain) / (target - retain)
 
 
 @dataclass(frozen=True)

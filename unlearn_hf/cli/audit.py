@@ -13,7 +13,7 @@ from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
 from unlearn_hf.benchmarks.parts import content_fingerprint
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments
+from unlearn_hf.cli.arguments import REGISTERED, DataArguments, EvaluationArguments
 from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
 from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
@@ -25,7 +25,6 @@ from unlearn_hf.models.weights import content_digest
 if TYPE_CHECKING:
     from unlearn_hf.cli.verbs.audit import AuditArguments
 
-NONE = "none"
 _SETS = ("forget", "retain", "holdout")
 _EVALUATION = ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size", "protocol", "retain_registry")
 
@@ -154,18 +153,19 @@ def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> 
         ("target", "target", arguments.target,
          lambda: target_of(folder, audited.configuration, audited.record.get("verb"))),
     ):  # fmt: skip
-        name = None if named == NONE else named or default()
-        found[role] = name
+        found[role] = name = default() if named == REGISTERED else named
         try:
             if name is not None:
                 _check_other(name, option, folder, audited)
         except ValueError as problem:
-            if named is not None:
+            if named != REGISTERED:
                 raise
             found[role] = None
             _say(f"{option}: no baseline ({problem})")
         else:
-            _say(f"{option}: {name or 'no baseline'}{'' if named or name is None else f' (--{option} names another)'}")
+            _say(
+                f"{option}: {name or 'no baseline'}{f' (--{option} names another)' if named == REGISTERED and name else ''}"
+            )
     return found
 
 

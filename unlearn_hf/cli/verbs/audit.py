@@ -10,6 +10,7 @@ from pathlib import Path
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
+from unlearn_hf.cli.arguments import REGISTERED
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import CARD, RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
@@ -25,15 +26,15 @@ class AuditArguments:
     """Audit"""
 
     reference: str | None = field(
-        default=None,
+        default=REGISTERED,
         metadata={
-            "help": "Run folder of the retain-only model. Default: the one whose results the run compared with, or "
-            "that `retrain` registered. none: without."
+            "help": "Run folder of the retain-only model. auto: the one whose results the run compared with, or that "
+            "`retrain` registered. none: without."
         },
     )
     target: str | None = field(
-        default=None,
-        metadata={"help": "The model before unlearning. Default: the one that the run began with. none: without."},
+        default=REGISTERED,
+        metadata={"help": "The model before unlearning. auto: the one that the run began with. none: without."},
     )
     attacks: list[str] = field(
         default_factory=list,
