@@ -17,6 +17,7 @@ import pytest
 
 import unlearn_hf
 from tests.conftest import build_model, build_tokenizer
+from unlearn_hf.audit.base import AUDIT_ATTACKS
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn
@@ -29,7 +30,15 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [path for path in sorted((ROOT / "docs" / "extending").glob("*.md")) if path.stem != "index"]
-REGISTRIES: tuple[Any, ...] = (BENCHMARKS, VERBS, ATTACKS, METRICS, FORGET_OBJECTIVES, RETAIN_OBJECTIVES)
+REGISTRIES: tuple[Any, ...] = (
+    BENCHMARKS,
+    VERBS,
+    ATTACKS,
+    AUDIT_ATTACKS,
+    METRICS,
+    FORGET_OBJECTIVES,
+    RETAIN_OBJECTIVES,
+)
 PROGRAMS = ("unlearn-hf", "accelerate", "make", "python")
 
 

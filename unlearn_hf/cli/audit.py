@@ -163,9 +163,8 @@ def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> 
             found[role] = None
             _say(f"{option}: no baseline ({problem})")
         else:
-            _say(
-                f"{option}: {name or 'no baseline'}{f' (--{option} names another)' if named == REGISTERED and name else ''}"
-            )
+            hint = f" (--{option} names another)" if named == REGISTERED and name else ""
+            _say(f"{option}: {name or 'no baseline'}{hint}")
     return found
 
 
