@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, UnsupportedFakeTensorException
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from transformers import AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM
 
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.likelihood.answer_head import LARGEST_LOGITS
@@ -30,7 +30,28 @@ _MOST_DRAWS = 200
 _NF4_BYTES = 4.127 / 8
 """Bytes of a parameter in NF4 with doubly quantised scales (Dettmers et al., QLoRA, 2023, section 3)."""
 
+_LINEAR_ATTENTION = "fused_shapes"
+
 Row = Mapping[str, Sequence[int]]
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps what fused kernels keep: inputs, output and a normaliser of each token, but no scores of pairs."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """An output of the right shape, `[B, T, heads, D]`."""
+        rows, heads, tokens, _ = query.shape
+        output = query.new_empty(rows, tokens, heads, value.shape[-1])
+        ctx.save_for_backward(query, key, value, output, query.new_empty(rows, heads, tokens, dtype=torch.float32))
+        return output
+
+
+def _fused_shapes(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+    return _FusedAttention.apply(query, key, value), None
+
+
+AttentionInterface.register(_LINEAR_ATTENTION, _fused_shapes)
 
 
 @dataclass
@@ -175,7 +196,9 @@ def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int]) -> int
         return None
     decoder: Any = inner.get_decoder()  # type: ignore[operator]
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
-        inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        inner.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    config: Any = inner.config
+    attention = config._attn_implementation
     device = torch.device(args.device)
     half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
     found: dict[int, tuple[Any, int]] = {}
@@ -196,6 +219,8 @@ def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int]) -> int
         autocast = torch.autocast(device.type, half) if half is not None else contextlib.nullcontext()
         training = decoder.training
         decoder.train()
+        if attention == "sdpa" or "flash" in str(attention):
+            config._attn_implementation_internal = _LINEAR_ATTENTION
         try:
             with saved_tensors_hooks(note, lambda tensor: tensor), autocast:
                 ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -204,6 +229,7 @@ def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int]) -> int
             return None
         finally:
             decoder.train(training)
+            config._attn_implementation_internal = attention
     return sum(size for _, size in found.values())
 
 
