@@ -7,13 +7,13 @@ answers in other words; those that do not learnt the rows to keep alone, or with
 Seeds and epochs differ within both.
 
 Robustness, on unlearned models that keep `--utility` of the target's utility: D is the rise of a metric (turned so
-that higher means "knows more") when a model is trained on the forget rows again; R = min(D of the retain-only model / D
-of the unlearned model, 1). Q = min(before / after, 1) under weights in 4 bit (NF4). 1 means that nothing was hidden from
-the metric that the attack brings out. Means over models; robustness is their harmonic mean, the last column that of
-faithfulness and robustness.
+that higher means "knows more") when a model is trained on the forget rows again; R = min(D of the retain-only model /
+D of the unlearned model, 1). Q = min(before / after, 1) under weights in 4 bit (NF4). 1 means that nothing was hidden
+from the metric that the attack brings out. Means over models; robustness is their harmonic mean, the last column that
+of faithfulness and robustness.
 
-As in the meta-evaluation of open-unlearning (Dorna et al. 2025, arXiv 2506.12618, section 5), with smaller models. What
-is there already in the output folder is taken from there.
+As in the meta-evaluation of open-unlearning (Dorna et al. 2025, arXiv 2506.12618, section 5), with smaller models.
+What is there already in the output folder is taken from there.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from unlearn_hf.training.finetuning import FinetuningTrainer
 QUIET: dict[str, Any] = {"disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
 PLAIN = {"weight_decay": 0.0, "use_cpu": True, **QUIET}
 KNOWING, IGNORANT = ("answers", "other words"), ("kept alone", "wrong answers")
+REFERENCE_SEED = 1000  # the retain-only model that others are compared with is not of the pool
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 
 
@@ -280,7 +281,7 @@ def main() -> None:
     write_json(made_by, chosen)
     study = MetaEvaluation(arguments.output_dir, settings, arguments.relearning_rate)
     longest = max(arguments.epochs)
-    retain = Member("kept alone", arguments.seeds, longest)  # of a seed that the pool does not have
+    retain = Member("kept alone", REFERENCE_SEED, longest)
     study.train(retain)
     study.reference = study.folder / "pool" / retain.name
     retain_metrics = study._judged(study.folder / "retain_only", lambda: load_model(str(study.reference)))

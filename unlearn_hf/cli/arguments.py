@@ -9,7 +9,6 @@ from dataclasses import MISSING, dataclass, field, fields
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
-from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
 SUBSETS = ("full", "retain")
@@ -233,8 +232,7 @@ class EvaluationArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a count that is not positive, or a label without its classifier.
-            ImportError: for tasks without lm-evaluation-harness.
+            ValueError: for a count that is not positive, and for an option without what it belongs to.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
@@ -243,8 +241,10 @@ class EvaluationArguments:
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
             raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
-        if self.lm_eval_tasks:
-            require("lm_eval", "lm-eval", "lm_eval_tasks")
+        if self.lm_eval_task_folder is not None and not self.lm_eval_tasks:
+            raise ValueError(
+                f"lm_eval_task_folder: {self.lm_eval_task_folder!r} has no effect without lm_eval_tasks; name some."
+            )
 
 
 @dataclass
