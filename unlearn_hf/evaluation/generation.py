@@ -17,7 +17,6 @@ from unlearn_hf.evaluation.decoding import Decoder, Sampling, Text, shared_begin
 from unlearn_hf.models.loading import pad_token_id
 from unlearn_hf.models.wrappers import causal_model
 
-GENERATION_BACKENDS = ("auto", "slots", "transformers", "vllm")
 _CACHE_BYTES = {"cpu": 2**30, "cuda": 2**33}
 _MOST_SLOTS = 64
 
@@ -99,7 +98,7 @@ def choose_backend(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, pr
     """The backend that is used.
 
     Args:
-        name: one of `GENERATION_BACKENDS`. `auto` takes `slots` on a CPU, where it wins, unless the model's
+        name: one of `checks.GENERATION_BACKENDS`. `auto` takes `slots` on a CPU, where it wins, unless the model's
             architecture does not agree with it on a trial; `transformers` elsewhere.
         model: a causal language model.
         tokenizer: its tokenizer.
