@@ -175,7 +175,8 @@ class EvaluationArguments:
         metadata={
             "help": "How answers are generated; greedy texts are the same. auto: slots on a CPU where the model can, "
             "transformers elsewhere. slots: ours, texts that are done leave and likely tokens are only checked. "
-            "vllm: whole models on a GPU (extra vllm).",
+            "transformers_continuous: its continuous batching, without mixed precision. vllm: whole models on a GPU "
+            "(extra vllm).",
             "choices": list(GENERATION_BACKENDS),
         },
     )
