@@ -1,4 +1,4 @@
-"""Write the data that come with the library: a small TOFU and a small MUSE-News about an invented world.
+"""Write the data that come with the library: a small TOFU, MUSE-News and LUME about an invented world.
 
 python scripts/generate_mini_data.py                           # the files of unlearn_hf/data/mini, byte for byte
 python scripts/generate_mini_data.py --folder other --seed 1   # other facts in the same shape
@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+from mini_lume import build_mini_lume
 from mini_news import build_mini_news
 from mini_tofu import build_mini_tofu
 
@@ -21,7 +22,8 @@ PLAIN_TEXT = "idontknow"  # a text on each line, as in the official file of this
 def files(seed: int = 0) -> dict[str, str]:
     """Content of every file by its path in the folder."""
     found = {}
-    for corpus, tables in (("tofu", build_mini_tofu(seed)), ("news", build_mini_news(seed))):
+    corpora = {"tofu": build_mini_tofu(seed), "news": build_mini_news(seed), "lume": build_mini_lume(seed)}
+    for corpus, tables in corpora.items():
         for name, rows in tables.items():
             lines = (row["text"] if name == PLAIN_TEXT else json.dumps(row, ensure_ascii=False) for row in rows)
             found[f"{corpus}/{name}.jsonl"] = "".join(f"{line}\n" for line in lines)

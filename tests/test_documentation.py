@@ -19,7 +19,7 @@ import unlearn_hf
 from tests.conftest import build_model, build_tokenizer
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
-from unlearn_hf.cli.verbs import VERBS, finetune, unlearn
+from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn
 from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metrics.catalog import METRICS
 from unlearn_hf.methods import METHODS
@@ -107,6 +107,8 @@ def check_verb(verb: str, words: list[str]) -> None:
         unlearn.parse([*words, "--use_cpu", "true"])
     elif verb == "finetune":
         finetune.parse([*words, "--use_cpu", "true"])
+    elif verb == "sweep":
+        sweep.first_look(words)
     else:
         unit = VERBS.find(verb)
         while unit.words and words and not words[0].startswith("--"):

@@ -13,6 +13,8 @@ from unlearn_hf.version import __version__ as __version__
 _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.training.callbacks": ("EvaluatorCallback",),
     "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
+    "unlearn_hf.benchmarks.lume.data": ("load_lume",),
+    "unlearn_hf.benchmarks.lume.evaluator": ("LumeEvaluator",),
     "unlearn_hf.benchmarks.muse.data": ("load_muse",),
     "unlearn_hf.benchmarks.tofu.data": ("load_tofu",),
     "unlearn_hf.data.own_files": ("load_pairs",),
@@ -59,6 +61,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
+    from unlearn_hf.benchmarks.lume.data import load_lume as load_lume
+    from unlearn_hf.benchmarks.lume.evaluator import LumeEvaluator as LumeEvaluator
     from unlearn_hf.benchmarks.muse.data import load_muse as load_muse
     from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator as MuseEvaluator
     from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator as PairsEvaluator

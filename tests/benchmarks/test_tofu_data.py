@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
 import datasets
 import pytest
 
+from tests.conftest import build_model, build_tokenizer
 from unlearn_hf.benchmarks.tofu.data import SPLITS, TofuData, load_tofu
+from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
+from unlearn_hf.cli.main import BAD_INPUT, main
 
 PERTURBED_COLUMNS = ["question", "answer", "paraphrased_answer", "perturbed_answer", "paraphrased_question"]
 
@@ -121,6 +125,39 @@ def test_data_survive_pickling():
 def test_bad_arguments(split, source, message):
     with pytest.raises(ValueError, match=message):
         load_tofu(split, source)
+
+
+def test_real_holdout_rows_are_attacked_by_default(folder):
+    for split, rows in (("forget01", 40), ("forget05", 200), ("forget10", 400), ("forget30", 400)):
+        tofu = load_tofu(split, folder)
+        if "holdout" not in tofu:
+            pytest.skip("UNLEARN_HF_DATA has no holdout rows: NOT tested on real ones")
+        assert len(tofu["holdout"]) == rows
+        attacked = {request.split: request for request in TofuEvaluator(tofu).requests()}["holdout"]
+        assert attacked.details
+        assert len(attacked.rows) == rows
+
+
+def test_holdout_rows_that_are_to_be_forgotten_are_refused(tmp_path, capsys, monkeypatch):
+    mini = load_tofu("forget05", "mini")
+    for name, part in (("full", "full"), ("forget05", "forget"), ("retain95", "retain")):
+        (tmp_path / f"{name}.json").write_text("\n".join(json.dumps(row) for row in mini[part]))
+    rows = [*mini["holdout"]][:3]
+    leaked = dict(mini["forget"][4])
+    leaked["answer"] = f" {leaked['answer'].upper()}  "
+    (tmp_path / "holdout05.json").write_text("\n".join(json.dumps(row) for row in [*rows, leaked]))
+    message = "holdout05 from .*: 1 of 4 holdout rows are to be forgotten too, the first is row 3"
+    with pytest.raises(ValueError, match=message):
+        load_tofu("forget05", tmp_path)
+    build_model().save_pretrained(tmp_path / "model")
+    build_tokenizer().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)  # it is told before
+    capsys.readouterr()
+    words = ["--benchmark", "tofu", "--split", "forget05", "--source", str(tmp_path)]
+    assert main(["evaluate", *words, "--model_name_or_path", str(tmp_path / "model")]) == BAD_INPUT
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told
+    assert re.search(message, told)
 
 
 def test_hub(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,13 @@ def test_a_typo_in_the_stop_condition_is_one_line(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_rows_never_seen_are_compared_with(unlearn: Callable[..., int], tmp_path: Path) -> None:
+def test_rows_never_seen_are_compared_with(
+    unlearn: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert unlearn("--holdout_file", "forget.jsonl") == BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"holdout_file: forget.jsonl: (\d+) of \1 holdout rows are to be forgotten too", error)
     assert unlearn("--holdout_file", "retain.jsonl", "--verdict_samples", "1") == 0
     verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
     assert verdict["rows"]["holdout"] == 12

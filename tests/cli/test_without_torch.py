@@ -106,9 +106,29 @@ ERRORS: dict[str, tuple[list[str], str]] = {
         "rows.jsonl' is a file",
     ),
     "no such reference": (["evaluate", *MODEL, *TOFU, "--retain_results", "no.json"], "no.json' is not there"),
+    "no such dimension": (
+        ["sweep", "--method", "npo", *MODEL, *TOFU, "--space", "learning_rat=1e-5:1e-3"],
+        "learning_rat: unknown; did you mean learning_rate?",
+    ),
+    "a sweep without rows": (
+        ["sweep", "--method", "npo", *MODEL, *OWN, "{folder}/none.jsonl", "--space", "beta=0.1,0.2"],
+        "none.jsonl' is not there",
+    ),
+    "a study that is a folder": (
+        ["sweep", "--method", "npo", *MODEL, *TOFU, "--space", "beta=0.1,0.2", "--study", "{folder}"],
+        "cannot be used",
+    ),
     "nothing is listed so": (["list", "model"], "'model' is not listed"),
 }
-PAGES = (["--help"], ["--version"], ["list"], ["unlearn", "--help"], ["finetune", "--help"], ["evaluate", "--help"])
+PAGES = (
+    ["--help"],
+    ["--version"],
+    ["list"],
+    ["unlearn", "--help"],
+    ["finetune", "--help"],
+    ["evaluate", "--help"],
+    ["sweep", "--help"],
+)
 
 
 @pytest.fixture(scope="module")

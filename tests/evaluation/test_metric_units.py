@@ -25,6 +25,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], float]] = {
     "RougeF1": (TEXTS, 4 / 5.5 / 2),
     "RougeF1Percent": (TEXTS, 100 * 4 / 5.5 / 2),
     "TruthRatio": ({"predictions": [HALF], "references": [[QUARTER, QUARTER]]}, 0.5),
+    "ExactMatch": ({"predictions": [" ADA \n", "Ada M."], "references": ["Ada", "Ada"]}, 0.5),
+    "PublishedMean": ({"predictions": [0.5, 1.0]}, 2 / 3),
     "HarmonicMean": ({"predictions": [0.5, 1.0]}, 2 / 3),
     "ExtractionStrength": ({"predictions": [[9, 2, 3, 4], [1, 9]], "references": [[1, 2, 3, 4], [1, 2]]}, 0.375),
     "ExactMemorization": ({"predictions": [[9, 2, 3, 4], [1, 9]], "references": [[1, 2, 3, 4], [1, 2]]}, 0.625),

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.training.checkpoints import checkpoints
+from unlearn_hf.training.stop_looks import read_looks
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 NEVER = "forget_prob < 0"
@@ -40,6 +41,7 @@ def test_it_stops_at_the_first_look_that_holds(tmp_path: Path) -> None:
     assert [line["step"] for line in looks(run)] == [2, 4]
     assert run.stop_rule is not None
     assert str(run.stop_rule.outcome).startswith("step 4: forget_prob")
+    assert list(read_looks(tmp_path)) == ["2", "4"]  # what others can follow
 
 
 def test_measured_are_mean_probabilities_of_the_rows(tmp_path: Path) -> None:

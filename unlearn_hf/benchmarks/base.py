@@ -127,6 +127,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     {
         "tofu": "unlearn_hf.benchmarks.tofu.benchmark:TOFU",
         "muse": "unlearn_hf.benchmarks.muse.benchmark:MUSE",
+        "lume": "unlearn_hf.benchmarks.lume.benchmark:LUME",
         OWN_ROWS: "unlearn_hf.benchmarks.own_rows.benchmark:OWN",
     },
 )

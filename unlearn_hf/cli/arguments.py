@@ -187,6 +187,12 @@ class EvaluationArguments:
             "help": "MUSE: tokens that texts of PrivLeak are cut to; by default they are whole, as for its authors."
         },
     )
+    mmlu_accuracy: float | None = field(
+        default=None,
+        metadata={
+            "help": "LUME: accuracy on MMLU as a share, for the final score (--lm_eval_tasks mmlu measures it)."
+        },
+    )
     max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
     attacks: list[str] = field(
         default_factory=list,
@@ -202,6 +208,14 @@ class EvaluationArguments:
             "template."
         },
     )
+    fluency_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sequence classifier (hub id or folder) that judges whether answers on the forget set are fluent; "
+            "open-unlearning takes madhurjindal/autonlp-Gibberish-Detector-492513457."
+        },
+    )
+    fluency_label: str = field(default="clean", metadata={"help": "Its label of texts that are no gibberish."})
     lm_eval_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
@@ -219,12 +233,16 @@ class EvaluationArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a count that is not positive.
+            ValueError: for a count that is not positive, or a label without its classifier.
             ImportError: for tasks without lm-evaluation-harness.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
+        if self.mmlu_accuracy is not None and not 0 <= self.mmlu_accuracy <= 1:
+            raise ValueError(f"mmlu_accuracy: {self.mmlu_accuracy} is not in [0, 1]; give it as a share.")
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
+        if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
+            raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
         if self.lm_eval_tasks:
             require("lm_eval", "lm-eval", "lm_eval_tasks")
 

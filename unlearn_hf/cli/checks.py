@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
 from unlearn_hf.evaluation.metrics.catalog import is_metric
-from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
+from unlearn_hf.models.paths import check_classifier_path, check_model_path, check_tokenizer_path
 
 _INPUTS = (
     "model_name_or_path",
@@ -23,6 +23,7 @@ _INPUTS = (
     "source",
     "retain_results",
     "attack_model",
+    "fluency_model",
     "lm_eval_task_folder",
 )
 
@@ -44,6 +45,8 @@ def check_models(
         collect(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
     if evaluation.attack_model is not None:
         collect(check_model_path, evaluation.attack_model, "attack_model")
+    if evaluation.fluency_model is not None:
+        collect(check_classifier_path, evaluation.fluency_model, "fluency_model")
     if model.tokenizer_name_or_path is not None:
         collect(check_tokenizer_path, model.tokenizer_name_or_path)
     elif name is not None and not problems and Path(name).is_dir():

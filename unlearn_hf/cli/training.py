@@ -43,7 +43,7 @@ def check_before_loading(run: TrainingRun) -> None:
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_free(run.folder)  # of a folder in use nothing else matters
-    problems: list[str] = []
+    problems = check_inputs(run)
 
     def collect(check: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -51,19 +51,6 @@ def check_before_loading(run: TrainingRun) -> None:
         except ValueError as problem:
             problems.append(str(problem))
 
-    if run.model.model_name_or_path is None:
-        problems.append("model_name_or_path: missing; give a hub id or a folder.")
-    problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
-    problems += check_evaluation_options(run.data, run.evaluation)
-    if run.run.fail_unless_forgotten and getattr(run.training, "verdict", None) is False:
-        problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
-    if run.run.fail_unless_forgotten and run.method is None:
-        problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
-    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
-        problems.append(
-            f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
-            "--use_lora."
-        )
     if main:
         collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
@@ -77,6 +64,25 @@ def check_before_loading(run: TrainingRun) -> None:
         hold_folder(run.folder)
         # Another run may have come and gone since the first look.
         check_run_folder(run.folder, run.run.overwrite, run.run.resume)
+
+
+def check_inputs(run: TrainingRun) -> list[str]:
+    """What is wrong with models and options, the run folder aside."""
+    problems: list[str] = []
+    if run.model.model_name_or_path is None:
+        problems.append("model_name_or_path: missing; give a hub id or a folder.")
+    problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
+    problems += check_evaluation_options(run.data, run.evaluation)
+    if run.run.fail_unless_forgotten and getattr(run.training, "verdict", None) is False:
+        problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
+    if run.run.fail_unless_forgotten and run.method is None:
+        problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
+    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+        problems.append(
+            f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
+            "--use_lora."
+        )
+    return problems
 
 
 def lora_config(arguments: LoraArguments) -> Any | None:

@@ -41,9 +41,15 @@ class Owner:
     @classmethod
     def this_process(cls) -> Owner:
         """The process that asks."""
-        began = _began(os.getpid())
-        assert began is not None
-        return cls(_host(), os.getpid(), began)
+        found = cls.of(os.getpid())
+        assert found is not None
+        return found
+
+    @classmethod
+    def of(cls, pid: int) -> Owner | None:
+        """A process of this machine, `None` where there is none of this number."""
+        began = _began(pid)
+        return None if began is None else cls(_host(), pid, began)
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:

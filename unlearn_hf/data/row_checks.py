@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from unlearn_hf.data.columns import detect_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SHOWN = 5
 
@@ -33,6 +38,32 @@ def check_overlap(forget: Any, retain: Any, allowed: bool) -> None:
     if not allowed:
         raise ValueError(f"{message}; take them out of one set, or set allow_overlap.")
     warnings.warn(f"{message}; each pulls both ways.", stacklevel=2)
+
+
+def check_holdout(holdout: Sequence[Any], forget: Sequence[Any], name: str) -> None:
+    """Refuse a holdout set with rows that are to be forgotten: it stands for rows that no model has seen.
+
+    Args:
+        holdout: rows with one of the accepted sets of columns; case and spaces do not make a row another one.
+        forget: likewise.
+        name: of the holdout set, for errors.
+
+    Raises:
+        ValueError: saying how many rows are in both sets, and which comes first.
+    """
+    there = set(_plain(forget))
+    both = [row for row, plain in enumerate(_plain(holdout)) if any(plain) and plain in there]
+    if both:
+        raise ValueError(
+            f"{name}: {len(both)} of {len(holdout)} holdout rows are to be forgotten too, the first is row {both[0]} "
+            "(from 0); membership measured against them would say nothing. Take them out of one of the two sets."
+        )
+
+
+def _plain(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
+    columns = detect_columns(list(rows[0])) if len(rows) else ()
+    for row in rows:
+        yield tuple(" ".join(str(row[column]).split()).casefold() for column in columns)
 
 
 def warn_of_repeats(rows: Any, name: str) -> None:

@@ -149,6 +149,7 @@ TEMPLATES: dict[str, PromptTemplate] = {
         PromptTemplate("phi", "Question: {question}\n", "Answer: {answer}"),  # TOFU's own; "Answer:" is in the loss
         PromptTemplate("question_answer", "Question: {question}\nAnswer: "),  # open-unlearning's for base models
         PromptTemplate("plain", "{question}"),
+        PromptTemplate("completion", "{question}", " {answer}"),  # LUME's: the text goes on after a space
     )
 }
 

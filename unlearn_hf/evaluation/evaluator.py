@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.common.checks import check_count
 from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
+from unlearn_hf.evaluation.fluency import FluencyClassifier
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten
 from unlearn_hf.evaluation.metrics.base import added_metrics
 from unlearn_hf.evaluation.requests import Request
@@ -58,6 +61,8 @@ class TableEvaluator:
         max_rows: most rows of each set.
         protocol: see `prepare_table`.
         compatibility: whose definitions get the plain names.
+        fluency_model: classifier of answers on the forget rows, for `forget_fluency`; see `FluencyClassifier`.
+        fluency_label: its label of texts that are no gibberish.
 
     Attributes:
         last_result: the full result of the last call.
@@ -75,6 +80,8 @@ class TableEvaluator:
         max_rows: int | None = None,
         protocol: Protocol = "all",
         compatibility: Compatibility = None,
+        fluency_model: str | None = None,
+        fluency_label: str = "clean",
     ) -> None:
         check_count("max_rows", max_rows)
         check_protocol(protocol)
@@ -84,6 +91,7 @@ class TableEvaluator:
         self.max_rows = max_rows
         self.protocol: Protocol = protocol
         self.compatibility: Compatibility = compatibility
+        self.fluency = None if fluency_model is None else FluencyClassifier(fluency_model, fluency_label)
         self.last_result: EvaluationResult | None = None
 
     def requests(self) -> Sequence[Request]:
@@ -136,7 +144,10 @@ class TableEvaluator:
     def settings(self) -> dict[str, Any]:
         """What results depend on beyond model and rows."""
         own = {request.split: dict(request.settings()) for request in self.requests() if request.settings()}
-        return self.engine.settings() | ({"requests": own} if own else {})
+        found = self.engine.settings() | ({"requests": own} if own else {})
+        if self.fluency is not None:
+            found["fluency"] = {"model": self.fluency.name, "label": self.fluency.label}
+        return found
 
     def extend(
         self,
@@ -148,6 +159,26 @@ class TableEvaluator:
     ) -> pd.DataFrame:
         """Add columns that need passes of their own; by default none."""
         return samples
+
+    def _add_fluency(
+        self,
+        samples: pd.DataFrame,
+        device: torch.device,
+        accelerator: Accelerator | None,
+        partial: PartialResults | None,
+    ) -> None:
+        """The column `fluency` of the answers on the forget rows."""
+        assert self.fluency is not None
+        start = time.perf_counter()
+        forget = split_rows(samples, "forget")
+        texts = {
+            f"forget/{index}/fluency": text for index, text in zip(forget["index"], forget["generation"], strict=True)
+        }
+        found = self.fluency.scores(
+            texts, device, batch_size=self.engine.batch_size, accelerator=accelerator, partial=partial
+        )
+        samples.loc[forget.index, "fluency"] = [found[key] for key in texts]
+        self.engine.seconds["fluency"] = time.perf_counter() - start
 
     def record(self) -> dict[str, Any]:
         """Further fields of the result file."""
@@ -182,6 +213,9 @@ class TableEvaluator:
             )
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
+        if self.fluency is not None:
+            device = next(model.parameters()).device if accelerator is None else accelerator.device
+            self._add_fluency(samples, device, accelerator, partial)
         samples = self.extend(samples, model, tokenizer, accelerator, partial)
         added = added_metrics(
             prepare_table(samples, self.protocol), protocol=self.protocol, settings=settings, fingerprint=fingerprint

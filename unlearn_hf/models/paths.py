@@ -75,6 +75,28 @@ def check_tokenizer_path(name: str, field: str = "tokenizer_name_or_path") -> No
         )
 
 
+def check_classifier_path(name: str, field: str) -> None:
+    """Raise a `ValueError` unless a sequence classifier with its tokenizer is in the folder `name`, or on the hub.
+
+    Raises:
+        ValueError: naming `field`.
+    """
+    path = Path(name)
+    if not path.is_dir():
+        _check_hub_id(name, field, ("config.json",))
+        return
+    if not (path / "config.json").exists():
+        raise ValueError(f"{field}: the folder {name!r} holds no config.json; name the folder of a classifier.")
+    architectures = [str(each) for each in _read_config(path / "config.json", field).get("architectures") or ()]
+    if not any(each.endswith("ForSequenceClassification") for each in architectures):
+        raise ValueError(
+            f"{field}: {name!r} is {', '.join(architectures) or 'of no known kind'}; name a sequence classifier "
+            "(...ForSequenceClassification)."
+        )
+    _check_weights(path, field)
+    check_tokenizer_path(name, field)
+
+
 def _read_config(file: Path, field: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

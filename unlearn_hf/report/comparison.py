@@ -12,8 +12,15 @@ from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.report.runs import RUN, Run
 from unlearn_hf.report.tables import is_variant
 
-FORGETTING = ("forget_quality_log10", "forget_prob", "verbmem_forget", "forget_verbmem", "forget_rouge")
-UTILITY = ("model_utility", "knowmem_retain", "retain_knowmem", "utility", "retain_prob")
+FORGETTING = (
+    "forget_quality_log10",
+    "forget_prob",
+    "verbmem_forget",
+    "forget_verbmem",
+    "forget_rouge",
+    "lume_forget_mean",
+)
+UTILITY = ("model_utility", "knowmem_retain", "retain_knowmem", "utility", "retain_prob", "lume_retain_mean")
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite", "run_name", "logging_dir", "logging_steps", "disable_tqdm")
 
 

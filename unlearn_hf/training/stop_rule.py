@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.retain_level import RetainProbe
 from unlearn_hf.training.stop_condition import StopCondition
+from unlearn_hf.training.stop_looks import add_look, begin_looks
 from unlearn_hf.training.weights_copy import WeightsCopy
 
 _RETAIN_WEIGHT = 2.0
@@ -50,6 +52,8 @@ class StopRule:
         """Measure the model before unlearning, unless a resumed run brought that along."""
         self.outcome, self._best, self._measured_step = None, {}, -1
         saved, self._resumed = self._resumed, None
+        if self.trainer.is_world_process_zero():
+            begin_looks(self._folder, self.trainer.state.global_step)
         if saved is None:
             self.initial = self.initial or self._measure()
             return
@@ -58,6 +62,10 @@ class StopRule:
         if saved["weights"] is not None or here:
             self._best = saved["best"]
             self._weights.keep(saved["weights"])
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.trainer.args.output_dir))
 
     def _measure(self) -> dict[str, float]:
         return {name: probe.probability(self.trainer) for name, probe in self.probes.items()}
@@ -76,6 +84,8 @@ class StopRule:
         values = self._measure()
         trainer.log({f"stop_{name}": value for name, value in values.items()})
         score = self._score(values)
+        if trainer.is_world_process_zero():
+            add_look(self._folder, step, score, values)
         if score > self._best.get("score", -math.inf) and not trainer.is_deepspeed_enabled:
             self._best = {"step": step, "score": score, **values}
             self._weights.keep()

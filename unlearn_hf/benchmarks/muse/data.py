@@ -12,6 +12,7 @@ from typing import Any, Literal
 from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_NEWS
+from unlearn_hf.data.row_checks import check_holdout
 
 HUB_NAMES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 FOLDS = range(1, 5)
@@ -83,7 +84,8 @@ def load_muse(corpus: Corpus = "news", source: str | Path = "hub", revision: str
         The data, a dict of `datasets.Dataset`.
 
     Raises:
-        ValueError: for an unknown corpus or source, a file of another form, or when there is nothing to forget.
+        ValueError: for an unknown corpus or source, a file of another form, holdout texts that are to be forgotten, or
+            when there is nothing to forget.
     """
     if corpus not in HUB_NAMES:
         raise ValueError(f"corpus: {corpus!r} is not one of {', '.join(HUB_NAMES)}.")
@@ -176,6 +178,8 @@ def _complete(parts: dict[str, Rows], absent: dict[str, str], corpus: str, sourc
         parts["retain"] = parts["retain1"]
     elif "retain1" in absent:
         absent["retain"] = absent["retain1"]
+    holdout, members = (parts.get(f"privleak_{name}", []) for name in ("holdout", "forget"))
+    check_holdout(holdout, members, f"privleak_holdout from {source}")
     # In one order, whatever was made from what, so that equal data have equal fingerprints.
     names = [name for name in (*_PARTS, "retain") if name in parts] + [name for name in parts if name not in _PARTS]
     return MuseData({name: parts[name] for name in names}, split=corpus, source=source, absent=absent)

@@ -19,12 +19,13 @@ class OwnRows(Benchmark):
 
     summary = "Files of your own (--forget_file, --retain_file): probability, ROUGE and memorisation of the answers."
     paper = "this project"
-    options = ("retain_results", "max_new_tokens")
+    options = ("retain_results", "max_new_tokens", "fluency_model", "fluency_label")
     as_trained = True
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
         """The rows of the files: `train`, or `forget` and `retain`, and `holdout` where there is one."""
         from unlearn_hf.data.own_files import load_pairs, load_rows
+        from unlearn_hf.data.row_checks import check_holdout
 
         files = choice.files
         if choice.split is not None:
@@ -40,6 +41,7 @@ class OwnRows(Benchmark):
         pairs = load_pairs(files["forget_file"], files["retain_file"])
         if "holdout_file" in files:
             pairs["holdout"] = load_rows(files["holdout_file"], "holdout_file")
+            check_holdout(pairs["holdout"], pairs["forget"], f"holdout_file: {files['holdout_file']}")
         return pairs
 
     def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:

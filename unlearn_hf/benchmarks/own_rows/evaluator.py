@@ -32,6 +32,8 @@ class PairsEvaluator(TableEvaluator):
         resume: see `TableEvaluator`.
         retain_results: evaluation of the retain model on the same rows, kept as `reference`: the values that a model
             which never saw the forget rows has. No metric here is relative to them.
+        fluency_model: classifier of the answers, for `forget_fluency`; see `FluencyClassifier`.
+        fluency_label: its label of texts that are no gibberish.
 
     Raises:
         ValueError: for a reference that cannot be read or is over other rows, and
@@ -50,9 +52,11 @@ class PairsEvaluator(TableEvaluator):
         max_length: int = 512,
         resume: bool = False,
         retain_results: str | os.PathLike[str] | pd.DataFrame | None = None,
+        fluency_model: str | None = None,
+        fluency_label: str = "clean",
     ) -> None:
         engine = Engine(template, batch_size, max_length=max_length, generation=GenerationSettings(max_new_tokens))
-        super().__init__(engine, resume, max_rows)
+        super().__init__(engine, resume, max_rows, fluency_model=fluency_model, fluency_label=fluency_label)
         self.rows: dict[str, list[dict[str, Any]]] = {}
         for split in ("forget", "retain"):
             rows = [dict(row) for row in pairs[split]][:max_rows]

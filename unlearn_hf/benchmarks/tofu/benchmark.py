@@ -35,7 +35,16 @@ class Tofu(Benchmark):
     splits = ("forget10", "forget01", "forget05", "forget20", "forget30", "forget50", "forget90")
     bundled = "The same shape in small: 40 authors invented by this project, offline."
     hub_datasets = {"": "locuslab/TOFU"}  # noqa: RUF012
-    options = ("retain_results", "max_new_tokens", "protocol", "compatibility", "attacks", "attack_model")
+    options = (
+        "retain_results",
+        "max_new_tokens",
+        "protocol",
+        "compatibility",
+        "attacks",
+        "attack_model",
+        "fluency_model",
+        "fluency_label",
+    )
     one_target = True
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:

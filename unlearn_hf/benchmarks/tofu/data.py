@@ -11,6 +11,7 @@ from typing import Any
 from unlearn_hf.benchmarks.parts import BenchmarkData
 from unlearn_hf.common.files import read_objects, read_text
 from unlearn_hf.data.mini import MINI_TOFU
+from unlearn_hf.data.row_checks import check_holdout
 
 HUB_NAME = "locuslab/TOFU"
 HUB_REFUSALS = ("open-unlearning/idk", "idk.jsonl")
@@ -50,7 +51,7 @@ def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str
         The data, a dict of `datasets.Dataset`.
 
     Raises:
-        ValueError: for an unknown split or source, and missing files.
+        ValueError: for an unknown split or source, missing files, and holdout rows that are to be forgotten.
     """
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}.")
@@ -144,6 +145,7 @@ def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuD
     parts: dict[str, list[Any] | None] = {"full": full or retain + forget, "forget": forget, "retain": retain}
     parts |= {part: source.read(name) for part, name in names.items()}
     parts["idk"] = source.refusals()
+    check_holdout(parts["holdout"] or [], forget, f"{names['holdout']} from {label}")
     return TofuData(
         {part: rows for part, rows in parts.items() if rows is not None},
         split=split,

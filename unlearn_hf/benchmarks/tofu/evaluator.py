@@ -55,6 +55,8 @@ class TofuEvaluator(TableEvaluator):
             always made.
         attack_model: a model that shares tokenizer and template, or its path, for the attack `reference`; it is run
             once per evaluator.
+        fluency_model: classifier of the answers, for `forget_fluency` and utility; see `FluencyClassifier`.
+        fluency_label: its label of texts that are no gibberish.
 
     Raises:
         ValueError: for unknown choices, sizes that are not above zero, and a reference that cannot be read or is not
@@ -78,11 +80,13 @@ class TofuEvaluator(TableEvaluator):
         resume: bool = False,
         attacks: Sequence[str] = (),
         attack_model: nn.Module | str | None = None,
+        fluency_model: str | None = None,
+        fluency_label: str = "clean",
     ) -> None:
         self.attacks = chosen_attacks(attacks, attack_model)
         generation = GenerationSettings(max_new_tokens, 200 if protocol == "official" else None)
         engine = Engine(template, batch_size, max_length=max_length, generation=generation)
-        super().__init__(engine, resume, max_rows, protocol, compatibility)
+        super().__init__(engine, resume, max_rows, protocol, compatibility, fluency_model, fluency_label)
         self.tofu = tofu
         self.attack_model = attack_model
         self._memory: dict[str, Any] = {}

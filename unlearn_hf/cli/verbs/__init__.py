@@ -36,6 +36,7 @@ VERBS: Registry[Verb] = Registry(
         "finetune": "unlearn_hf.cli.verbs.finetune:VERB",
         "retrain": "unlearn_hf.cli.verbs.retrain:VERB",
         "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
+        "sweep": "unlearn_hf.cli.verbs.sweep:VERB",
         "report": "unlearn_hf.cli.verbs.report:VERB",
         "demo": "unlearn_hf.cli.verbs.demo:VERB",
         "merge": "unlearn_hf.cli.verbs.merge:VERB",

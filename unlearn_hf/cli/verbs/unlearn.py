@@ -59,7 +59,16 @@ def first_look(argv: Sequence[str]) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    settings, problems = collect_settings(argv, all_fields())
+    return look_at(*collect_settings(argv, all_fields()))
+
+
+def look_at(settings: Settings, problems: Sequence[str] = ()) -> TrainingRun:
+    """The same for settings that were collected, with the problems found there.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    problems = list(problems)
     add_benchmark_defaults(settings)
     method = chosen_method(settings, problems)
     if method is not None:

@@ -6,3 +6,4 @@ from pathlib import Path
 
 MINI_TOFU = Path(__file__).parent / "tofu"
 MINI_NEWS = Path(__file__).parent / "news"
+MINI_LUME = Path(__file__).parent / "lume"

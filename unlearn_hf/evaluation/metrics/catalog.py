@@ -18,6 +18,8 @@ _TOFU = "Maini et al. 2024, arXiv 2401.06121"
 _MUSE = "Shi et al. 2024, arXiv 2407.06460"
 _OPEN_UNLEARNING = "Dorna et al. 2025, arXiv 2506.12618"
 _EXTRACTION = "Carlini et al. 2021, arXiv 2012.07805"
+_LUME = "Ramakrishna et al. 2025, arXiv 2502.15097"
+_DEPTH = "Unlearning Depth Score 2026, arXiv 2605.24614"
 _MEMORIZATION = "Tirumala et al. 2022, arXiv 2205.10770"
 
 
@@ -85,6 +87,59 @@ def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescripti
         f"{name}_mean_nll of {split}",
     )
     return found
+
+
+def _lume() -> dict[str, MetricDescription]:
+    """See `benchmarks.lume.metrics.aggregate_lume`."""
+    found = {}
+    kinds = {"regurgitation": ("ROUGE-L recall of completions", _ROUGE, "rouge_l_recall", "sc"),
+             "knowledge": ("share of answers that are the reference", _METRICS + "exact_match:ExactMatch",
+                           "exact_match", "qa")}  # fmt: skip
+    for name in ("forget", "retain"):
+        for task, label in (("task1", "stories"), ("task2", "invented people"), ("task3", "biographies")):
+            for kind, (what, unit, column, form) in kinds.items():
+                found[f"lume_{name}_{task}_{kind}"] = MetricDescription(
+                    f"LUME, {name} set, {label}: {what}",
+                    name == "retain",
+                    _LUME,
+                    unit,
+                    f"{column} of {name}_{task}_{form}",
+                )
+    mean, documents = _METRICS + "base:Metric", "answer_mean_nll of member and nonmember"
+    for name in ("forget", "retain"):
+        what = f"LUME: mean of the six scores of the {name} set (not official)"
+        found[f"lume_{name}_mean"] = MetricDescription(what, name == "retain", _LUME, mean, "the six")
+    return found | {
+        "lume_task_aggregate": MetricDescription(
+            "LUME: harmonic mean of the twelve, forget ones as 1 - x", True, _LUME, _HARMONIC, "the twelve"
+        ),
+        "lume_membership_auc": MetricDescription(
+            "LUME: AUC of the mean NLL of documents, nonmember above member", None, _LUME, mean, documents
+        ),
+        "lume_membership_score": MetricDescription(
+            "LUME: 1 - 2 |AUC - 0.5| of the membership attack", True, _LUME, mean, documents
+        ),
+        "lume_final_score": MetricDescription(
+            "LUME: mean of task aggregate, membership score and accuracy on MMLU", True, _LUME, mean, "all three"
+        ),
+    }
+
+
+def _depth_composites() -> dict[str, MetricDescription]:
+    """See `composite.published_composites`; those that need what is not measured here come from that function."""
+    attacks = "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's"
+    rows = {
+        "mem": ("extraction strength, exact memorization, paraphrase probability and truth ratio", "the four metrics"),
+        "privacy_mia": ("the distances of four attacks to the retain model's AUC, relative to it", attacks),
+        "privacy": ("uds_privacy_mia and the Unlearning Depth Score", "the depth score, which is not measured here"),
+        "utility": ("model utility and fluency", "both metrics"),
+        "overall": ("uds_mem, uds_privacy and utility relative to the full model's", "the three"),
+    }
+    unit = _METRICS + "composite:PublishedMean"
+    return {
+        f"uds_{name}": MetricDescription(f"composite as published, 1 is best: {what}", True, _DEPTH, unit, needs)
+        for name, (what, needs) in rows.items()
+    }
 
 
 _BUILT_IN: dict[str, MetricDescription] = {
@@ -162,6 +217,8 @@ _BUILT_IN: dict[str, MetricDescription] = {
         _HARMONIC,
         "both metrics",
     ),
+    **_depth_composites(),
+    **_lume(),
     "verbmem_forget": MetricDescription(
         "VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of verbmem_forget"
     ),
