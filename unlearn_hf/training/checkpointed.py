@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlearn_hf.common.locks import held_folder
 from unlearn_hf.models.sharding import shards
@@ -22,9 +22,10 @@ from unlearn_hf.training.checkpoints import (
     newest_complete_checkpoint,
 )
 from unlearn_hf.training.disk_space import check_space, is_disk_full
+from unlearn_hf.training.search import SearchableTrainer
 
 
-class CheckpointedTrainer(Trainer):
+class CheckpointedTrainer(SearchableTrainer):
     """Writes checkpoints with a manifest, and deletes an older one only when the newer is whole.
 
     Attributes:

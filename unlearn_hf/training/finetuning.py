@@ -48,6 +48,8 @@ class FinetuningTrainer(CheckpointedTrainer):
         processing_class: the tokenizer; by default the one that belongs to the model.
         peft_config: an adapter to add.
         callbacks: further callbacks.
+        **trainer_arguments: further arguments of `transformers.Trainer`; with `model_init`, a function that makes the
+            model, `model` is `None`, and `hyperparameter_search` works.
 
     Attributes:
         divergence: why the run was stopped, or `None`.
@@ -68,7 +70,7 @@ class FinetuningTrainer(CheckpointedTrainer):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | nn.Module,
+        model: str | os.PathLike[str] | nn.Module | None,
         args: FinetuningConfig,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -79,6 +81,7 @@ class FinetuningTrainer(CheckpointedTrainer):
         **trainer_arguments: Any,
     ) -> None:
         self.check_configuration(args)
+        model = self.given_or_fresh(model, args.seed, trainer_arguments)
         if isinstance(model, os.PathLike):
             model = os.fspath(model)
         if args.n_gpu > 1:
@@ -130,11 +133,15 @@ class FinetuningTrainer(CheckpointedTrainer):
             callbacks=callbacks,
             **trainer_arguments,
         )
-        keep_outputs_in_float32(self.accelerator)
         self.divergence: str | None = None
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
         self.add_callback(_GuardCallback(self))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, again for every trial of a search."""
+        super().create_accelerator_and_postprocess()
+        keep_outputs_in_float32(self.accelerator)
 
     def training_begins(self) -> None:
         """Called when model and optimizer are wrapped and restored, before the first step."""

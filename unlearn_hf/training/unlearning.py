@@ -90,7 +90,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | nn.Module,
+        model: str | os.PathLike[str] | nn.Module | None,
         args: UnlearningConfig,
         forget_dataset: Any,
         retain_dataset: Any,
@@ -121,6 +121,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
                 f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
                 "give more rows or a smaller batch."
             )
+        model = self.given_or_fresh(model, args.seed, trainer_arguments)
         self._check_layers(model)
         self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
         if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
