@@ -118,7 +118,7 @@ class MetaEvaluation:
 
         def make() -> Any:
             settings = DemoSettings(**{**vars(self.settings), "seed": member.seed})
-            options = {"num_train_epochs": member.epochs, "learning_rate": 2e-3, "warmup_steps": 0.1}
+            options: dict[str, Any] = {"num_train_epochs": member.epochs, "learning_rate": 2e-3, "warmup_steps": 0.1}
             return self._fine_tuned(
                 new_model(self.tokenizer, settings),
                 self.rows(member),
@@ -136,7 +136,11 @@ class MetaEvaluation:
 
         def make() -> Any:
             set_seed(member.seed)
-            options = {"num_train_epochs": 10, "per_device_train_batch_size": 8, "lr_scheduler_type": "constant"}
+            options: dict[str, Any] = {
+                "num_train_epochs": 10,
+                "per_device_train_batch_size": 8,
+                "lr_scheduler_type": "constant",
+            }
             config = METHODS[method].config_class(
                 output_dir=str(folder), seed=member.seed, **options, **UNLEARNING[method], **PLAIN
             )
@@ -152,7 +156,7 @@ class MetaEvaluation:
         """Metrics after an epoch on the forget rows."""
 
         def make() -> Any:
-            options = {"learning_rate": self.relearning_rate, "lr_scheduler_type": "constant"}
+            options: dict[str, Any] = {"learning_rate": self.relearning_rate, "lr_scheduler_type": "constant"}
             return self._fine_tuned(
                 load_model(str(model)),
                 self.tofu["forget"],
@@ -226,9 +230,8 @@ def table(pool: dict[str, list[dict[str, float]]], attacked: list[dict[str, Any]
     """
     rows = []
     for name, turn in METRICS.items():
-        area, low, high = faithfulness(
-            *([turn(each[name]) for each in pool[kind]] for kind in ("knowing", "ignorant"))
-        )
+        knowing, ignorant = ([turn(each[name]) for each in pool[kind]] for kind in ("knowing", "ignorant"))
+        area, low, high = faithfulness(knowing, ignorant)
         found = [{kind: turn(each[kind][name]) for kind in each} for each in attacked]
         relearning = float(np.mean([relearning_score(each["before"], each["relearned"], each["retain"],
                                                      each["retain_relearned"]) for each in found]))  # fmt: skip
@@ -311,7 +314,7 @@ def main() -> None:
                 }
             )
     rows = table(pool, attacked)
-    parameters = load_model(str(study.reference)).num_parameters()
+    parameters = sum(each.numel() for each in load_model(str(study.reference)).parameters())
     sizes: dict[str, Any] = {kind: len(each) for kind, each in pool.items()}
     sizes |= {"unlearned": len(attacked), "dropped": dropped, "parameters": parameters}
     write_json(arguments.output_dir / "results.json", {"sizes": sizes, "rows": rows})

@@ -197,6 +197,10 @@ def test_a_corpus_is_unlearned_and_judged_by_tasks(corpus: Path, capsys: pytest.
     assert main(["evaluate", "--model_name_or_path", "model", *TASK]) == BAD_INPUT
     assert "holds results; --overwrite sets them aside" in capsys.readouterr().err
     assert file.read_bytes() == before
+    assert main(["evaluate", "--model_name_or_path", "run", *TASK, "--protocol", "official"]) == BAD_INPUT
+    assert "protocol: 'official' has no effect" in capsys.readouterr().err
+    assert main(["evaluate", "--model_name_or_path", "model", *TASK, "--protocol", "official"]) == BAD_INPUT
+    assert "protocol: 'official' has no effect on tasks alone" in capsys.readouterr().err
     assert main(["evaluate", "--model_name_or_path", "run", *TASK, "--overwrite"]) == 0
     assert main(["evaluate", "--model_name_or_path", "model", *TASK, "--overwrite"]) == 0
     assert (corpus / "model" / "evaluations" / "own.backup-1" / "lm_eval.json").read_bytes() == before

@@ -135,16 +135,18 @@ def _is_metrics(path: Path) -> bool:
 def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
     """Options of evaluation that mean nothing for these data, and are given nevertheless."""
     problems = _check_tasks(evaluation)
-    if data.benchmark is None and not data.files():
+    tasks_alone = data.benchmark is None and not data.files()
+    if tasks_alone and not evaluation.lm_eval_tasks:
         return problems
     subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"
+    subject, options = ("tasks alone", ()) if tasks_alone else (subject, data.unit.options)
     takers = {name: [each for each in BENCHMARKS if name in BENCHMARKS[each].options] for name in _specific_options()}
     default = EvaluationArguments()
     return problems + [
         f"{name}: {getattr(evaluation, name)!r} has no effect on {subject}; leave it out. It is for "
         f"{' and '.join(takers[name])}."
         for name in takers
-        if name not in data.unit.options and getattr(evaluation, name) != getattr(default, name)
+        if name not in options and getattr(evaluation, name) != getattr(default, name)
     ]
 
 

@@ -229,9 +229,8 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     """
     from unlearn_hf.cli.data import load_data, task_evaluators
 
-    tasks_alone = bool(arguments.evaluation.lm_eval_tasks and arguments.data.benchmark is None)
-    tasks_alone = tasks_alone and not arguments.data.files()
-    data = None if tasks_alone else load_data(arguments.data)
+    without_data = arguments.data.benchmark is None and not arguments.data.files()
+    data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
     from accelerate import Accelerator
 
     from unlearn_hf.cli.processes import join_processes
