@@ -142,7 +142,7 @@ def _under_a_file(folder: Path) -> str:
         ({"study": _other_database}, "it is a database of something else, with the table 'invoices'"),
         ({"study": _other_program}, "was made by another program"),
         ({"study": _under_a_file}, "cannot be used"),
-        ({"study": "nosuch://host/study"}, "cannot be used"),
+        ({"study": "nosuch://me:password@host/study"}, "'nosuch://me:***@host/study' cannot be used"),
         ({"study": str}, "cannot be used"),  # a folder
     ],
 )

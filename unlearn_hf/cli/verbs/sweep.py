@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _DEFAULT_TRIALS = 20
 _HELD_BACK = 32
 _HOPELESS = 3
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What trials are compared on is the same for all of them.
 _MEASURED = (
     *field_names([ModelArguments, DataArguments, EvaluationArguments, RunArguments]),
@@ -240,11 +241,12 @@ def run(argv: Sequence[str]) -> int:
         plan.arguments.prune,
         plan.arguments.launcher,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
     try:
         _work(plan.arguments, study, runner)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     program = shlex.split(plan.arguments.launcher or "unlearn-hf")
     told = hide_secrets({name: setting.words for name, setting in plan.settings.items()})
     shown = {name: setting for name, setting in plan.settings.items() if told[name] == setting.words}
@@ -283,6 +285,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
     from optuna.trial import TrialState
 
     from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, results
+    from unlearn_hf.cli.sweep.study import repeated
 
     begin = time.monotonic()
     while arguments.hours is None or time.monotonic() - begin < 3600 * arguments.hours:
@@ -297,7 +300,12 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
         options = " ".join(f"{name}={value}" for name, value in trial.user_attrs.get("options", {}).items())
         print(f"trial {trial.number}: {options}: {line}", flush=True)
         trials = study.trials()
-        ended = [each for each in trials if each.state.is_finished() and not each.user_attrs.get("surplus")]
+        again = repeated(trials)
+        ended = [
+            each
+            for each in trials
+            if each.state.is_finished() and each.number not in again and not each.user_attrs.get("surplus")
+        ]
         if len(ended) == _HOPELESS and all(each.state == TrialState.FAIL for each in ended):
             raise ValueError(f"the first {_HOPELESS} trials failed, the last one with: {line}")
         if not arguments.keep_all_models:
