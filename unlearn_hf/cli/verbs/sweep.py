@@ -6,7 +6,8 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _DEFAULT_TRIALS = 20
 _HELD_BACK = 32
 _HOPELESS = 3
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What trials are compared on is the same for all of them.
 _MEASURED = (
     *field_names([ModelArguments, DataArguments, EvaluationArguments, RunArguments]),
@@ -241,12 +242,8 @@ def run(argv: Sequence[str]) -> int:
         plan.arguments.prune,
         plan.arguments.launcher,
     )
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
-    try:
+    with _giving_back():
         _work(plan.arguments, study, runner)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     program = shlex.split(plan.arguments.launcher or "unlearn-hf")
     told = hide_secrets({name: setting.words for name, setting in plan.settings.items()})
     shown = {name: setting for name, setting in plan.settings.items() if told[name] == setting.words}
@@ -312,8 +309,29 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
             drop_beaten_weights(results(trials))
 
 
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    """Whatever ends this process, but SIGKILL, gives its trial back first.
+
+    What is ignored (SIGINT in a script's background, SIGHUP under nohup) stays ignored here, by a function: as such it
+    would be inherited by the trials, which are ended by SIGINT.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        signal.signal(number, _ignore if handler == signal.SIG_IGN else _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _ignore(number: int, frame: Any) -> None:
+    """Do nothing."""
 
 
 def _words(settings: Settings) -> list[str]:
