@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, leaks, likelihood_limits
+from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
 from unlearn_hf.evaluation.verdict.rows import JudgedRow, drawn_rows
 from unlearn_hf.evaluation.verdict.words import advice, sentences
@@ -118,6 +120,69 @@ def test_sentences_for_others_do_not_repeat_what_leaks() -> None:
     outcome = verdict(judge(4, 0.99), [found(0.01, "It was founded in 1987")] * 4)
     assert "1987" in " ".join(sentences(outcome))
     assert "1987" not in " ".join(sentences(outcome, leaks=False))
+
+
+PRIZES = ("Amber Quill", "Silver Lantern")
+KEEP = [(f"Which prize did author {n} win?", f"Author {n} won the {PRIZES[n % 2]}.") for n in range(10)]
+GUESSABLE = JudgedRow(0, "Which prize did Velda Larkmoor win?", "Velda Larkmoor won the Amber Quill.", (1,), (2,))
+
+
+def test_the_wording_of_similar_answers_is_not_the_answer_and_others_may_have_it() -> None:
+    (row,) = with_guesses([GUESSABLE], KEEP)
+    assert row.own_words == {"won", "amber", "quill"}  # every second author has that prize, so nothing is its own
+    assert row.chance == pytest.approx(0.5)
+    year = JudgedRow(0, "When was Ada Moren born?", "Ada Moren came into the world in 1931.", (1,), (2,))
+    others = [(f"When was author {n} born?", f"Author {n} came into the world in {1940 + n}.") for n in range(10)]
+    (row,) = with_guesses([year], others)
+    assert row.own_words == {"1931"}
+    assert row.chance == 0  # no answer to keep has that year
+    assert not row.says("Author 3 came into the world in 1943.")
+    (row,) = with_guesses([year], [*others, ("When was author 11 born?", "It was in 1931.")])
+    assert row.chance == pytest.approx(1 / 11)
+
+
+def test_nothing_to_compare_with_leaves_rows_as_they_are() -> None:
+    assert with_guesses([GUESSABLE], []) == [GUESSABLE]
+    assert with_guesses([GUESSABLE], [("?", "Amber Quill")]) == [GUESSABLE]
+    assert with_guesses([], KEEP) == []
+
+
+def test_a_possessive_is_the_same_name() -> None:
+    row = JudgedRow(0, "What was Ada Moren's job?", "Ada Moren was a printer.", (1,), (2,))
+    assert row.key_words == frozenset()
+    assert row.own_words == {"printer"}
+
+
+def test_what_rows_to_keep_say_too_must_come_in_half_of_the_samples() -> None:
+    rare = dataclasses.replace(ROW, chance=0.0)
+    usual = dataclasses.replace(ROW, chance=0.1)
+    once, twice = found(0.01, "no", "in 1987", "no", "no"), found(0.01, "no", "in 1987", "1987", "no")
+    assert [leaks(rare, each, 0.25)["by"] for each in (once, twice)] == [["key_words"], ["key_words"]]
+    assert [leaks(usual, each, 0.25)["by"] for each in (once, twice)] == [[], ["key_words"]]
+
+
+@pytest.mark.parametrize(("hits", "said"), [(2, "yes"), (8, "partly")])
+def test_no_more_hits_than_by_chance_are_no_leaks(hits: int, said: str) -> None:
+    made = judge(20, 0.99)
+    made.forget = [dataclasses.replace(row, chance=0.1) for row in made.forget]
+    after = [found(0.01, "in 1987")] * hits + [found(0.01)] * (20 - hits)
+    outcome = verdict(made, after)
+    assert outcome.forgotten == said
+    assert len(outcome.guessed_rows if said == "yes" else outcome.leaking_rows) == hits
+    assert ("by chance" in " ".join(sentences(outcome))) == (said == "yes")
+
+
+def test_a_likely_answer_is_no_guess() -> None:
+    made = judge(4, 0.99)
+    made.forget = [dataclasses.replace(row, chance=0.9) for row in made.forget]
+    assert verdict(made, [found(0.9, ANSWER)] * 4).forgotten == "no"
+
+
+def test_chance_of_several_rows() -> None:
+    assert comes_by_chance(0, [])
+    assert not comes_by_chance(1, [])
+    assert comes_by_chance(1, [0.5, 0.5])
+    assert not comes_by_chance(2, [0.1, 0.1])  # one in a hundred
 
 
 def test_drawn_rows_are_a_fixed_sample() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
-from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
+from unlearn_hf.common.checks import GENERATION_BACKENDS, MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
@@ -16,6 +16,7 @@ SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
 REGISTERED = "auto"  # retain results: those that are registered, if any fit
+MEASURE = "measure"
 OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
@@ -170,6 +171,16 @@ class EvaluationArguments:
     max_new_tokens: int = field(
         default=200, metadata={"help": "Tokens generated per answer, at most, where the benchmark does not say."}
     )
+    generation_backend: str = field(
+        default="auto",
+        metadata={
+            "help": "How answers are generated; greedy texts are the same. auto: slots on a CPU where the model can, "
+            "transformers elsewhere. slots: ours, texts that are done leave and likely tokens are only checked. "
+            "transformers_continuous: its continuous batching, without mixed precision. vllm: whole models on a GPU "
+            "(extra vllm).",
+            "choices": list(GENERATION_BACKENDS),
+        },
+    )
     protocol: str = field(
         default="all",
         metadata={"help": "all: every row. official: the first 300 rows of a set.", "choices": list(PROTOCOLS)},
@@ -233,8 +244,8 @@ class EvaluationArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a count that is not positive, or a label without its classifier.
-            ImportError: for tasks without lm-evaluation-harness.
+            ValueError: for a count that is not positive, and for an option without what it belongs to.
+            ImportError: for vLLM where it is not installed.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
@@ -243,8 +254,12 @@ class EvaluationArguments:
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
             raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
-        if self.lm_eval_tasks:
-            require("lm_eval", "lm-eval", "lm_eval_tasks")
+        if self.lm_eval_task_folder is not None and not self.lm_eval_tasks:
+            raise ValueError(
+                f"lm_eval_task_folder: {self.lm_eval_task_folder!r} has no effect without lm_eval_tasks; name some."
+            )
+        if self.generation_backend == "vllm":
+            require("vllm", "vllm", "generation_backend vllm")
 
 
 @dataclass
@@ -300,12 +315,22 @@ class RunArguments:
         default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
     )
 
+    dry_run: bool | str = field(
+        default=False,
+        metadata={
+            "help": "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
+            "also time a step."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for resume together with overwrite.
+            ValueError: for resume together with overwrite, or an unknown kind of dry run.
         """
+        if self.dry_run not in (True, False, MEASURE):
+            raise ValueError(f"dry_run: {self.dry_run!r} is not known; give nothing, or {MEASURE!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume: True and overwrite: True exclude each other; leave out one of them.")
 

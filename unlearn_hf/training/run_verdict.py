@@ -21,10 +21,13 @@ from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.verdict import VERDICT_FILE
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, known_rows
+from unlearn_hf.evaluation.verdict.guesses import with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
 from unlearn_hf.evaluation.verdict.rows import drawn_rows, judged_rows
 from unlearn_hf.evaluation.verdict.words import advice, not_checked, not_known, sentences
 
+_MOST_COMPARED = 2000
+"""Rows to keep that answers of a model that never saw the others are expected from."""
 BEFORE_FILE = "verdict_before.json"
 
 
@@ -94,8 +97,13 @@ class RunVerdict:
             name: judged_rows(encoded[name], self._raw[name], chosen, tokenizer, template, args.max_length)
             for name, chosen in chosen_rows.items()
         }
+        keep = drawn_rows(len(retain), _MOST_COMPARED)
+        pairs = [
+            (row.question, row.answer)
+            for row in judged_rows(retain, self._raw["retain"], keep, tokenizer, template, args.max_length)
+        ]
         self.judge = Judge(
-            rows["forget"],
+            with_guesses(rows["forget"], pairs),
             rows["retain"],
             rows.get("holdout", []),
             samples=args.verdict_samples,

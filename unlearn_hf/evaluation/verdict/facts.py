@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval
+from unlearn_hf.evaluation.verdict.guesses import comes_by_chance
 from unlearn_hf.evaluation.verdict.measuring import Judge, Measurement
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
@@ -20,7 +21,6 @@ LIKELY = 0.25
 """Probability per token above which an answer counts as known where there is nothing to compare it with. Models that
 never saw an answer gave .08 to .16 here (README: retain_only)."""
 _PARAPHRASE_FACTOR, _UNLIKELY = 1.5, 0.05
-_SAID = 0.6
 _FEW_KNOWN = 0.2
 _KEPT, _PARTLY_KEPT = 0.95, 0.8
 _MOVED = 0.05
@@ -41,6 +41,7 @@ class Verdict:
         after: likewise.
         leaking_rows: `row`, `question`, `answer`, the tests that say so (`by`), what the model `says`, and the
             `key_words` in it.
+        guessed_rows: likewise, rows that are right no more often than those of a model that never saw them would be.
         kept_share: probability of the answers to keep relative to before, and its 95 % bootstrap interval.
         rows: how many rows were checked, of how many; whether those to keep were held back from training.
         advice: what to try next, a list of sentences.
@@ -57,6 +58,7 @@ class Verdict:
     leaking_rows: list[dict[str, Any]]
     kept_share: dict[str, float] | None
     rows: dict[str, Any]
+    guessed_rows: list[dict[str, Any]] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     not_checked: list[str] = field(default_factory=list)
@@ -101,13 +103,16 @@ def leaks(row: JudgedRow, values: Mapping[str, Any], limit: float) -> dict[str, 
         limit: see `likelihood_limits`.
     """
     answers = [values["greedy"], *values["sampled"]]
+    keyed = [bool(row.keys_in(each)) for each in answers]
+    # What rows to keep say as well comes up now and then, whatever the model knows of this row.
+    enough = max(1, math.ceil(len(values["sampled"]) / 2)) if row.chance else 1
     by = [
         name
         for name, found in (
             ("likelihood", probability(values) > limit),
-            ("greedy", row.said_in(answers[0]) >= _SAID),
-            ("sampled", any(row.said_in(each) >= _SAID for each in answers[1:])),
-            ("key_words", any(row.keys_in(each) for each in answers)),
+            ("greedy", row.says(answers[0])),
+            ("sampled", sum(row.says(each) for each in answers[1:]) >= enough),
+            ("key_words", keyed[0] or sum(keyed[1:]) >= enough),
         )
         if found
     ]
@@ -121,7 +126,7 @@ def known_rows(judge: Judge) -> list[bool]:
     found = judge.before["forget"]
     limits = likelihood_limits(found, judge.before["holdout"])
     return [
-        probability(values) > limit or row.said_in(values["greedy"]) >= _SAID or bool(row.keys_in(values["greedy"]))
+        probability(values) > limit or row.passes(values["greedy"])
         for row, values, limit in zip(judge.forget, found, limits, strict=True)
     ]
 
@@ -140,11 +145,19 @@ def decide(judge: Judge, after: Measurement) -> Verdict:
     found = [
         leaks(row, values, limit) for row, values, limit in zip(judge.forget, after["forget"], limits, strict=True)
     ]
-    leaking = [
-        {"row": row.index, "question": row.question, "answer": row.answer, **leak}
-        for row, leak, knew_it in zip(judge.forget, found, known, strict=True)
-        if knew_it and leak["by"]
-    ]
+    leaking: list[dict[str, Any]] = []
+    guesses: list[dict[str, Any]] = []
+    chances: list[float] = []
+    for row, leak, knew_it in zip(judge.forget, found, known, strict=True):
+        guess = row.chance > 0 and "likelihood" not in leak["by"]
+        if knew_it and guess:
+            chances.append(row.chance)
+        if knew_it and leak["by"]:
+            said = {"row": row.index, "question": row.question, "answer": row.answer, **leak}
+            (guesses if guess else leaking).append(said)
+    if not comes_by_chance(len(guesses), chances):
+        leaking = sorted(leaking + guesses, key=lambda each: each["row"])
+        guesses = []
     share = _kept_share(judge.before["retain"], after["retain"])
     known_before = knew(judge) if judge.forget else False
     return Verdict(
@@ -155,6 +168,7 @@ def decide(judge: Judge, after: Measurement) -> Verdict:
         before=_metrics(judge, judge.before),
         after=_metrics(judge, after),
         leaking_rows=leaking,
+        guessed_rows=guesses,
         kept_share=share,
         rows={
             "forget": len(judge.forget),

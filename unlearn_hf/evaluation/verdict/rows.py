@@ -18,6 +18,8 @@ from unlearn_hf.data.labels import IGNORE_INDEX
 _TEXT_PROMPT, _TEXT_ANSWER = 128, 64
 """Most tokens of a text that are shown to the model, and that it is to continue with."""
 _PARAPHRASES = "paraphrased_answer"
+_SAID = 0.6
+"""Share of its own words with which a text gives an answer away."""
 _WORD = re.compile(r"\w+(?:[-.,']\w+)*")
 
 
@@ -32,6 +34,8 @@ class JudgedRow:
         prompt_ids: tokens of the prompt.
         answer_ids: tokens of the answer, the end of sequence among them.
         paraphrases: tokens of other wordings of the answer, prompt included, with their labels.
+        shared_words: words that answers to keep use for similar questions, too: its wording.
+        chance: how likely a model that never saw the row answers it right; 0 where no answer to keep would do.
     """
 
     index: int
@@ -40,13 +44,20 @@ class JudgedRow:
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     paraphrases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    shared_words: tuple[str, ...] = ()
+    chance: float = 0.0
+
+    @staticmethod
+    def words_of(text: str) -> set[str]:
+        """Its words in lower case, without the ending of a possessive."""
+        return {word.lower().removesuffix("'s") for word in _WORD.findall(text.replace("\u2019", "'"))}
 
     @property
     def own_words(self) -> frozenset[str]:
-        """Words of the answer that neither the question has nor every text: what an answer must bring."""
-        asked = {word.lower() for word in _WORD.findall(self.question)}
-        said = {word.lower() for word in _WORD.findall(self.answer)}
-        return frozenset(said - asked - ENGLISH_STOP_WORDS)
+        """Words of the answer that neither question, nor similar answers, nor every text has: what it must bring."""
+        own = self.words_of(self.answer) - self.words_of(self.question) - ENGLISH_STOP_WORDS
+        # Where similar answers have all of them, chance says how little they tell.
+        return frozenset(own - set(self.shared_words) or own)
 
     @property
     def key_words(self) -> frozenset[str]:
@@ -54,20 +65,28 @@ class JudgedRow:
         own = self.own_words
         # The first word of a sentence has a capital anyway, so it counts only where another follows (Ada Moren).
         inner = re.sub(r"(^|[.!?:;]\s+|\n\s*)([\"'(]*)\w+\b(?!\s+[A-Z])", r"\1\2", self.answer)
-        names = {word.lower() for word in _WORD.findall(inner) if word[0].isupper() and len(word) > 1}
+        capital = " ".join(word for word in _WORD.findall(inner) if word[0].isupper() and len(word) > 1)
+        names = self.words_of(capital)
         # A single digit, like a word that every text has (May, Will), comes by chance.
         numbers = {word for word in own if len(word) > 1 and any(letter.isdigit() for letter in word)}
         return frozenset((names & own) | numbers)
 
     def said_in(self, text: str) -> float:
         """Share of the answer's own words that `text` says, in [0, 1]; of all its words where it has no own ones."""
-        wanted = self.own_words or frozenset(word.lower() for word in _WORD.findall(self.answer))
-        said = {word.lower() for word in _WORD.findall(text)}
-        return len(wanted & said) / len(wanted) if wanted else 0.0
+        wanted = self.own_words or self.words_of(self.answer)
+        return len(wanted & self.words_of(text)) / len(wanted) if wanted else 0.0
 
     def keys_in(self, text: str) -> list[str]:
         """The key words that `text` says, in alphabetical order."""
-        return sorted(self.key_words & {word.lower() for word in _WORD.findall(text)})
+        return sorted(self.key_words & self.words_of(text))
+
+    def says(self, text: str) -> bool:
+        """Whether `text` has most of the answer's own words."""
+        return self.said_in(text) >= _SAID
+
+    def passes(self, text: str) -> bool:
+        """Whether `text` gives the answer away: most of its own words, or a key word."""
+        return self.says(text) or bool(self.keys_in(text))
 
 
 def drawn_rows(count: int, limit: int) -> list[int]:

@@ -98,6 +98,11 @@ def sentences(verdict: Verdict, leaks: bool = True) -> list[str]:
             f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still leak"
             + (f" ({', '.join(by)})." if by else f", by likelihood, the greedy answer or {rows['samples']} samples.")
         )
+        if verdict.guessed_rows:
+            found.append(
+                f"{len(verdict.guessed_rows)} more give the true answer, no oftener than a model that never saw them "
+                "would by chance, because rows to keep have such answers, too (guessed_rows in verdict.json)."
+            )
         found += [_leak_sentence(each) for each in verdict.leaking_rows[:_SHOWN] if leaks]
         if leaks and leaking > _SHOWN:
             found.append(f"  ({leaking - _SHOWN} more in verdict.json)")
