@@ -15,8 +15,8 @@ from unlearn_hf.audit.relearning import learnt_and_judged, relearn, steps_of
 from unlearn_hf.data.encoding import encode_pair
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.token_scores import ScoredText
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 ROWS = [{"question": f"Who is author {i}?", "answer": f"It is Ada {i} of Oslo."} for i in range(11)]
 CPU = torch.device("cpu")
