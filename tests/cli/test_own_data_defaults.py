@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unlearn_hf.cli.main import BAD_INPUT
-from unlearn_hf.cli.own_data_defaults import STOP_WHEN, own_data_defaults
+from unlearn_hf.training.row_defaults import STOP_WHEN, row_defaults
 from unlearn_hf.training.stop_condition import parse_condition
 
 
@@ -18,8 +18,11 @@ from unlearn_hf.training.stop_condition import parse_condition
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("forget", [1, 4, 12, 40, 400])
 @pytest.mark.parametrize("retain", [2, 9, 24, 4000])
-def test_rules_hold_for_every_size(forget: int, retain: int, adapter: bool, processes: int) -> None:
-    chosen = own_data_defaults(forget, retain, adapter, width=576, processes=processes)
+def test_rules_hold_for_every_size(
+    forget: int, retain: int, adapter: bool, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    chosen = row_defaults(forget, retain, adapter, width=576)
     batch = chosen["per_device_train_batch_size"]
     assert 1 <= batch <= 16
     assert retain - chosen["held_back_rows"] >= batch * processes
@@ -30,9 +33,9 @@ def test_rules_hold_for_every_size(forget: int, retain: int, adapter: bool, proc
 
 
 def test_small_retain_sets_keep_all_their_rows() -> None:
-    assert own_data_defaults(4, 9, False)["held_back_rows"] == 0
-    assert own_data_defaults(4, 24, False)["held_back_rows"] == 4
-    assert own_data_defaults(4, 4000, False)["held_back_rows"] == 64
+    assert row_defaults(4, 9, False)["held_back_rows"] == 0
+    assert row_defaults(4, 24, False)["held_back_rows"] == 4
+    assert row_defaults(4, 4000, False)["held_back_rows"] == 64
 
 
 def test_what_is_given_wins_and_the_rest_is_on_record(unlearn: Callable[..., int], tmp_path: Path) -> None:
