@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs.evaluate import parse
+from unlearn_hf.common.checks import GENERATION_BACKENDS
 from unlearn_hf.common.files import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,25 @@ def test_a_run_folder_says_what_to_evaluate_it_on(
     assert (run / "evaluations" / "own.backup-1" / "evaluation.json").is_file()
     assert main([*words, "--output_dir", str(run), "--overwrite"]) == BAD_INPUT
     assert "is a run folder with results of its own" in capsys.readouterr().err
+
+
+def test_backends_generate_the_same_texts(
+    unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--max_new_tokens", "12", "--max_evaluation_rows", "5"]
+    assert unlearn(*few, "--generation_backend", "transformers") == 0
+    texts = {"unlearn": pd.read_parquet(tmp_path / "run" / "samples.parquet")["generation"].tolist()}
+    assert any(texts["unlearn"])
+    words = ["evaluate", "--model_name_or_path", str(tmp_path / "run"), *few, "--generation_backend"]
+    for backend in GENERATION_BACKENDS:
+        if backend == "vllm":  # tests/evaluation/test_vllm_generation.py, where it is installed
+            continue
+        assert main([*words, backend, "--output_dir", str(tmp_path / backend)]) == 0
+        texts[backend] = pd.read_parquet(tmp_path / backend / "samples.parquet")["generation"].tolist()
+    assert all(each == texts["unlearn"] for each in texts.values())
+    capsys.readouterr()
+    assert main([*words, "slow"]) == BAD_INPUT
+    assert "generation_backend: 'slow'" in capsys.readouterr().err
 
 
 def test_metrics_from_a_result_file(unlearn: Callable[..., int], tmp_path: Path) -> None:

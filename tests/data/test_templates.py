@@ -12,6 +12,7 @@ TEXT = {
     "phi": ("Question: Who?\n", "Answer: Ada"),
     "question_answer": ("Question: Who?\nAnswer: ", "Ada"),
     "plain": ("Who?", "Ada"),
+    "completion": ("Who?", " Ada"),
 }
 
 

@@ -61,6 +61,11 @@ def gpt2() -> Any:
     return loud(GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=128)))
 
 
+def gemma2() -> Any:
+    options = {**SIZES, "attn_logit_softcapping": 0.1, "query_pre_attn_scalar": 1, "attn_implementation": "eager"}
+    return loud(Gemma2ForCausalLM(Gemma2Config(**options)))
+
+
 def adapter() -> Any:
     model = get_peft_model(build_model(), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     return model.eval()
@@ -212,14 +217,51 @@ def test_texts_end_at_their_stops(tiny_model: LlamaForCausalLM, tokenizer: PreTr
 
 def test_a_model_that_cannot_read_slots_takes_the_usual_way(tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(0)
-    options = {**SIZES, "attn_logit_softcapping": 0.1, "query_pre_attn_scalar": 1, "attn_implementation": "eager"}
-    model = loud(Gemma2ForCausalLM(Gemma2Config(**options)))
+    model = gemma2()
     items = [GeneratedText(str(i), ids, GenerationSettings(5)) for i, ids in enumerate(prompts())]
     assert choose_backend("auto", model, tokenizer, items, CPU) == "transformers"
     assert model.config._attn_implementation == "eager"
     with pytest.raises(ValueError, match="generation_backend: 'slots' is not possible, Gemma2ForCausalLM gives other"):
         choose_backend("slots", model, tokenizer, items, CPU)
     assert choose_backend("auto", build_model().eval(), tokenizer, items, CPU) == "slots"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_continuous_batching_gives_the_same_texts(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    items = [GeneratedText(str(i), ids, GenerationSettings(8)) for i, ids in enumerate(prompts())]
+    attention = model.config._attn_implementation
+    chosen = choose_backend("transformers_continuous", model, tokenizer, items, CPU)
+    both = [list(generate(backend, model, tokenizer, items, CPU)) for backend in (chosen, "transformers")]
+    assert both[0] == both[1]
+    assert any(both[0])
+    assert model.config._attn_implementation == attention
+
+
+def test_what_continuous_batching_cannot_do_is_refused(
+    tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "transformers_continuous"
+
+    def items(settings: GenerationSettings) -> list[GeneratedText]:
+        return [GeneratedText("a", prompts()[0], settings)]
+
+    for settings, sharded, message in (
+        (GenerationSettings(5), True, "the model is sharded"),
+        (GenerationSettings(5, max_length=20), False, "it has no padding, which protocol 'official' counts"),
+    ):
+        with pytest.raises(ValueError, match=f"generation_backend: '{name}' is not possible, {message}"):
+            choose_backend(name, tiny_model, tokenizer, items(settings), CPU, sharded)
+    with pytest.raises(ValueError, match="its attention leaves out soft caps"):
+        choose_backend(name, gemma2(), tokenizer, items(GenerationSettings(5)), CPU)
+    with pytest.raises(ValueError, match="draws all texts from one generator"):
+        generate(name, tiny_model, tokenizer, items(GenerationSettings(5, temperature=1.0)), CPU)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="without mixed precision"):
+        generate(name, tiny_model, tokenizer, items(GenerationSettings(5)), CPU)
+    monkeypatch.setattr(type(tiny_model), "generate_batch", lambda *_, **__: {})
+    with pytest.raises(RuntimeError, match="gave 0 of 1 texts"):
+        generate(name, tiny_model, tokenizer, items(GenerationSettings(5)), CPU)
 
 
 @pytest.mark.parametrize(

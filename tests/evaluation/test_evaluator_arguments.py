@@ -43,6 +43,7 @@ def tofu_reference(rows: int = 3) -> pd.DataFrame:
     """A table over the small data."""
     table = tofu_table()
     answers = tiny_tofu()["forget_perturbed"]["answer"]
+    table["reference_text"] = pd.Series(dtype=object)  # or pandas 2.2 writes "nan" into the other rows
     table.loc[table["split"] == "forget", "reference_text"] = list(answers)
     return table[table["index"] < rows]
 

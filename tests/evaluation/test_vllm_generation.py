@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, generate
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
@@ -32,3 +33,15 @@ def test_texts_agree(tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenize
 def test_it_is_named_where_it_is_missing(tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ImportError, match=r"generation_backend vllm needs vllm; install it with .*unlearn-hf\[vllm\]"):
         list(generate("vllm", tiny_model, tokenizer, items(GenerationSettings(3)), torch.device("cpu")))
+
+
+@pytest.mark.skipif(INSTALLED, reason="vLLM is installed")
+@pytest.mark.parametrize("verb", [["evaluate"], ["unlearn", "--method", "npo"]])
+def test_the_command_line_refuses_it_before_a_model_is_loaded(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*verb, "--model_name_or_path", "M", "--benchmark", "tofu", "--generation_backend", "vllm"]
+    assert main(words) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith("error: generation_backend vllm needs vllm; install it with")
+    assert error.count("\n") == 1

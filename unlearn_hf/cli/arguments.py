@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
-from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
+from unlearn_hf.common.checks import GENERATION_BACKENDS, MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
@@ -170,6 +170,16 @@ class EvaluationArguments:
     max_new_tokens: int = field(
         default=200, metadata={"help": "Tokens generated per answer, at most, where the benchmark does not say."}
     )
+    generation_backend: str = field(
+        default="auto",
+        metadata={
+            "help": "How answers are generated; greedy texts are the same. auto: slots on a CPU where the model can, "
+            "transformers elsewhere. slots: ours, texts that are done leave and likely tokens are only checked. "
+            "transformers_continuous: its continuous batching, without mixed precision. vllm: whole models on a GPU "
+            "(extra vllm).",
+            "choices": list(GENERATION_BACKENDS),
+        },
+    )
     protocol: str = field(
         default="all",
         metadata={"help": "all: every row. official: the first 300 rows of a set.", "choices": list(PROTOCOLS)},
@@ -234,7 +244,7 @@ class EvaluationArguments:
 
         Raises:
             ValueError: for a count that is not positive, or a label without its classifier.
-            ImportError: for tasks without lm-evaluation-harness.
+            ImportError: for tasks without lm-evaluation-harness, or vLLM where it is not installed.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
@@ -243,6 +253,8 @@ class EvaluationArguments:
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
             raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
+        if self.generation_backend == "vllm":
+            require("vllm", "vllm", "generation_backend vllm")
         if self.lm_eval_tasks:
             require("lm_eval", "lm-eval", "lm_eval_tasks")
 

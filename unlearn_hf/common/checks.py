@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
+GENERATION_BACKENDS = ("auto", "slots", "transformers", "transformers_continuous", "vllm")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 

@@ -20,10 +20,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.common.checks import check_choice, check_count
+from unlearn_hf.common.checks import GENERATION_BACKENDS, check_choice, check_count
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import (
-    GENERATION_BACKENDS,
     GeneratedText,
     GenerationSettings,
     choose_backend,
@@ -57,7 +56,7 @@ class Engine:
         generation: how to generate.
         packed: whether the answers to one question are scored in one row that computes the question once, where the
             model can do that.
-        generation_backend: one of `GENERATION_BACKENDS`; the texts are the same.
+        generation_backend: one of `checks.GENERATION_BACKENDS`; the texts are the same.
         seconds: of each pass of the last run.
     """
 

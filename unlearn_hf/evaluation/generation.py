@@ -17,7 +17,6 @@ from unlearn_hf.evaluation.decoding import Decoder, Sampling, Text, shared_begin
 from unlearn_hf.models.loading import pad_token_id
 from unlearn_hf.models.wrappers import causal_model
 
-GENERATION_BACKENDS = ("auto", "slots", "transformers", "vllm")
 _CACHE_BYTES = {"cpu": 2**30, "cuda": 2**33}
 _MOST_SLOTS = 64
 
@@ -99,7 +98,7 @@ def choose_backend(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, pr
     """The backend that is used.
 
     Args:
-        name: one of `GENERATION_BACKENDS`. `auto` takes `slots` on a CPU, where it wins, unless the model's
+        name: one of `checks.GENERATION_BACKENDS`. `auto` takes `slots` on a CPU, where it wins, unless the model's
             architecture does not agree with it on a trial; `transformers` elsewhere.
         model: a causal language model.
         tokenizer: its tokenizer.
@@ -108,13 +107,19 @@ def choose_backend(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, pr
         sharded: whether ranks hold parts of the model.
 
     Raises:
-        ValueError: when `slots` is asked for and cannot be had.
+        ValueError: when what is asked for cannot be had.
     """
     if name == "transformers" or not prompts or (name == "auto" and (sharded or device.type != "cpu")):
         return "transformers"
-    if name == "vllm":
-        return name
     reason = "the model is sharded" if sharded else None
+    if name in ("vllm", "transformers_continuous"):
+        if reason is None and prompts[0].settings.max_length is not None:
+            reason = "it has no padding, which protocol 'official' counts"
+        if reason is None and name != "vllm" and getattr(model.config, "attn_logit_softcapping", None):
+            reason = "its attention leaves out soft caps (attn_logit_softcapping)"
+        if reason is not None:
+            raise ValueError(f"generation_backend: {name!r} is not possible, {reason}; use 'auto'.")
+        return name
     if reason is None and getattr(model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
         reason = "its attention is neither sdpa nor eager"
     if reason is None:
@@ -163,6 +168,12 @@ def generate(
         return generate_by_vllm(model, tokenizer, prompts, settings)
     if backend == "slots":
         return _generate_in_slots(model, tokenizer, prompts, settings, device, batch_size)
+    if backend == "transformers_continuous":
+        from unlearn_hf.evaluation.continuous_generation import continuous_tokens
+
+        config = _transformers_settings(model, tokenizer, settings, settings.max_new_tokens)
+        rows = continuous_tokens(model, [prompt.input_ids for prompt in prompts], config, device)
+        return _decoded(rows, tokenizer, end_tokens(tokenizer, model))
     batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     return (text for batch in batches for text in generate_batch(model, tokenizer, batch, settings, device, sharded))
 
@@ -257,19 +268,7 @@ def generate_batch(
     batch = collate([{"input_ids": prompt.input_ids} for prompt in prompts], pad, padding_side="left")
     longest = batch["input_ids"].shape[1]
     budget = settings.max_new_tokens if settings.max_length is None else settings.max_length - longest
-    ends = end_tokens(tokenizer, model)
-    drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if settings.temperature else {}
-    config = GenerationConfig(
-        do_sample=bool(drawn),
-        num_beams=1,
-        num_return_sequences=settings.samples,
-        use_cache=True,
-        max_new_tokens=max(1, budget),
-        pad_token_id=pad,
-        eos_token_id=ends or None,
-        bos_token_id=tokenizer.bos_token_id,
-        **drawn,
-    )
+    config = _transformers_settings(model, tokenizer, settings, max(1, budget))
     # generate() fills gaps from the model's own settings, sampling included: of the model itself and of its wrapper.
     holders: list[Any] = [
         each for each in (model, causal_model(model)) if getattr(each, "generation_config", None) is not None
@@ -289,9 +288,26 @@ def generate_batch(
     finally:
         for each, settings_before in zip(holders, own, strict=True):
             each.generation_config = settings_before
-    texts = list(_decoded(output[:, longest:].tolist(), tokenizer, ends))
+    texts = list(_decoded(output[:, longest:].tolist(), tokenizer, end_tokens(tokenizer, model)))
     count = settings.samples
     return texts if count == 1 else [texts[start : start + count] for start in range(0, len(texts), count)]
+
+
+def _transformers_settings(
+    model: Any, tokenizer: PreTrainedTokenizerBase, settings: GenerationSettings, budget: int
+) -> GenerationConfig:
+    drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if settings.temperature else {}
+    return GenerationConfig(
+        do_sample=bool(drawn),
+        num_beams=1,
+        num_return_sequences=settings.samples,
+        use_cache=True,
+        max_new_tokens=budget,
+        pad_token_id=pad_token_id(tokenizer),
+        eos_token_id=end_tokens(tokenizer, model) or None,
+        bos_token_id=tokenizer.bos_token_id,
+        **drawn,
+    )
 
 
 def _seed_of(seed: int, prompts: Sequence[GeneratedText]) -> int:

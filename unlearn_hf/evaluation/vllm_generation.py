@@ -25,13 +25,11 @@ def generate_by_vllm(
 
     Raises:
         ImportError: when vLLM is not installed.
-        ValueError: for an adapter, or for TOFU's official rule, whose budget depends on padding that vLLM has not.
+        ValueError: for an adapter.
     """
     require("vllm", "vllm", "generation_backend vllm")
     if hasattr(model, "peft_config"):
         raise ValueError("generation_backend: 'vllm' takes whole models; merge the adapter first, or use 'auto'.")
-    if settings.max_length is not None:
-        raise ValueError("generation_backend: 'vllm' has no padding, which protocol 'official' counts; use 'auto'.")
     from vllm import LLM, SamplingParams
 
     with tempfile.TemporaryDirectory() as folder:
