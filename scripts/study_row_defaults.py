@@ -1,10 +1,10 @@
 """How far the defaults for rows of one's own get: tries over models, sizes and seeds, each with its verdict.
 
-    python scripts/study_row_defaults.py --models runs/demo/target runs/demo/target:adapter --sizes 4 12 20 40 --seeds 1 2
+    python scripts/study_row_defaults.py --models runs/demo/target runs/demo/target:adapter --sizes 4 12 40
 
-A try cuts whole subjects (`--subject` rows each) out of the rows that a model has learned, keeps a sample of the others,
-and unlearns as the README shows it in Python: what is not given is chosen by the rules. Rows in neither file are
-measured, too: nothing was trained or chosen on them. Finished tries are kept in `--output_dir` and not repeated.
+A try cuts whole subjects (`--subject` rows each) out of the rows that a model has learned, keeps a sample of the
+others, and unlearns as the README shows it in Python: what is not given is chosen by the rules. Rows in neither file
+are measured, too: nothing was trained or chosen on them. Finished tries are kept in `--output_dir` and not repeated.
 """
 
 from __future__ import annotations
