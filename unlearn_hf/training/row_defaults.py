@@ -12,7 +12,7 @@ from typing import Any
 
 RATE_TIMES_WIDTH = 0.04
 """Learning rate of a whole model times the size of its hidden states: wide models move more for the same rate."""
-ADAPTER_FACTOR = 5
+ADAPTER_FACTOR = 6
 _USUAL_WIDTH = 1024
 STOP_WHEN = "forget_prob < 0.02 and retain_prob > 0.97 * initial"
 _STEPS = 120
