@@ -16,7 +16,7 @@ ADAPTER_FACTOR = 6
 _USUAL_WIDTH = 1024
 STOP_WHEN = "forget_prob < 0.02 and retain_prob > 0.97 * initial"
 _STEPS = 120
-_FEWEST_EPOCHS = 5
+_FEWEST_EPOCHS = 20
 _MOST_HELD_BACK, _FEWEST_RETAIN = 64, 10
 
 
