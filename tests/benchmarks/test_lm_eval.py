@@ -14,7 +14,7 @@ import torch
 
 from tests.conftest import build_model, build_tokenizer
 from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator, flat_metrics
-from unlearn_hf.cli.arguments import EvaluationArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 
 HARNESS = """
 import random

@@ -23,7 +23,8 @@ from unlearn_hf.methods import (
     NGDiffConfig,
     NPOConfig,
 )
-from unlearn_hf.models.loading import load_model, rounded_away, select_trainable
+from unlearn_hf.models.loading import load_model
+from unlearn_hf.models.trained_parameters import rounded_away, select_trainable
 from unlearn_hf.models.wrappers import has_dropout
 from unlearn_hf.reference.model_before import ReferenceModel, reference_nll
 from unlearn_hf.training.backends import check_two_gradients

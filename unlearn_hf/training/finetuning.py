@@ -19,16 +19,10 @@ from unlearn_hf.data.row_checks import warn_of_repeats
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
 from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
-from unlearn_hf.models.loading import (
-    check_causal,
-    check_vocabulary,
-    load_model,
-    pad_token_id,
-    prepare_model,
-    tokenizer_for,
-)
+from unlearn_hf.models.loading import check_causal, check_vocabulary, load_model, pad_token_id, tokenizer_for
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
+from unlearn_hf.models.trained_parameters import prepare_model
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
 from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, method_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
