@@ -116,8 +116,8 @@ class EvaluationArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a count that is not positive, or a label without its classifier.
-            ImportError: for tasks without lm-evaluation-harness, or vLLM where it is not installed.
+            ValueError: for a count that is not positive, and for an option without what it belongs to.
+            ImportError: for vLLM where it is not installed.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
@@ -126,10 +126,12 @@ class EvaluationArguments:
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
             raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
+        if self.lm_eval_task_folder is not None and not self.lm_eval_tasks:
+            raise ValueError(
+                f"lm_eval_task_folder: {self.lm_eval_task_folder!r} has no effect without lm_eval_tasks; name some."
+            )
         if self.generation_backend == "vllm":
             require("vllm", "vllm", "generation_backend vllm")
-        if self.lm_eval_tasks:
-            require("lm_eval", "lm-eval", "lm_eval_tasks")
 
 
 @dataclass
