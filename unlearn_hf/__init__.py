@@ -103,10 +103,10 @@ if TYPE_CHECKING:
     from unlearn_hf.objectives import Objective as Objective
     from unlearn_hf.objectives import register_objective as register_objective
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
-    from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig
     from unlearn_hf.training.evaluators import Evaluator as Evaluator
     from unlearn_hf.training.finetuning import FinetuningTrainer as FinetuningTrainer
+    from unlearn_hf.training.finetuning_config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.unlearning import UnlearningTrainer as UnlearningTrainer
 
 

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from tests.conftest import build_model
-from unlearn_hf.evaluation.decoding import Decoder, Sampling, Text, shared_beginning
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
+from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, shared_beginning
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {

@@ -117,7 +117,8 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.training.config import UnlearningConfig, with_objective_options
+    from unlearn_hf.training.config import UnlearningConfig
+    from unlearn_hf.training.objective_options import with_objective_options
 
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems) if "method" in settings else None
