@@ -12,7 +12,8 @@ from unlearn_hf.version import __version__ as __version__
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.training.callbacks": ("EvaluatorCallback",),
-    "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
+    "unlearn_hf.training.config": ("UnlearningConfig",),
+    "unlearn_hf.training.finetuning_config": ("FinetuningConfig",),
     "unlearn_hf.benchmarks.lume.data": ("load_lume",),
     "unlearn_hf.benchmarks.lume.evaluator": ("LumeEvaluator",),
     "unlearn_hf.benchmarks.muse.data": ("load_muse",),

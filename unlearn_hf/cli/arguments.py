@@ -18,6 +18,9 @@ def _splits() -> str:
     return "; ".join(f"{name}: {', '.join(each.splits)}" for name, each in BENCHMARKS.items() if each.splits)
 
 
+MEASURE = "measure"
+
+
 @dataclass
 class MethodArguments:
     """Method"""
@@ -195,11 +198,21 @@ class RunArguments:
         default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
     )
 
+    dry_run: bool | str = field(
+        default=False,
+        metadata={
+            "help": "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
+            "also time a step."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for resume together with overwrite.
+            ValueError: for resume together with overwrite, or an unknown kind of dry run.
         """
+        if self.dry_run not in (True, False, MEASURE):
+            raise ValueError(f"dry_run: {self.dry_run!r} is not known; give nothing, or {MEASURE!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume: True and overwrite: True exclude each other; leave out one of them.")

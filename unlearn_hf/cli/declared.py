@@ -113,6 +113,7 @@ def _files() -> tuple[Path, ...]:
     assert found.submodule_search_locations is not None
     return (
         Path(found.submodule_search_locations[0]) / "training_args.py",
+        _PACKAGE / "training/finetuning_config.py",
         _PACKAGE / "training/config.py",
         _PACKAGE / "training/automatic_learning_rate.py",
         *sorted((_PACKAGE / "methods").glob("*.py")),

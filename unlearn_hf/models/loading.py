@@ -160,16 +160,16 @@ def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None
     if not isinstance(model, (str, os.PathLike)):
         inner = causal_model(model)
         return layer_count(inner.config) if inner is not None else None
-    return layer_count(_configuration(os.fspath(model), trust_remote_code))
+    return layer_count(model_configuration(os.fspath(model), trust_remote_code))
 
 
 def configured_width(name: str, trust_remote_code: bool = False) -> int | None:
     """Size of the hidden states of a model given by name, by its configuration alone."""
-    config = _configuration(name, trust_remote_code).get_text_config()
+    config = model_configuration(name, trust_remote_code).get_text_config()
     return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
 
 
-def _configuration(name: str, trust_remote_code: bool) -> Any:
+def model_configuration(name: str, trust_remote_code: bool) -> Any:
     """The configuration of a model, or of the one that an adapter belongs to."""
     check_model_path(name, trust_remote_code=trust_remote_code)
     adapter_config = Path(name) / "adapter_config.json"

@@ -51,7 +51,7 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-    if dtype != torch.float32:
+    if dtype != torch.float32 and not next(model.parameters()).is_meta:
         share = rounded_away(model, args.learning_rate)
         warnings.warn(
             f"trainable_dtype: with {args.trainable_dtype} weights and learning_rate {args.learning_rate:g}, about "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from unlearn_hf.common.checks import check_choice, check_device, check_positive
+from unlearn_hf.common.checks import TRAINABLE_DTYPES, check_choice, check_device, check_positive
 from unlearn_hf.data.alternatives import read_refusals
 from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
@@ -15,7 +15,7 @@ from unlearn_hf.training.automatic_learning_rate import (
     AutomaticLearningRateArguments,
     check_automatic_learning_rate,
 )
-from unlearn_hf.training.finetuning_config import TRAINABLE_DTYPES, FinetuningConfig
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.objective_options import ObjectiveOptions
 from unlearn_hf.training.stop_condition import parse_condition
 

@@ -10,16 +10,13 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from unlearn_hf.common.checks import MODEL_DTYPES, check_choice, check_positive
+from unlearn_hf.common.checks import MODEL_DTYPES, TRAINABLE_DTYPES, check_choice, check_positive
 from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.likelihood.packed_rows import PACKING
 from unlearn_hf.models.loading import check_attention
 from unlearn_hf.training.machine_checks import check_four_bit, check_precision, check_reporting
 
 SAVE_STEPS = 0.2
-
-
-TRAINABLE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass
