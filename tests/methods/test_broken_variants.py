@@ -26,7 +26,7 @@ Patch = pytest.MonkeyPatch
 
 def _mean_per_micro_batch(patch: Patch) -> None:
     """Each micro-batch divides by its own count, and the means are averaged."""
-    original = UnlearningTrainer._objective_loss
+    original = UnlearningTrainer.objective_loss
 
     def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         assert self.window is not None
@@ -38,7 +38,7 @@ def _mean_per_micro_batch(patch: Patch) -> None:
         finally:
             self.window.totals = kept
 
-    patch.setattr(UnlearningTrainer, "_objective_loss", loss)
+    patch.setattr(UnlearningTrainer, "objective_loss", loss)
 
 
 def _normalized_per_micro_batch(patch: Patch) -> None:

@@ -201,7 +201,7 @@ def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
     def record(model: Any) -> None:
         batch = trainer._prepare_inputs(trainer.window.batches[0])  # type: ignore[union-attr]
         for name in ("forget", "retain"):
-            loss = trainer._objective_loss(model, name, batch)
+            loss = trainer.objective_loss(model, name, batch)
             gradients[name] = list(torch.autograd.grad(loss, list(model.parameters())))
         original(model)
 

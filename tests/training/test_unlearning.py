@@ -115,13 +115,13 @@ class TestDivergence:
     @pytest.mark.parametrize("case", ["graddiff", "ngdiff", "eupmu"])
     def test_run_stops_before_the_update_and_says_why(self, case: str, tmp_path: Path) -> None:
         trainer = build_trainer(case, tmp_path, max_steps=4)
-        original = trainer._objective_loss
+        original = trainer.objective_loss
 
         def broken(model: Any, name: str, batch: Any, *rest: Any) -> torch.Tensor:
             loss = original(model, name, batch, *rest)
             return loss * float("nan") if trainer.state.global_step == 2 and name == "forget" else loss
 
-        trainer._objective_loss = broken  # type: ignore[method-assign]
+        trainer.objective_loss = broken  # type: ignore[method-assign]
         with pytest.warns(UserWarning, match="diverged at step 3"):
             trainer.train()
         assert trainer.state.global_step == 3

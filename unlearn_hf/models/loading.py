@@ -208,3 +208,21 @@ def check_attention(name: str | None) -> None:
         raise ValueError(
             "attn_implementation: 'flash_attention_2' needs a GPU and flash-attn, which are not there; use 'sdpa'."
         )
+
+
+def check_four_bit_model(model: Any, peft_config: Any | None) -> None:
+    """Refuse to quantise what is loaded already, or weights that would be trained themselves.
+
+    Raises:
+        ValueError: naming `load_in_4bit`.
+    """
+    if not isinstance(model, str):
+        raise ValueError(
+            f"load_in_4bit: True loads a model by name, and this {type(model).__name__} is loaded already; pass its "
+            "name, or a model that is quantised, and leave it out."
+        )
+    if peft_config is None and not (Path(model) / "adapter_config.json").is_file():
+        raise ValueError(
+            "load_in_4bit: True needs an adapter, because weights in 4 bit cannot be trained; add --use_lora "
+            "(peft_config), or leave it out."
+        )
