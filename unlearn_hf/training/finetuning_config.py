@@ -1,4 +1,4 @@
-"""The configuration of fine-tuning: `TrainingArguments` plus what likelihoods of answers need."""
+"""Configuration of fine-tuning: `TrainingArguments` plus what exact answer likelihoods need and rule out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options for the parameters of every objective, those registered from outside included."""
+"""An option of the configuration for every parameter of every objective, found through the registry."""
 
 from __future__ import annotations
 

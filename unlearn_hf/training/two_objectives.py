@@ -18,13 +18,13 @@ from unlearn_hf.models.sharding import reshard
 from unlearn_hf.objectives.base import Needs, Objective
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.training.automatic_learning_rate import LearningRateProbe
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import total_norm
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.method_hooks import MethodHooks
 from unlearn_hf.training.optimizer_step import Losses, random_state, replay
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):

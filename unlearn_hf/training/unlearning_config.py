@@ -1,4 +1,4 @@
-"""The configuration that every unlearning method shares."""
+"""Configuration that every unlearning method shares: the objectives, the reference, the verdict, when to stop."""
 
 from __future__ import annotations
 
