@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator, _task_manager, flat_metrics
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.checks import check_evaluation_options

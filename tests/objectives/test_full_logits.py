@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.conftest import build_model
 from tests.small_runs import rows
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
 from unlearn_hf.likelihood import head_in_chunks
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES, Objective

@@ -12,8 +12,8 @@ from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback, LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import build_trainer, largest_difference, parameters, rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import (
     EUPMUConfig,

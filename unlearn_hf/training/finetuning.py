@@ -29,7 +29,7 @@ from unlearn_hf.models.loading import (
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.models.trained_parameters import prepare_model
-from unlearn_hf.training.checkpointed import CheckpointedTrainer
+from unlearn_hf.training.checkpointing_trainer import CheckpointedTrainer
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.finetuning_config import FinetuningConfig
