@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.conftest import build_model
+from tests.tiny_models import build_model
 from unlearn_hf.audit.quantisation import NF4_LEVELS, bitsandbytes_nf4, nf4, quantise, round_to_nearest
 
 

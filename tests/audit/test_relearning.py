@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.relearning import learnt_and_judged, relearn, steps_of
 from unlearn_hf.data.encoding import encode_pair

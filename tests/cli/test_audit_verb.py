@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.own_rows import TRAINING, write_rows
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.audit import plan
 from unlearn_hf.audit.relearning import Relearning
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED, main
