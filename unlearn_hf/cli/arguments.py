@@ -16,6 +16,7 @@ SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
 REGISTERED = "auto"  # retain results: those that are registered, if any fit
+MEASURE = "measure"
 OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
@@ -314,12 +315,22 @@ class RunArguments:
         default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
     )
 
+    dry_run: bool | str = field(
+        default=False,
+        metadata={
+            "help": "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
+            "also time a step."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for resume together with overwrite.
+            ValueError: for resume together with overwrite, or an unknown kind of dry run.
         """
+        if self.dry_run not in (True, False, MEASURE):
+            raise ValueError(f"dry_run: {self.dry_run!r} is not known; give nothing, or {MEASURE!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume: True and overwrite: True exclude each other; leave out one of them.")
 

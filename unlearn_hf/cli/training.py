@@ -60,7 +60,7 @@ def check_before_loading(run: TrainingRun) -> None:
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
-    if main:
+    if main and not run.run.dry_run:
         hold_folder(run.folder)
         # Another run may have come and gone since the first look.
         check_run_folder(run.folder, run.run.overwrite, run.run.resume)
