@@ -13,8 +13,9 @@ from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
 from unlearn_hf.benchmarks.parts import content_fingerprint
-from unlearn_hf.cli.arguments import REGISTERED, DataArguments, EvaluationArguments
+from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
+from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.common.files import write_json

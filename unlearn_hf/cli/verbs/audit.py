@@ -10,7 +10,7 @@ from pathlib import Path
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
-from unlearn_hf.cli.arguments import REGISTERED
+from unlearn_hf.cli.evaluation_arguments import REGISTERED
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import CARD, RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
