@@ -20,17 +20,6 @@ from unlearn_hf.models.loading import load_model
 
 STEPS = ["--learning_rate", "0.01", "--warmup_steps", "0", "--max_steps", "3"]
 QUICK = ["--verdict", "false", "--final_evaluation", "false", *STEPS]
-    "--verdict",
-    "false",
-    "--final_evaluation",
-    "false",
-    "--learning_rate",
-    "0.01",
-    "--warmup_steps",
-    "0",
-    "--max_steps",
-    "3",
-]
 ROWS = {
     "question": lambda i, name: {"question": f"Who is author {i}?", "answer": f"It is {name} {i}."},
     "messages": lambda i, name: {

@@ -234,6 +234,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self._geometry = GradientGeometryFile(Path(str(self.args.output_dir)), names, self.state.global_step)
 
     @property
+    def current_losses(self) -> dict[str, float]:
+        """Both losses of the last step."""
+        return {} if self._losses is None else self._losses._asdict()
+
+    @property
     def _keeps_gradients_apart(self) -> bool:
         """Whether there are two gradients to choose weights from, or to look at."""
         return self.gradient_level or self.args.log_gradient_geometry != "none"
@@ -469,7 +474,10 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self._measurements.clear()
             if self._geometry is not None and self._grams is not None:
                 self._geometry.write(self.state.global_step, self._grams, self._weights)
+        # Transformers takes any log for the one that is due; what a stop rule writes must not take its place.
+        due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
+        self.control.should_log = due
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """AutoLR is the scheduler, so that nothing else sets the rate and its state is saved and resumed."""
