@@ -52,7 +52,7 @@ def test_lines_are_columns_with_both_losses(tmp_path: Path, capsys: pytest.Captu
     for words in ("forget loss", "retain loss", "learning rate"):
         assert words in names
     log = trainer.state.log_history
-    assert first.split()[:3] == ["2", "1.0", f"{log[0]['forget_loss']:.4g}"] or first.split()[0] == "2"
+    assert first.split()[0] == "2"
     assert f"{log[0]['forget_loss']:.4g}" in first
     assert f"{log[1]['retain_loss']:.4g}" in second
     assert end.startswith("4 steps in ")

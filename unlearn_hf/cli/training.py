@@ -121,6 +121,8 @@ def train_and_judge(
     Returns:
         The exit status.
     """
+    from unlearn_hf.training.termination import ending_on_sigterm
+
     main = trainer.is_world_process_zero()
     folder = run.folder
     record = RunRecord(
@@ -136,7 +138,8 @@ def train_and_judge(
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
     try:
-        found, verdict = _train(run, trainer)
+        with ending_on_sigterm(trainer):
+            found, verdict = _train(run, trainer)
     except KeyboardInterrupt as problem:
         if main:
             record.finish("interrupted")
