@@ -12,7 +12,7 @@ from transformers import ProgressCallback
 
 from tests.conftest import build_model, build_tokenizer
 from unlearn_hf.methods import METHODS
-from unlearn_hf.training.progress import columns_of, header, line, sentences
+from unlearn_hf.training.progress import columns_of, header, line, sentences, show_progress
 
 ROWS = {
     name: [{"question": f"Who is author {i}?", "answer": f"It is {name} {i}."} for i in range(8)]
@@ -31,7 +31,7 @@ def trained(folder: Path, method: str = "eupmu", **options: Any) -> Any:
         "verdict": False,
         **options,
     }
-    callbacks = settings.pop("callbacks", None)
+    callbacks, notebook = settings.pop("callbacks", None), settings.pop("notebook", False)
     trainer = METHODS[method](
         build_model(),
         METHODS[method].config_class(output_dir=str(folder), **settings),
@@ -40,6 +40,11 @@ def trained(folder: Path, method: str = "eupmu", **options: Any) -> Any:
         processing_class=build_tokenizer(),
         callbacks=callbacks,
     )
+    if notebook:  # as transformers sets a trainer up there
+        from transformers.utils.notebook import NotebookProgressCallback
+
+        trainer.add_callback(NotebookProgressCallback())
+        show_progress(trainer)
     trainer.train()
     return trainer
 
@@ -66,6 +71,27 @@ def test_the_bar_shows_both_losses(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "4/4" in bar
     for name, value in trainer.current_losses.items():
         assert f"{name}={value:.3g}" in bar
+
+
+def test_a_notebook_gets_a_table_with_both_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = pytest.importorskip("IPython.display")
+    shown: list[str] = []
+
+    class Output:
+        def update(self, html: Any) -> None:
+            shown.append(html.data)
+
+    monkeypatch.setattr(display, "display", lambda html, **_: shown.append(html.data) or Output())
+    trainer = trained(tmp_path, notebook=True, disable_tqdm=True, eval_strategy="no")
+    kinds = [type(each).__name__ for each in trainer.callback_handler.callbacks]
+    assert kinds.count("NotebookProgress") == 1
+    assert "NotebookProgressCallback" not in kinds
+    log = [each for each in trainer.state.log_history if "forget_loss" in each]
+    for text in ("forget loss", "retain loss", "learning rate", f"{log[1]['forget_loss']:.4g}"):
+        assert text in shown[-1], text
+    assert "{" not in capsys.readouterr().out
 
 
 def test_a_callback_of_the_user_stays(tmp_path: Path) -> None:
@@ -100,7 +126,7 @@ def test_columns_fit_into_the_terminal() -> None:
 def test_evaluations_are_sentences_without_counters_and_variants() -> None:
     logs = {"eval_forget_prob": 0.123456, "eval_runtime": 3.0, "epoch": 1.0, "eval_forget_prob_open_unlearning": 0.2}
     (found,) = sentences(logs, 7, 100)
-    assert found.startswith("step 7: forget_prob 0.1235")
+    assert found.startswith("evaluated after step 7: forget_prob 0.1235")
     assert "runtime" not in found
     assert sentences({"epoch": 1.0}, 7, 100) == []
     assert all(len(each) <= 40 for each in sentences({f"eval_metric_{i}": 0.5 for i in range(9)}, 7, 40))

@@ -43,4 +43,6 @@ class NotebookProgress(NotebookProgressCallback):
         """Close the bar of the evaluation; its values are printed where they are logged."""
         if self.prediction_bar is not None:
             self.prediction_bar.close()
+        if self.training_tracker is not None:
+            self.training_tracker.remove_child()
         self.prediction_bar = None

@@ -55,7 +55,7 @@ def show_progress(trainer: Any) -> None:
             from unlearn_hf.training.notebook_progress import NotebookProgress
 
             found = NotebookProgress()
-        elif type(callback) not in (PrinterCallback, ProgressCallback):
+        elif type(callback) not in (PrinterCallback, ProgressCallback, TerminalProgress):
             continue
         trainer.remove_callback(callback)
     trainer.add_callback(found)
@@ -105,7 +105,8 @@ def sentences(logs: Mapping[str, Any], step: int, width: int) -> list[str]:
     shown = ", ".join(f"{metrics[name]} {shown_value(logs[name])}" for name in names if name not in variants)
     if variants:
         shown += f" ({len(variants)} more under other definitions)"
-    return textwrap.wrap(f"step {step}: {shown}", width, subsequent_indent="  ") if names else []
+    when = f"evaluated after step {step}" if any(name.startswith("eval_") for name in names) else f"step {step}"
+    return textwrap.wrap(f"{when}: {shown}", width, subsequent_indent="  ") if names else []
 
 
 def _terminal_width() -> int:
