@@ -38,7 +38,12 @@ class NotebookProgress(NotebookProgressCallback):
         self.training_tracker.write_line(row)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Close the bar of the evaluation; its values are printed where they are logged."""
         if self.prediction_bar is not None:
