@@ -15,8 +15,8 @@ _TEST_NAMES = {"likelihood": "likelihood", "greedy": "greedy answer", "sampled":
 
 TRUST = (
     "How far these tests can be trusted beyond very small models, where likelihood told those that knew the rows from "
-    "those that never did in 95 of 100 pairs, greedy answers in 94, and where learning the rows again brought back half "
-    "as much again as in a model that never knew (docs/meta_evaluation.md)."
+    "those that never did in 95 of 100 pairs, greedy answers in 94, and where learning the rows again brought back "
+    "half as much again as in a model that never knew (docs/meta_evaluation.md)."
 )
 """Measured by `scripts/meta_evaluation.py`: faithfulness and relearning R of `forget_prob` and `forget_rouge`."""
 
