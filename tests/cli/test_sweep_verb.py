@@ -142,7 +142,7 @@ def _under_a_file(folder: Path) -> str:
         ({"study": _other_database}, "it is a database of something else, with the table 'invoices'"),
         ({"study": _other_program}, "was made by another program"),
         ({"study": _under_a_file}, "cannot be used"),
-        ({"study": "nosuch://host/study"}, "cannot be used"),
+        ({"study": "nosuch://me:password@host/study"}, "'nosuch://me:***@host/study' cannot be used"),
         ({"study": str}, "cannot be used"),  # a folder
     ],
 )
@@ -359,19 +359,25 @@ def test_two_workers_share_a_study(kind: str, words: Callable[..., list[str]], t
     assert sum(text.count(": begins") for text in printed) == 7
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_poor_trials_are_pruned(
-    words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    handler: Any, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(words(trials=str(FEWEST_TRIALS), space="learning_rate=1e-5,1e-4,2e-4,3e-4,4e-4,5e-4")) == 0
+    """Also where SIGINT is ignored, as in the background of a script: trials are ended by it."""
     monkeypatch.setenv("SWEEP_PROGRAM", "poor")
-    tried = {each["options"]["learning_rate"] for each in outcome(tmp_path)["trials"]}
-    more = 0
-    while "1e-5" not in tried and more < 30:
-        more += 1
-        assert main(words(trials=str(FEWEST_TRIALS + more), space="learning_rate=1e-5,1e-4,2e-4,3e-4,4e-4,5e-4")) == 0
-        lines = outcome(tmp_path)["others"]
-        tried |= {"1e-5"} if lines else set()
-    assert outcome(tmp_path)["others"][0].endswith("was pruned at step 15: learning_rate=1e-5")
+    rates = ["1e-4", "2e-4", "3e-4", "4e-4", "5e-4"]
+    assert len(rates) == FEWEST_TRIALS
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        for number, rate in enumerate([*rates, "1e-5"], start=1):
+            study = SharedStudy(str(tmp_path / "sweep" / "study.log"), "sweep", {}, seed=0) if number > 1 else None
+            if study is not None:
+                study.study.enqueue_trial({"learning_rate": rate})
+            assert main(words(trials=str(number), space=f"learning_rate={','.join(['1e-5', *rates])}")) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert outcome(tmp_path)["others"] == ["trial 5 was pruned at step 15: learning_rate=1e-5"]
+    assert (tmp_path / "sweep" / "trial-0005" / "interrupted").exists()
 
 
 def test_a_cut_line_of_a_journal_is_mended(words: Callable[..., list[str]], tmp_path: Path) -> None:

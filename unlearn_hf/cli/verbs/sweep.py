@@ -6,7 +6,8 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _DEFAULT_TRIALS = 20
 _HELD_BACK = 32
 _HOPELESS = 3
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What trials are compared on is the same for all of them.
 _MEASURED = (
     *field_names([ModelArguments, DataArguments, EvaluationArguments, RunArguments]),
@@ -240,11 +242,8 @@ def run(argv: Sequence[str]) -> int:
         plan.arguments.prune,
         plan.arguments.launcher,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with _giving_back():
         _work(plan.arguments, study, runner)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     program = shlex.split(plan.arguments.launcher or "unlearn-hf")
     told = hide_secrets({name: setting.words for name, setting in plan.settings.items()})
     shown = {name: setting for name, setting in plan.settings.items() if told[name] == setting.words}
@@ -283,6 +282,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
     from optuna.trial import TrialState
 
     from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, results
+    from unlearn_hf.cli.sweep.study import repeated
 
     begin = time.monotonic()
     while arguments.hours is None or time.monotonic() - begin < 3600 * arguments.hours:
@@ -297,15 +297,41 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
         options = " ".join(f"{name}={value}" for name, value in trial.user_attrs.get("options", {}).items())
         print(f"trial {trial.number}: {options}: {line}", flush=True)
         trials = study.trials()
-        ended = [each for each in trials if each.state.is_finished() and not each.user_attrs.get("surplus")]
+        again = repeated(trials)
+        ended = [
+            each
+            for each in trials
+            if each.state.is_finished() and each.number not in again and not each.user_attrs.get("surplus")
+        ]
         if len(ended) == _HOPELESS and all(each.state == TrialState.FAIL for each in ended):
             raise ValueError(f"the first {_HOPELESS} trials failed, the last one with: {line}")
         if not arguments.keep_all_models:
             drop_beaten_weights(results(trials))
 
 
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    """Whatever ends this process, but SIGKILL, gives its trial back first.
+
+    What is ignored (SIGINT in a script's background, SIGHUP under nohup) stays ignored here, by a function: as such it
+    would be inherited by the trials, which are ended by SIGINT.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        signal.signal(number, _ignore if handler == signal.SIG_IGN else _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _ignore(number: int, frame: Any) -> None:
+    """Do nothing."""
 
 
 def _words(settings: Settings) -> list[str]:
