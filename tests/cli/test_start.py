@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.own_rows import TRAINING
+from unlearn_hf.cli.importing import importing
 
 # Runs `unlearn` up to its first step, and says which modules it took.
 PROGRAM = """
@@ -53,3 +57,16 @@ def test_the_first_step_waits_for_nothing_that_comes_later(workplace: Path, tmp_
     modules = json.loads(found.stdout.splitlines()[-1])
     assert {"torch", "transformers", "unlearn_hf.training.unlearning"} <= set(modules)
     assert not set(modules) & set(LATER)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_collection_waits_for_imports_and_goes_on_as_before(collects: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="no such data"), importing():
+            assert not gc.isenabled()
+            raise ValueError("no such data")
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -12,6 +12,7 @@ from unlearn_hf.cli.arguments import (
     ModelArguments,
     RunArguments,
 )
+from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
@@ -101,10 +102,11 @@ def finetune(
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import lora_config, train_and_judge
 
-    data = load_data(asked.data)
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.models.loading import load_tokenizer
-    from unlearn_hf.training.finetuning import FinetuningTrainer
+    with importing():
+        data = load_data(asked.data)
+        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.models.loading import load_tokenizer
+        from unlearn_hf.training.finetuning import FinetuningTrainer
 
     join_processes()
     arguments = complete(asked)
