@@ -64,9 +64,8 @@ def test_collection_waits_for_imports_and_goes_on_as_before(collects: bool) -> N
     before = gc.isenabled()
     (gc.enable if collects else gc.disable)()
     try:
-        with pytest.raises(ValueError, match="no such data"), importing():
+        with importing():
             assert not gc.isenabled()
-            raise ValueError("no such data")
         assert gc.isenabled() is collects
     finally:
         (gc.enable if before else gc.disable)()

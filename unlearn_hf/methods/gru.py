@@ -55,6 +55,7 @@ class GRUTrainer(UnlearningTrainer):
     config_class = GRUConfig
     args: GRUConfig
     needs_gram: ClassVar[bool] = True
+    copies_of_trained: ClassVar[int] = 1
     paper: ClassVar[dict[str, str]] = {
         "title": "GRU: Mitigating the Trade-off between Unlearning and Retention for Large Language Models",
         "url": "https://arxiv.org/abs/2503.09117",

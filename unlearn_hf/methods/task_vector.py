@@ -77,6 +77,7 @@ class TaskVectorTrainer(UnlearningTrainer):
 
     config_class = TaskVectorConfig
     args: TaskVectorConfig
+    copies_of_trained: ClassVar[int] = 1
     paper: ClassVar[dict[str, str]] = {
         "title": "Editing Models with Task Arithmetic",
         "url": "https://arxiv.org/abs/2212.04089",

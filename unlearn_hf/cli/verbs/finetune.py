@@ -123,11 +123,16 @@ def finetune(
     )
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     check(data, evaluators)
+    encodable = data.as_trained(rows, tokenizer, training.max_length)
+    if arguments.run.dry_run:
+        from unlearn_hf.cli.dry_run import dry_run
+
+        return dry_run(arguments, {"train": encodable}, tokenizer)
     with naming_lines(arguments.data):
         trainer = FinetuningTrainer(
             model=arguments.model.model_name_or_path,
             args=training,
-            train_dataset=data.as_trained(rows, tokenizer, training.max_length),
+            train_dataset=encodable,
             evaluators=evaluators,
             processing_class=tokenizer,
             peft_config=lora_config(arguments.lora),

@@ -166,7 +166,7 @@ def _misplaced(space: Sequence[Dimension], settings: Settings) -> list[str]:
         setting = settings.get(dimension.name)
         if setting is not None and setting.origin == COMMAND_LINE:
             found.append(f"space: {dimension.name} is given as --{dimension.name}, too; leave out one of them.")
-    for name in ("resume", "overwrite"):
+    for name in ("resume", "overwrite", "dry_run"):
         if name in settings:
             found.append(f"{name}: a sweep goes on by itself; leave it out, or name another output_dir.")
     if (word_of(settings, "verdict") or "true").lower() in ("false", "no", "off", "0"):

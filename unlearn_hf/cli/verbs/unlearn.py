@@ -169,6 +169,10 @@ def run(argv: Sequence[str]) -> int:
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
+    if arguments.run.dry_run:
+        from unlearn_hf.cli.dry_run import dry_run
+
+        return dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,
