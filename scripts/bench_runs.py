@@ -23,8 +23,8 @@ from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.methods import METHODS
 from unlearn_hf.models.loading import load_model, load_tokenizer
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 # Name: method (`plain ...` is the usual way of writing it), options.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

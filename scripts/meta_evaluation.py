@@ -41,8 +41,8 @@ from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metrics.statistics import attack_auc
 from unlearn_hf.methods import METHODS
 from unlearn_hf.models.loading import load_model
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 QUIET: dict[str, Any] = {"disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
 PLAIN = {"weight_decay": 0.0, "use_cpu": True, **QUIET}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unlearn_hf.gradients.moving_average import GradientAverage
 from unlearn_hf.gradients.weightings import Weights, unilateral_surgery
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 @dataclass

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unlearn_hf.common.checks import check_positive
 from unlearn_hf.models.sharding import shards
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 # What says nothing about the model that the run ends with, which exists only after the last step.
 _MEANINGLESS = {

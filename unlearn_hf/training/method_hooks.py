@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unlearn_hf.objectives import Objective
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 class MethodHooks:

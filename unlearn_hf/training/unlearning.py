@@ -36,7 +36,6 @@ from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, L
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import total_norm
 from unlearn_hf.training.evaluators import Evaluator
@@ -47,6 +46,7 @@ from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.training.run_verdict import RunVerdict
 from unlearn_hf.training.stop_condition import parse_condition
 from unlearn_hf.training.stop_rule import StopRule
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 logger = logging.get_logger(__name__)
 

@@ -52,7 +52,7 @@ def complete(asked: TrainingRun) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
     return assemble(asked.verb, asked.settings, FinetuningConfig)
 
@@ -72,7 +72,7 @@ def assemble(verb: str, settings: Settings, config_class: type, problems: Sequen
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of training."""
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
     return FinetuningConfig
 

@@ -124,7 +124,8 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.training.config import UnlearningConfig, with_objective_options
+    from unlearn_hf.training.objective_options import with_objective_options
+    from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems) if "method" in settings else None
@@ -149,7 +150,7 @@ def run(argv: Sequence[str]) -> int:
         from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
         from unlearn_hf.methods import METHODS
         from unlearn_hf.models.loading import load_tokenizer
-        from unlearn_hf.training.config import UnlearningConfig
+        from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
     add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
