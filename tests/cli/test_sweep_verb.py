@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from tests.cli.own_rows import write_rows
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.sweep.outcome import Result, choose, frontier
+from unlearn_hf.cli.sweep.outcome import Result, choose, drop_beaten_weights, frontier
 from unlearn_hf.cli.sweep.space import parse_space
 from unlearn_hf.cli.sweep.study import FEWEST_TRIALS, SharedStudy
 from unlearn_hf.cli.verbs import sweep
@@ -199,6 +200,21 @@ def test_a_sweep_from_begin_to_end(
     assert "begins" not in capsys.readouterr().out
     assert main(words("--trials", "7")) == 0
     assert capsys.readouterr().out.count("begins") == 1
+
+
+def test_a_budget_in_hours_that_is_spent(words: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(trials=None, hours="1e-12")) == 1
+    assert capsys.readouterr().out.strip() == "no trial was measured"
+
+
+def test_a_space_in_a_file(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(f"space: [{RATES}, 'beta=0.1,0.2']\nlearning_rate: 1e-5\nwarmup_steps: 2\n")
+    assert main(words("--config", str(tmp_path / "sweep.yaml"), space=None, trials="1")) == 0
+    found = outcome(tmp_path)
+    assert set(found["trials"][0]["options"]) == {"learning_rate", "beta"}
+    given = json.loads((tmp_path / "sweep" / "trial-0000" / "options.json").read_text())
+    assert given.count("--learning_rate") == 1  # the search takes the place of the file's value
+    assert given[given.index("--warmup_steps") + 1] == "2"
 
 
 def test_the_same_options_are_measured_once(words: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -403,6 +419,19 @@ def test_the_rule() -> None:
     assert choose([result(0, 0.1, 1.0, knew=False)]) is None
     assert frontier([kept_too_little, leaks_one, none_leaks, less_likely]) == [kept_too_little, leaks_one]
     assert frontier([none_leaks, result(4, 0.05, 0.96)]) == [none_leaks]
+
+
+def test_weights_of_beaten_trials_go(tmp_path: Path) -> None:
+    found = []
+    for number, (forget_prob, kept) in enumerate([(0.1, 0.99), (0.2, 0.98), (0.01, 0.9)]):
+        folder = tmp_path / f"trial-{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        (folder / "verdict.json").touch()
+        found.append(replace(result(number, forget_prob, kept), folder=str(folder)))
+    drop_beaten_weights(found)
+    assert [(Path(each.folder) / "model.safetensors").exists() for each in found] == [True, False, True]
+    assert all((Path(each.folder) / "verdict.json").exists() for each in found)
 
 
 def test_the_median_rule(tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def naming_lines(arguments: DataArguments) -> Iterator[None]:
 
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
     """What the record says: source, and rows and fingerprint of what is trained on."""
-    rows = {name: {"rows": len(each), "sha256": content_fingerprint(each)} for name, each in trained.items()}
+    rows = {
+        name: {"rows": len(each), "columns": list(each.column_names), "sha256": content_fingerprint(each)}
+        for name, each in trained.items()
+    }
     return data.record | {"trained_on": rows}
 
 
