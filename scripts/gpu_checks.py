@@ -83,7 +83,11 @@ class Part:
         tied = shape["num_hidden_layers"] < 32
         config = LlamaConfig(vocab_size=vocabulary, num_key_value_heads=heads, tie_word_embeddings=tied, **shape)
         with torch.device(self.arguments.device):
-            return LlamaForCausalLM(config).to(dtype)
+            model = LlamaForCausalLM(config)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:  # louder, or likelihoods would hardly depend on what attention sees
+                parameter.data.mul_(8)
+        return model.to(dtype)
 
     def rates(self, shape: dict[str, int], dtype: torch.dtype, options: dict[str, Any], lora_r: int | None) -> Any:
         """A function from a variant to its row of times, and the model it trains."""

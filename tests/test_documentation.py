@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import unlearn_hf
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn

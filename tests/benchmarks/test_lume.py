@@ -14,7 +14,7 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.lume.benchmark import TABLE_SPLITS
 from unlearn_hf.benchmarks.lume.data import load_lume
 from unlearn_hf.benchmarks.lume.evaluator import LumeEvaluator

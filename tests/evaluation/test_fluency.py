@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.rows import qa_rows, tiny_tofu
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf import PairsEvaluator, TofuEvaluator
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.evaluation.fluency import MAX_TOKENS, FluencyClassifier

@@ -12,8 +12,8 @@ from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback, LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import build_trainer, largest_difference, parameters, rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import (
     EUPMUConfig,
@@ -23,7 +23,8 @@ from unlearn_hf.methods import (
     NGDiffConfig,
     NPOConfig,
 )
-from unlearn_hf.models.loading import load_model, rounded_away, select_trainable
+from unlearn_hf.models.loading import load_model
+from unlearn_hf.models.trained_parameters import rounded_away, select_trainable
 from unlearn_hf.models.wrappers import has_dropout
 from unlearn_hf.reference.model_before import ReferenceModel, reference_nll
 from unlearn_hf.training.backends import check_two_gradients
@@ -114,13 +115,13 @@ class TestDivergence:
     @pytest.mark.parametrize("case", ["graddiff", "ngdiff", "eupmu"])
     def test_run_stops_before_the_update_and_says_why(self, case: str, tmp_path: Path) -> None:
         trainer = build_trainer(case, tmp_path, max_steps=4)
-        original = trainer._objective_loss
+        original = trainer.objective_loss
 
         def broken(model: Any, name: str, batch: Any, *rest: Any) -> torch.Tensor:
             loss = original(model, name, batch, *rest)
             return loss * float("nan") if trainer.state.global_step == 2 and name == "forget" else loss
 
-        trainer._objective_loss = broken  # type: ignore[method-assign]
+        trainer.objective_loss = broken  # type: ignore[method-assign]
         with pytest.warns(UserWarning, match="diverged at step 3"):
             trainer.train()
         assert trainer.state.global_step == 3

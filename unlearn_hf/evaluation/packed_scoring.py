@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.token_scores import ScoredText, per_token_statistics, score_batch, text_scores
-from unlearn_hf.likelihood.answer_head import AnswerRequest, ask
+from unlearn_hf.likelihood.answer_head import ask
+from unlearn_hf.likelihood.answer_request import AnswerRequest
 from unlearn_hf.models.wrappers import without_wrappers
 
 LONGEST_ROW = 1024

@@ -18,9 +18,10 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from unlearn_hf.data.labels import IGNORE_INDEX
-from unlearn_hf.likelihood.answer_head import LARGEST_LOGITS
+from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS
 from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share, packing_pays
-from unlearn_hf.models.loading import model_configuration, prepare_model
+from unlearn_hf.models.loading import model_configuration
+from unlearn_hf.models.trained_parameters import prepare_model
 from unlearn_hf.models.wrappers import causal_model
 from unlearn_hf.training.disk_space import optimizer_bytes
 from unlearn_hf.training.divergence import may_overflow

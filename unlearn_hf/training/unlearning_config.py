@@ -218,6 +218,17 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
                 "'probe', which measures the NLL."
             )
 
+    def check_fills_batch(self, retain: int) -> None:
+        """Raise a `ValueError` unless what is trained on of `retain` rows fills a batch."""
+        batch_size = self.per_device_train_batch_size * self.world_size
+        trained = retain - self.held_back_rows
+        if trained < batch_size:
+            raise ValueError(
+                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
+                f"(per_device_train_batch_size {self.per_device_train_batch_size} x {self.world_size} processes); "
+                "give more rows or a smaller batch."
+            )
+
     @property
     def forget_objective(self) -> Objective:
         """What is minimised on the forget set."""
