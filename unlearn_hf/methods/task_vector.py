@@ -29,6 +29,8 @@ _MEANINGLESS = {
 class TaskVectorConfig(UnlearningConfig):
     """Arguments of `TaskVectorTrainer`; those of training are the ones of the fine-tuning."""
 
+    can_stop: ClassVar[bool] = False
+
     forget_loss: str = field(
         default="ga", metadata={"help": "Fixed: the run descends on what `ga` ascends.", "choices": ["ga"]}
     )

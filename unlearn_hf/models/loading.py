@@ -163,9 +163,16 @@ def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None
     return layer_count(model_configuration(os.fspath(model), trust_remote_code))
 
 
-def configured_width(name: str, trust_remote_code: bool = False) -> int | None:
-    """Size of the hidden states of a model given by name, by its configuration alone."""
-    config = model_configuration(name, trust_remote_code).get_text_config()
+def configured_width(model: Any, trust_remote_code: bool = False) -> int | None:
+    """Size of the hidden states of a model, by its configuration alone; `None` where that does not say."""
+    if isinstance(model, (str, os.PathLike)):
+        config = model_configuration(os.fspath(model), trust_remote_code)
+    else:
+        inner = causal_model(model)
+        if inner is None:
+            return None
+        config = inner.config
+    config = config.get_text_config()
     return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
 
 

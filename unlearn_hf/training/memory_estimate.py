@@ -125,6 +125,7 @@ def estimate_memory(
     needs = [args.needs_of(side) for side in ("forget", "retain")] if method is not None else []
     copies = hooks.copies_of_trained if method is not None else 0
     copies += sum(getattr(args, name, None) is not None for name in ("stop_when", "retain_budget"))
+    copies += 2 * getattr(args, "stop_on_path", False)
     copies += may_overflow(args, False)
     on_cpu = copies * trained
     fixed = {
