@@ -31,11 +31,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from unlearn_hf.likelihood.answers import answer_likelihood
 
 ROOT = Path(__file__).parents[1]
-SHAPES = {  # those of Llama 3.2 1B and 3.1 8B
+SHAPES: dict[str, dict[str, Any]] = {  # those of Llama 3.2 1B and 3.1 8B
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
 }
-TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": True},
@@ -75,7 +75,7 @@ class Part:
         partial.write_text(json.dumps({"done": done, "rows": self.rows}, indent=1))
         partial.replace(self.file)
 
-    def model(self, shape: dict[str, int], dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    def model(self, shape: dict[str, Any], dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
         """A random Llama on the device."""
         torch.manual_seed(0)
         shape = TINY if self.on_cpu else shape
@@ -87,9 +87,9 @@ class Part:
         for parameter in model.parameters():
             if parameter.dim() > 1:  # louder, or likelihoods would hardly depend on what attention sees
                 parameter.data.mul_(8)
-        return model.to(dtype)
+        return model.to(dtype)  # type: ignore[arg-type]
 
-    def rates(self, shape: dict[str, int], dtype: torch.dtype, options: dict[str, Any], lora_r: int | None) -> Any:
+    def rates(self, shape: dict[str, Any], dtype: torch.dtype, options: dict[str, Any], lora_r: int | None) -> Any:
         """A function from a variant to its row of times, and the model it trains."""
         model = self.model(shape, dtype)
         batch, steps = (2, 2) if self.on_cpu else (8, 6)
@@ -319,10 +319,10 @@ def main() -> int:
         if not (part.file.exists() and json.loads(part.file.read_text())["done"]):
             try:
                 command = [sys.executable, *sys.argv, "--only", name]
-                ended = subprocess.run(command, timeout=arguments.limit, check=False).returncode
+                ended = str(subprocess.run(command, timeout=arguments.limit, check=False).returncode)
             except subprocess.TimeoutExpired:
                 ended = f"{arguments.limit} seconds were over"
-            if ended != 0:
+            if ended != "0":
                 unfinished.append(f"{name} ({ended})")
         rows += Part(name, arguments).rows
     text = table(rows)
