@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import build_model
+from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.methods import NPOConfig, TaskVectorConfig
 from unlearn_hf.training.row_defaults import STOP_WHEN, row_defaults
