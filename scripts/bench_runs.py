@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu level": ("eupmu", {"constraint": "level"}),
     "eupmu level fast": ("eupmu", {"constraint": "level", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
+    "gru": ("gru", {}),
 }
 for _name in OBJECTIVES:
     _options = {"forget_loss": _name, **({"retain_loss": "hidden", "layer": LAYER} if _name == "rmu" else {})}
@@ -163,7 +164,8 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any, Dataset, Dataset]:
         )
         torch.manual_seed(0)
         model, tokenizer = LlamaForCausalLM(config), RowsOnly()
-    if (layers := model.config.num_hidden_layers) <= LAYER:
+    layers = model.config.num_hidden_layers
+    if layers <= LAYER and any("rmu" in variant for variant in getattr(arguments, "variants", [])):
         raise SystemExit(f"--layers: {layers} is too few, `rmu` reads layer {LAYER}; give more than {LAYER}.")
     if arguments.tofu_folder:
         template = resolve_template(tokenizer)
