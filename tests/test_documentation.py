@@ -20,6 +20,7 @@ import unlearn_hf
 from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.audit.base import AUDIT_ATTACKS
 from unlearn_hf.benchmarks.base import BENCHMARKS
+from unlearn_hf.cli.main import main
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn
 from unlearn_hf.evaluation.attacks.base import ATTACKS
@@ -122,6 +123,55 @@ def test_the_lines_for_rows_of_your_own_run(model: str) -> None:
         text = text.replace(old, new)
     with pytest.warns(UserWarning, match="did not know these rows"):
         execute(README, text)
+
+
+def run_in_order(path: Path, changes: dict[str, str]) -> None:
+    """Run what a page shows, the Python first, with `changes` of options, each of which must be there."""
+    execute(path, "\n".join(blocks(path, "python")))
+    text = "\n".join(commands(path))
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    for command in text.splitlines():
+        assert main(shlex.split(command, comments=True)[1:]) == 0, command
+
+
+OWN_DATA = ROOT / "docs" / "own_data.md"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_story_of_own_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = "--max_steps 2 --use_cpu true"
+    changes = {
+        "--num_train_epochs 40": few,
+        "--use_lora true": f"--use_lora true {few} --max_new_tokens 4 --verdict_samples 1",
+    }
+    run_in_order(OWN_DATA, changes)
+    shown = capsys.readouterr().out
+    assert shown.count("before") >= 3
+    assert "largest difference" in shown
+    assert Path("runs/report/report.html").is_file()
+    assert json.loads(Path("runs/second/verdict.json").read_text())["known_before"] is False
+    assert json.loads(Path("runs/merged/merge.json").read_text())["merged"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_story_of_own_data_ends_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_in_order(OWN_DATA, {"--output_dir runs/taught": "--output_dir runs/taught --use_cpu true"})
+    for run in ("first", "second"):
+        verdict = json.loads(Path(f"runs/{run}/verdict.json").read_text())
+        assert verdict["known_before"]
+        assert verdict["forgotten"] in ("yes", "partly")
+        assert verdict["after"]["forget_prob"] < 0.1 < 0.9 < verdict["before"]["forget_prob"]
+        assert verdict["kept"] in ("yes", "partly")
+    merge = json.loads(Path("runs/merged/merge.json").read_text())
+    for name, value in merge["adapter"].items():
+        assert merge["merged"][name] == pytest.approx(value, abs=0.02), name
 
 
 def check_verb(verb: str, words: list[str]) -> None:
