@@ -113,11 +113,16 @@ def test_the_lines_of_python_in_the_readme_run(model: str) -> None:
     execute(README, text)
 
 
-def test_the_lines_for_rows_of_your_own_run(model: str) -> None:
-    _, text = blocks(README, "python")
+def own_rows() -> None:
+    """Two files of rows in the working directory."""
     for name, count in (("forget", 4), ("retain", 12)):
         rows = [{"question": f"Who is author {i}?", "answer": f"It is {name} {i}."} for i in range(count)]
         Path(f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_the_lines_for_rows_of_your_own_run(model: str) -> None:
+    _, text = blocks(README, "python")
+    own_rows()
     for old, new in (('"path/to/model"', repr(model)), ('"runs/mine"', '"runs/mine", max_steps=1, use_cpu=True')):
         assert old in text
         text = text.replace(old, new)
@@ -134,6 +139,42 @@ def run_in_order(path: Path, changes: dict[str, str]) -> None:
         text = text.replace(old, new)
     for command in text.splitlines():
         assert main(shlex.split(command, comments=True)[1:]) == 0, command
+
+
+FEW = "--use_cpu true --max_steps 1 --per_device_train_batch_size 2 --max_new_tokens 2 --report_to none"
+MINI = "--model_name_or_path model --source mini --max_evaluation_rows 2"
+README_RUNS: dict[str, tuple[dict[str, str], str]] = {
+    "unlearn-hf unlearn --method": ({"path/to/model": "model"}, f"{FEW} --verdict_samples 1"),
+    "unlearn-hf unlearn --config": ({}, f"{MINI} {FEW} --verdict false --output_dir runs/a"),
+    "unlearn-hf finetune": ({}, f"{MINI} {FEW} --subset retain --output_dir runs/retain"),
+    "unlearn-hf evaluate --model": ({"runs/x": "runs/a"}, "--source mini --max_evaluation_rows 2 --max_new_tokens 2"),
+    "unlearn-hf evaluate --from_log": ({"TOFU_EVAL.json": "runs/a", "retain_log.json": "runs/retain"}, ""),
+    "unlearn-hf report": ({"runs/b": "runs/mine"}, ""),
+    "unlearn-hf ask": ({}, "--max_new_tokens 2"),
+    "unlearn-hf list": ({}, ""),
+    "accelerate launch": ({}, f"{MINI} {FEW} --verdict false --output_dir runs/launched"),
+}
+"""What a command of the README is made small with: words that are replaced, words that are added. Tests of
+training start several processes; here the launched words run in this one."""
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_commands_of_the_readme_run(model: str) -> None:
+    own_rows()
+    Path("configs").symlink_to(ROOT / "configs")
+    run = set()
+    for command in (" ".join(line.split()) for line in commands(README) if not line.startswith("make ")):
+        check_command(command)
+        (beginning,) = [each for each in README_RUNS if command.startswith(each)]
+        replaced, added = README_RUNS[beginning]
+        for old, new in replaced.items():
+            assert old in command
+            command = command.replace(old, new)
+        words = shlex.split(command, comments=True)
+        words = words[words.index("unlearn_hf" if words[0] == "accelerate" else "unlearn-hf") + 1 :]
+        assert main([*words, *added.split()]) == 0, command
+        run.add(beginning)
+    assert run == set(README_RUNS)
 
 
 OWN_DATA = ROOT / "docs" / "own_data.md"
