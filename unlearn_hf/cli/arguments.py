@@ -186,8 +186,8 @@ class RequestArguments:
     continue_from: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a finished unlearning run: begin with its model, judge its requests again, and carry on "
-            "the ledger."
+            "help": "Folder of a finished unlearning run: begin with its model, judge its requests again, and carry "
+            "on the ledger."
         },
     )
     request_id: str | None = field(

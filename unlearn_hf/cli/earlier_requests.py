@@ -1,4 +1,4 @@
-"""Earlier requests of a model that is unlearned further: their rows are read and judged again, and the ledger grows."""
+"""Earlier requests of a model that is unlearned further: their rows are judged again, and the ledger grows."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class EarlierRequests:
         self.parent = Path(run.request.continue_from)
         self.found: dict[str, dict[str, Any]] = {}
         self._forget = row_fingerprints(trained["forget"])
-        home, record = unlearning_run(self.parent)
-        entries = ledger_of(self.parent)
-        places = [run_folder(entry, home) for entry in entries[:-1]] + [home]
+        home = unlearning_run(self.parent)[0]
+        entries: list[LedgerEntry | None] = [*ledger_of(self.parent)]
+        places = [run_folder(entry, home) for entry in entries[:-1] if entry is not None] + [home]
         self._requests: list[_Request] = []
         for place, entry in zip(places, entries or [None], strict=True):
             assert place is not None
@@ -122,7 +122,7 @@ class EarlierRequests:
         """Measure the model as it is now on the rows of every earlier request; all ranks take part."""
         from unlearn_hf.data.encoding import encode_dataset
         from unlearn_hf.data.templates import resolve_template
-        from unlearn_hf.evaluation.verdict.facts import forgotten, known_rows, leaking_rows
+        from unlearn_hf.evaluation.verdict.facts import forgotten, knew, known_rows, leaking_rows
         from unlearn_hf.evaluation.verdict.judging import make_judge
         from unlearn_hf.evaluation.verdict.rows import drawn_rows
 
@@ -157,19 +157,21 @@ class EarlierRequests:
             known = known_rows(judge)
             leaking = len(leaking_rows(judge, after, known)[0])
             self.found[request.entry.request] = {
-                "forgotten": forgotten(leaking, sum(known)) if any(known) else "not_measured",
+                "forgotten": forgotten(leaking, sum(known)),
                 "leaking": leaking,
                 "known": sum(known),
-                **({} if any(known) else {"why": "the model did not know its rows in the first place"}),
             }
+            if not knew(judge):
+                why = "the model did not know its rows in the first place"
+                self.found[request.entry.request] = {"forgotten": "not_measured", "why": why}
 
     def sentences(self) -> list[str]:
         """What was found, a line each."""
         return [
             f"Earlier request {name!r}: {found['why']}."
             if "why" in found
-            else f"Earlier request {name!r}: forgotten: {found['forgotten']}. {found['leaking']} of {found['known']} rows "
-            "that the model knew leak."
+            else f"Earlier request {name!r}: forgotten: {found['forgotten']}. {found['leaking']} of {found['known']} "
+            "rows that the model knew leak."
             for name, found in self.found.items()
         ]
 
