@@ -41,14 +41,9 @@ class TrainingRun:
     def configuration(self) -> dict[str, Any]:
         """Every option with the value in force; of training options those that were given, before torch is there."""
         found: dict[str, Any] = {"method": self.method} if self.method else {}
-        for part in (
-            self.model,
-            self.data,
-            self.evaluation,
-            self.lora,
-            self.run,
-            *([self.request] if self.method else []),
-        ):
+        if self.method:
+            found.update(dataclasses.asdict(self.request))
+        for part in (self.model, self.data, self.evaluation, self.lora, self.run):
             found.update(dataclasses.asdict(part))
         if hasattr(self.training, "to_dict"):
             return found | self.training.to_dict()

@@ -74,8 +74,7 @@ class RunVerdict:
         held = drawn_rows(len(retain), args.held_back_rows)
         kept = retain
         if held:
-            chosen = set(held)
-            kept = retain.select([row for row in range(len(retain)) if row not in chosen])
+            kept = retain.select(sorted(set(range(len(retain))) - set(held)))
             self.held_back = retain.select(held)
         if not self.wanted:
             return kept
