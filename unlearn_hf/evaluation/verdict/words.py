@@ -72,7 +72,7 @@ def not_checked(verdict: Verdict) -> list[str]:
         found.append("Rows to keep that were not trained on: none were held back.")
     found.append(
         "Other wordings and languages of the questions, membership attacks, relearning, quantisation, and skills "
-        "beyond the rows to keep."
+        "beyond the rows to keep (`unlearn-hf audit` tries most of them)."
     )
     if verdict.forgotten == YES:
         found.append(TRUST)
