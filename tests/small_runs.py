@@ -91,6 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     # Adam's first step is a sign unless its epsilon is large: rounding would decide it
     "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
     "task-vector": ("task_vector", {}),
+    "whp": ("whp", {"alpha": 1.5}),
     "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
     "sago-prefer-retain-cpu": (
         "sago",

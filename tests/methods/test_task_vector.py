@@ -18,13 +18,13 @@ def fine_tuned(folder: Path, **options: Any) -> tuple[Any, dict[str, torch.Tenso
     """A run, and its weights as they were before the vector was turned round."""
     seen: list[dict[str, torch.Tensor]] = []
     trainer = build_trainer("task-vector", folder, **options)
-    original = trainer._negate  # type: ignore[attr-defined]
+    original = trainer.finish_with  # type: ignore[attr-defined]
 
     def watch(before: dict[str, torch.Tensor]) -> None:
         seen.append(parameters(trainer.model))
         original(before)
 
-    trainer._negate = watch  # type: ignore[attr-defined]
+    trainer.finish_with = watch  # type: ignore[attr-defined]
     trainer.train()
     return trainer, seen[0]
 

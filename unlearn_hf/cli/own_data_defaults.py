@@ -22,8 +22,8 @@ STOP_WHEN = "forget_prob < 0.02 and retain_prob > 0.95 * initial"
 _STEPS = 120
 _FEWEST_EPOCHS = 5
 _MOST_HELD_BACK, _FEWEST_RETAIN = 64, 10
-# It leaves the retain rows out and its weights exist only after the last step, so that nothing can stop it.
-_WITHOUT_STOP = ("task_vector",)
+# They leave the retain rows out, and their models exist only after the last step, so that nothing can stop them.
+_WITHOUT_STOP = ("task_vector", "whp")
 
 
 def own_data_defaults(
