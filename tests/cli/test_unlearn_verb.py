@@ -104,6 +104,10 @@ BAD = {
     "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),
     "layers without lora": ({}, ["--lora_target_modules", "q_proj"], "lora_target_modules: ['q_proj'] has no effect"),
     "rows as retain results": ({}, ["--retain_results", "forget.jsonl"], "forget.jsonl is no JSON file"),
+    "nothing taken away": ({"method": "whp"}, ["--alpha", "0"], "alpha: 0.0 is not positive"),
+    "no reinforced model": ({"method": "whp"}, ["--max_steps", "0"], "max_steps: 0 trains no reinforced model"),
+    "absent reinforced model": ({"method": "whp"}, ["--reinforced_model", "./no"], "reinforced_model: './no' is not"),
+    "adapter beside a model": ({"method": "whp"}, ["--use_lora"], "peft_config: whp runs two whole models"),
     "unknown template": ({}, ["--template", "lama"], "template: 'lama' is not known"),
 }
 

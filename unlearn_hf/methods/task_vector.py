@@ -12,6 +12,7 @@ from torch import Tensor
 from unlearn_hf.common.checks import check_positive
 from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTrainer
 
+
 @dataclass
 class TaskVectorConfig(ForgetTuningConfig):
     """Arguments of `TaskVectorTrainer`; those of training are the ones of the fine-tuning."""
@@ -37,8 +38,11 @@ class TaskVectorTrainer(ForgetTuningTrainer):
 
     After the last step the trained parameters are set to the formula, so what is evaluated and saved is an ordinary
     model. A new adapter gets a negative weight: the `B` of each pair of matrices is multiplied by `-scale`, which is
-    the formula for the product. An adapter that is trained already is refused. For what training does and saves see
-    `ForgetTuningTrainer`; a copy of theta_0's trained parameters rests on the CPU.
+    the formula for the product. An adapter that is trained already is refused, as is sharded training.
+
+    Training descends on the forget rows' cross-entropy; the retain rows are not used. Checkpoints hold the fine-tuned
+    weights, so that a run can be resumed; theta_0 is the model it was begun with, and a copy of it rests on the CPU.
+    A fine-tuning that diverged is not subtracted: the last fine-tuned weights that are sound stay, as told.
 
     Source: Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089 (negation).
     """

@@ -57,16 +57,18 @@ class WHPConfig(ForgetTuningConfig):
 
 
 class WHPTrainer(ForgetTuningTrainer):
-    """Logit arithmetic: `v_base - alpha * relu(v_reinforced - v_base)`, v_reinforced of a model tuned on the forget set.
+    """Logit arithmetic: `v_base - alpha * relu(v_reinforced - v_base)`, the second tuned on the forget set.
 
-    What comes out is a `WHPForCausalLM`: both models, run side by side, twice the size and the time of one. It is saved
-    with its code, so that plain transformers loads it with `trust_remote_code=True`. For what training does and saves
-    see `ForgetTuningTrainer`; a copy of the base model rests on the CPU meanwhile. Adapters are refused.
+    What comes out is a `WHPForCausalLM`: both models side by side, twice the size and the time of one. It is saved
+    with its code, so that plain transformers loads it with `trust_remote_code=True`. Training descends on the forget
+    rows' cross-entropy, without the retain rows, and checkpoints hold the reinforced model, so that a run can be
+    resumed; a copy of the base model rests on the CPU. A fine-tuning that diverged is not used, and its last sound
+    weights stay, as told. Adapters and sharded training are refused.
 
-    The paper trains a further model on generic predictions that it makes of these logits and of an anchored dictionary;
-    here, as in the field's comparisons, the logits themselves are the method (TOFU and MUSE call it WHP).
+    The paper goes on to train one model on generic predictions made of these logits and of a dictionary of anchors;
+    here the logits themselves are the method.
 
-    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238, section 2.2.
+    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238.
     """
 
     config_class = WHPConfig
@@ -105,7 +107,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
     def finish_with(self, before: Any) -> None:
         """Put both models side by side."""
-        reinforced = self.model
+        reinforced: Any = self.model
         if self.args.reinforced_model is not None:
             reinforced = load_model(
                 self.args.reinforced_model,
@@ -117,7 +119,8 @@ class WHPTrainer(ForgetTuningTrainer):
         else:
             # Mixed precision has wrapped its forward pass; the pair is evaluated in the precision of the weights.
             reinforced = self.accelerator.unwrap_model(reinforced, keep_fp32_wrapper=False)
-        self.model = self.model_wrapped = WHPForCausalLM.of(before, reinforced, self.args.alpha).to(self.args.device)
+        pair: Any = WHPForCausalLM.of(before, reinforced, self.args.alpha)
+        self.model = self.model_wrapped = pair.to(self.args.device)
 
     def train(self, *positional: Any, **named: Any) -> Any:
         """Train the reinforced model, or take the one that is given, and put both side by side."""

@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
@@ -30,8 +37,8 @@ class WHPModelConfig(PreTrainedConfig):
         "reinforced": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    base: dict[str, Any] | PreTrainedConfig | None = None
-    reinforced: dict[str, Any] | PreTrainedConfig | None = None
+    base: Any = None  # a configuration, or a dictionary that becomes one
+    reinforced: Any = None
     alpha: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -62,7 +69,7 @@ class TwoCaches(DynamicCache):
         super().__init__(config=base)
         self.second = DynamicCache(config=reinforced)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Any) -> None:
         """Follow beams."""
         super().reorder_cache(beam_idx)
         self.second.reorder_cache(beam_idx)
@@ -99,7 +106,7 @@ class WHPForCausalLM(PreTrainedModel, GenerationMixin):
     What the reinforced model finds likelier than the base model does is taken to belong to what is to be forgotten.
     Both models run for every token: twice the parameters, the time and the cache of one.
 
-    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238, section 2.2.
+    Source: Eldan and Russinovich, "Who's Harry Potter? Approximate Unlearning in LLMs", arXiv 2310.02238.
     """
 
     config_class = WHPModelConfig
@@ -165,8 +172,8 @@ class WHPForCausalLM(PreTrainedModel, GenerationMixin):
                 type(past_key_values) is not DynamicCache or past_key_values.get_seq_length()
             ):
                 raise ValueError(
-                    f"past_key_values: {type(past_key_values).__name__} cannot hold what two models remember; leave it "
-                    "(and cache_implementation) out."
+                    f"past_key_values: {type(past_key_values).__name__} cannot hold what two models remember; "
+                    "leave it (and cache_implementation) out."
                 )
             past_key_values = TwoCaches(self.config.base, self.config.reinforced)
         shared = {
@@ -194,9 +201,9 @@ class WHPForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> None:
         """No head gives the logits."""
-        return None
+        return
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """Resize the embeddings of both models."""
         self.reinforced.resize_token_embeddings(*args, **kwargs)
         return self.base.resize_token_embeddings(*args, **kwargs)
