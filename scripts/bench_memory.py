@@ -3,6 +3,7 @@
 `tensors` is the peak of what all tensors hold together: parameters, gradients, optimizer, activations (on the CPU
 counted by torch's profiler, exact and the same in every run; on a GPU `max_memory_allocated`). `resident` is the peak
 size of the process on the CPU (`ru_maxrss`): with imports, and with what the allocator of the C library keeps.
+`estimate` is what `unlearn-hf unlearn --dry_run` would say of the tensors, without running anything.
 
     python scripts/bench_memory.py --model_name_or_path DIR --tofu_folder DIR --steps 2
 """
@@ -23,6 +24,9 @@ import torch
 from bench_runs import BASES, VARIANTS, add_arguments, load, make_trainer
 from tqdm import tqdm
 
+from unlearn_hf.training.memory_estimate import estimate_memory
+from unlearn_hf.training.unlearning import UnlearningTrainer
+
 
 def tensors_mib(variant: str, loaded: Any, arguments: argparse.Namespace, folder: str) -> float:
     """Train, and return the peak of what tensors hold."""
@@ -36,6 +40,15 @@ def tensors_mib(variant: str, loaded: Any, arguments: argparse.Namespace, folder
     profile.export_chrome_trace(str(trace))
     events = json.loads(trace.read_text())["traceEvents"]
     return (held + max(each["args"]["Total Allocated"] for each in events if each["name"] == "[memory]")) / 2**20
+
+
+def estimate_mib(variant: str, loaded: Any, arguments: argparse.Namespace, folder: str) -> float:
+    """What tensors should hold, by shapes alone; NaN for variants that are not of the library."""
+    trainer = make_trainer(variant, loaded, arguments, folder, [])
+    if not isinstance(trainer, UnlearningTrainer):
+        return float("nan")
+    sets = {name: list(trainer.train_dataset.sets[name]) for name in ("forget", "retain")}
+    return estimate_memory(trainer.model, trainer.args, sets, arguments.steps + 1, type(trainer)).total / 2**20
 
 
 def run(variant: str, what: str) -> float:
@@ -61,12 +74,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             if what == "tensors":
                 peak = tensors_mib(variant, loaded, arguments, folder)
+            elif what == "estimate":
+                peak = estimate_mib(variant, loaded, arguments, folder)
             else:
                 make_trainer(variant, loaded, arguments, folder, []).train()
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"\npeak {peak}")
         return
-    measures = ("tensors", "resident")
+    measures = ("tensors", "resident", "estimate")
     table: list[dict[str, Any]] = [
         {"variant": variant, **{what: run(variant, what) for what in measures}}
         for variant in tqdm(arguments.variants, desc="peak memory")

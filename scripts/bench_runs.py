@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from bench_plain import LAYER, OBJECTIVES, PLAIN
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, SchedulerType, TrainerCallback, TrainingArguments
 
 from unlearn_hf.data.alternatives import alternative_rows
@@ -22,8 +23,8 @@ from unlearn_hf.data.forget_retain_pairs import PairedDataset
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.methods import METHODS
 from unlearn_hf.models.loading import load_model, load_tokenizer
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 # Name: method (`plain ...` is the usual way of writing it), options.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,6 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden_size", type=int, default=384)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--longer", type=float, default=1.0, help="factor on the lengths of random rows")
+    parser.add_argument("--lora_r", type=int, help="train an adapter of this rank (not the plain variants)")
     parser.add_argument("--activation_checkpointing", action="store_true")
     parser.add_argument("--output_file", help="write all numbers as JSON")
 
@@ -217,6 +219,9 @@ def make_trainer(
             plain.max_grad_norm, plain.lr_scheduler_type = 0.0, SchedulerType.CONSTANT
         return trainer_class(model, plain, train_dataset=rows, data_collator=collator, callbacks=callbacks)
     unlearning_class = METHODS[method]
+    adapter = None
+    if arguments.lora_r:
+        adapter = LoraConfig(task_type="CAUSAL_LM", r=arguments.lora_r, target_modules="all-linear")
     settings: Any = {**common, "reference_cache": str(Path(folder) / "reference"), **options}
     return unlearning_class(
         model,
@@ -224,5 +229,6 @@ def make_trainer(
         forget,
         retain,
         processing_class=tokenizer,
+        peft_config=adapter,
         callbacks=callbacks,
     )

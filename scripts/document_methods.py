@@ -13,8 +13,8 @@ from typing import Any
 
 from unlearn_hf.methods import METHODS
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "README.md", ROOT / "docs" / "methods.md")

@@ -32,8 +32,8 @@ from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.cli.demo import Demo, DemoSettings
 from unlearn_hf.methods import METHODS, EUPMUConfig
 from unlearn_hf.models.loading import load_tokenizer
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 METRICS = ("forget_prob", "retain_prob", "model_utility", "forget_quality", "seconds")
 METHOD_NAMES = ("graddiff", "npo", "ngdiff", "eupmu")

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [path for path in sorted((ROOT / "docs" / "extending").glob("*.md")) if path.stem != "index"]
+PAGES_THAT_RUN = [ROOT / "docs" / name for name in ("architecture.md", "sweep.md")]
 REGISTRIES: tuple[Any, ...] = (BENCHMARKS, VERBS, ATTACKS, METRICS, FORGET_OBJECTIVES, RETAIN_OBJECTIVES)
 PROGRAMS = ("unlearn-hf", "accelerate", "make", "python")
 
@@ -79,7 +80,7 @@ def execute(path: Path, text: str) -> None:
         del sys.modules["example"]
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, ROOT / "docs" / "architecture.md"], ids=relative)
+@pytest.mark.parametrize("path", [*EXAMPLES, *PAGES_THAT_RUN], ids=relative)
 def test_example_runs(path: Path, model: str, registries: None) -> None:
     execute(path, "\n".join(blocks(path, "python")))
 

@@ -12,7 +12,8 @@ from unlearn_hf.version import __version__ as __version__
 
 _MODULES: dict[str, tuple[str, ...]] = {
     "unlearn_hf.training.callbacks": ("EvaluatorCallback",),
-    "unlearn_hf.training.config": ("FinetuningConfig", "UnlearningConfig"),
+    "unlearn_hf.training.finetuning_config": ("FinetuningConfig",),
+    "unlearn_hf.training.unlearning_config": ("UnlearningConfig",),
     "unlearn_hf.benchmarks.lume.data": ("load_lume",),
     "unlearn_hf.benchmarks.lume.evaluator": ("LumeEvaluator",),
     "unlearn_hf.benchmarks.muse.data": ("load_muse",),
@@ -103,11 +104,11 @@ if TYPE_CHECKING:
     from unlearn_hf.objectives import Objective as Objective
     from unlearn_hf.objectives import register_objective as register_objective
     from unlearn_hf.training.callbacks import EvaluatorCallback as EvaluatorCallback
-    from unlearn_hf.training.config import FinetuningConfig as FinetuningConfig
-    from unlearn_hf.training.config import UnlearningConfig as UnlearningConfig
     from unlearn_hf.training.evaluators import Evaluator as Evaluator
     from unlearn_hf.training.finetuning import FinetuningTrainer as FinetuningTrainer
+    from unlearn_hf.training.finetuning_config import FinetuningConfig as FinetuningConfig
     from unlearn_hf.training.unlearning import UnlearningTrainer as UnlearningTrainer
+    from unlearn_hf.training.unlearning_config import UnlearningConfig as UnlearningConfig
 
 
 def __getattr__(name: str) -> Any:

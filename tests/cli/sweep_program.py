@@ -38,7 +38,11 @@ if behaviour in ("wait", "die") and not once.exists():
 for step in (5, 10, 15):
     look(step, rate)
 if behaviour == "poor" and rate < 2e-5:
-    time.sleep(60)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
+        sys.exit(130)
 known = 10
 verdict = {
     "after": {"forget_prob": 1 / (1 + 1e4 * rate)},

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from tests.cli.own_rows import write_rows
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.sweep.outcome import Result, choose, frontier
+from unlearn_hf.cli.sweep.outcome import Result, choose, drop_beaten_weights, frontier
 from unlearn_hf.cli.sweep.space import parse_space
 from unlearn_hf.cli.sweep.study import FEWEST_TRIALS, SharedStudy
 from unlearn_hf.cli.verbs import sweep
@@ -142,7 +143,7 @@ def _under_a_file(folder: Path) -> str:
         ({"study": _other_database}, "it is a database of something else, with the table 'invoices'"),
         ({"study": _other_program}, "was made by another program"),
         ({"study": _under_a_file}, "cannot be used"),
-        ({"study": "nosuch://host/study"}, "cannot be used"),
+        ({"study": "nosuch://me:password@host/study"}, "'nosuch://me:***@host/study' cannot be used"),
         ({"study": str}, "cannot be used"),  # a folder
     ],
 )
@@ -199,6 +200,21 @@ def test_a_sweep_from_begin_to_end(
     assert "begins" not in capsys.readouterr().out
     assert main(words("--trials", "7")) == 0
     assert capsys.readouterr().out.count("begins") == 1
+
+
+def test_a_budget_in_hours_that_is_spent(words: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(trials=None, hours="1e-12")) == 1
+    assert capsys.readouterr().out.strip() == "no trial was measured"
+
+
+def test_a_space_in_a_file(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(f"space: [{RATES}, 'beta=0.1,0.2']\nlearning_rate: 1e-5\nwarmup_steps: 2\n")
+    assert main(words("--config", str(tmp_path / "sweep.yaml"), space=None, trials="1")) == 0
+    found = outcome(tmp_path)
+    assert set(found["trials"][0]["options"]) == {"learning_rate", "beta"}
+    given = json.loads((tmp_path / "sweep" / "trial-0000" / "options.json").read_text())
+    assert given.count("--learning_rate") == 1  # the search takes the place of the file's value
+    assert given[given.index("--warmup_steps") + 1] == "2"
 
 
 def test_the_same_options_are_measured_once(words: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -359,19 +375,25 @@ def test_two_workers_share_a_study(kind: str, words: Callable[..., list[str]], t
     assert sum(text.count(": begins") for text in printed) == 7
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_poor_trials_are_pruned(
-    words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    handler: Any, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(words(trials=str(FEWEST_TRIALS), space="learning_rate=1e-5,1e-4,2e-4,3e-4,4e-4,5e-4")) == 0
+    """Also where SIGINT is ignored, as in the background of a script: trials are ended by it."""
     monkeypatch.setenv("SWEEP_PROGRAM", "poor")
-    tried = {each["options"]["learning_rate"] for each in outcome(tmp_path)["trials"]}
-    more = 0
-    while "1e-5" not in tried and more < 30:
-        more += 1
-        assert main(words(trials=str(FEWEST_TRIALS + more), space="learning_rate=1e-5,1e-4,2e-4,3e-4,4e-4,5e-4")) == 0
-        lines = outcome(tmp_path)["others"]
-        tried |= {"1e-5"} if lines else set()
-    assert outcome(tmp_path)["others"][0].endswith("was pruned at step 15: learning_rate=1e-5")
+    rates = ["1e-4", "2e-4", "3e-4", "4e-4", "5e-4"]
+    assert len(rates) == FEWEST_TRIALS
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        for number, rate in enumerate([*rates, "1e-5"], start=1):
+            study = SharedStudy(str(tmp_path / "sweep" / "study.log"), "sweep", {}, seed=0) if number > 1 else None
+            if study is not None:
+                study.study.enqueue_trial({"learning_rate": rate})
+            assert main(words(trials=str(number), space=f"learning_rate={','.join(['1e-5', *rates])}")) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert outcome(tmp_path)["others"] == ["trial 5 was pruned at step 15: learning_rate=1e-5"]
+    assert (tmp_path / "sweep" / "trial-0005" / "interrupted").exists()
 
 
 def test_a_cut_line_of_a_journal_is_mended(words: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -397,6 +419,19 @@ def test_the_rule() -> None:
     assert choose([result(0, 0.1, 1.0, knew=False)]) is None
     assert frontier([kept_too_little, leaks_one, none_leaks, less_likely]) == [kept_too_little, leaks_one]
     assert frontier([none_leaks, result(4, 0.05, 0.96)]) == [none_leaks]
+
+
+def test_weights_of_beaten_trials_go(tmp_path: Path) -> None:
+    found = []
+    for number, (forget_prob, kept) in enumerate([(0.1, 0.99), (0.2, 0.98), (0.01, 0.9)]):
+        folder = tmp_path / f"trial-{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        (folder / "verdict.json").touch()
+        found.append(replace(result(number, forget_prob, kept), folder=str(folder)))
+    drop_beaten_weights(found)
+    assert [(Path(each.folder) / "model.safetensors").exists() for each in found] == [True, False, True]
+    assert all((Path(each.folder) / "verdict.json").exists() for each in found)
 
 
 def test_the_median_rule(tmp_path: Path) -> None:

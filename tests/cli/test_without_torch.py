@@ -16,7 +16,8 @@ from unlearn_hf.cli import declared
 from unlearn_hf.cli.conversion import describe
 from unlearn_hf.cli.parsing import field_names
 from unlearn_hf.methods import METHODS
-from unlearn_hf.training.config import FinetuningConfig, UnlearningConfig
+from unlearn_hf.training.finetuning_config import FinetuningConfig
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 # Runs commands one after the other, in a process of its own, and says what each printed and which modules it took.
 PROGRAM = """

@@ -19,9 +19,9 @@ from tests.small_runs import CASES, build_trainer, largest_difference, parameter
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.methods.famo import LogitWeights
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.divergence import may_overflow, total_norm
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.optimizer_step import Losses
 
 EXTREMES: list[dict[str, Any]] = [

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.retain_level import RetainBudget, RetainProbe
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 # Gradient ascent on the very rows that are to be kept: their loss rises by 18 % in 9 steps.
 BUDGET: dict[str, Any] = {

@@ -27,8 +27,8 @@ from unlearn_hf.models.loading import load_model, rounded_away, select_trainable
 from unlearn_hf.models.wrappers import has_dropout
 from unlearn_hf.reference.model_before import ReferenceModel, reference_nll
 from unlearn_hf.training.backends import check_two_gradients
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 
 class TestBadInput:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.extras import require
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.registry import nearest
+from unlearn_hf.evaluation import TASKS_FILE
 from unlearn_hf.likelihood.one_pass import evaluating
-
-RESULT_FILE = "lm_eval.json"
 
 
 class LmEvalEvaluator:
@@ -40,7 +41,7 @@ class LmEvalEvaluator:
         last_result: what lm-evaluation-harness returned at the last call.
 
     Raises:
-        ValueError: when no task is named, or the task folder is not there.
+        ValueError: when no task is named, one is unknown, or the task folder is not there.
         ImportError: when lm-evaluation-harness is not installed.
     """
 
@@ -58,10 +59,10 @@ class LmEvalEvaluator:
         if task_folder is not None and not Path(task_folder).is_dir():
             raise ValueError(f"task_folder: {task_folder!r} is no folder; check the path.")
         self.tasks = list(tasks)
+        self._manager = _task_manager(tuple(tasks), task_folder)
         self.limit = limit
         self.batch_size = batch_size
         self.apply_chat_template = apply_chat_template
-        self.task_folder = task_folder
         self.last_result: Mapping[str, Any] | None = None
 
     def __call__(
@@ -88,14 +89,13 @@ class LmEvalEvaluator:
         """
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
 
         with evaluating(model), _same_random_state():
             harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.batch_size)
             result = simple_evaluate(
                 model=harness,
                 tasks=self.tasks,
-                task_manager=TaskManager(include_path=self.task_folder),
+                task_manager=self._manager,
                 limit=self.limit,
                 apply_chat_template=self.apply_chat_template,
                 log_samples=False,
@@ -106,8 +106,31 @@ class LmEvalEvaluator:
         self.last_result = result
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):
             record = {"tasks": self.tasks, "limit": self.limit, "metrics": metrics, "versions": result.get("versions")}
-            write_json(Path(output_dir) / RESULT_FILE, record)
+            write_json(Path(output_dir) / TASKS_FILE, record)
         return metrics
+
+
+@lru_cache(maxsize=4)
+def _task_manager(tasks: tuple[str, ...], task_folder: str | None) -> Any:
+    """What the harness knows of these tasks: the folder alone where that suffices, since its own take half a minute.
+
+    Raises:
+        ValueError: for a task that is in neither.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if task_folder is not None:
+        manager = TaskManager(include_path=task_folder, include_defaults=False)
+        if set(tasks) <= set(manager.all_tasks):
+            return manager
+    manager = TaskManager(include_path=task_folder)
+    known = manager.all_tasks
+    if unknown := [task for task in tasks if task not in known]:
+        raise ValueError(
+            f"tasks: lm-evaluation-harness has no {unknown[0]!r}{nearest(unknown[0], known)}; `lm_eval ls tasks` "
+            "lists its own, and task_folder adds yours."
+        )
+    return manager
 
 
 def flat_metrics(result: Mapping[str, Any]) -> dict[str, float]:

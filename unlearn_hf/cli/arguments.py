@@ -16,6 +16,7 @@ SUBSETS = ("full", "retain")
 PROTOCOLS = ("all", "official")
 COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
 REGISTERED = "auto"  # retain results: those that are registered, if any fit
+MEASURE = "measure"
 OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
@@ -243,8 +244,8 @@ class EvaluationArguments:
         """Check the fields.
 
         Raises:
-            ValueError: for a count that is not positive, or a label without its classifier.
-            ImportError: for tasks without lm-evaluation-harness, or vLLM where it is not installed.
+            ValueError: for a count that is not positive, and for an option without what it belongs to.
+            ImportError: for vLLM where it is not installed.
         """
         for name in ("evaluation_batch_size", "max_new_tokens", "max_text_tokens", "max_evaluation_rows"):
             check_positive(name, getattr(self, name))
@@ -253,10 +254,12 @@ class EvaluationArguments:
         self.attacks = list(chosen_attacks(self.attacks, self.attack_model))
         if self.fluency_model is None and self.fluency_label != type(self).fluency_label:
             raise ValueError(f"fluency_label: {self.fluency_label!r} has no effect without fluency_model; name one.")
+        if self.lm_eval_task_folder is not None and not self.lm_eval_tasks:
+            raise ValueError(
+                f"lm_eval_task_folder: {self.lm_eval_task_folder!r} has no effect without lm_eval_tasks; name some."
+            )
         if self.generation_backend == "vllm":
             require("vllm", "vllm", "generation_backend vllm")
-        if self.lm_eval_tasks:
-            require("lm_eval", "lm-eval", "lm_eval_tasks")
 
 
 @dataclass
@@ -312,12 +315,22 @@ class RunArguments:
         default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
     )
 
+    dry_run: bool | str = field(
+        default=False,
+        metadata={
+            "help": "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
+            "also time a step."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for resume together with overwrite.
+            ValueError: for resume together with overwrite, or an unknown kind of dry run.
         """
+        if self.dry_run not in (True, False, MEASURE):
+            raise ValueError(f"dry_run: {self.dry_run!r} is not known; give nothing, or {MEASURE!r}.")
         if self.resume and self.overwrite:
             raise ValueError("resume: True and overwrite: True exclude each other; leave out one of them.")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.models.paths import check_classifier_path, check_model_path, check_tokenizer_path
 
@@ -133,17 +134,34 @@ def _is_metrics(path: Path) -> bool:
 
 def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
     """Options of evaluation that mean nothing for these data, and are given nevertheless."""
-    if data.benchmark is None and not data.files():
-        return []
+    problems = _check_tasks(evaluation)
+    tasks_alone = data.benchmark is None and not data.files()
+    if tasks_alone and not evaluation.lm_eval_tasks:
+        return problems
     subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"
+    subject, options = ("tasks alone", ()) if tasks_alone else (subject, data.unit.options)
     takers = {name: [each for each in BENCHMARKS if name in BENCHMARKS[each].options] for name in _specific_options()}
     default = EvaluationArguments()
-    return [
+    return problems + [
         f"{name}: {getattr(evaluation, name)!r} has no effect on {subject}; leave it out. It is for "
         f"{' and '.join(takers[name])}."
         for name in takers
-        if name not in data.unit.options and getattr(evaluation, name) != getattr(default, name)
+        if name not in options and getattr(evaluation, name) != getattr(default, name)
     ]
+
+
+def _check_tasks(evaluation: EvaluationArguments) -> list[str]:
+    """What is missing for the tasks of lm-evaluation-harness."""
+    folder = evaluation.lm_eval_task_folder
+    problems = []
+    if folder is not None and not Path(folder).is_dir():
+        problems.append(f"lm_eval_task_folder: {folder!r} is no folder; check the path.")
+    try:
+        if evaluation.lm_eval_tasks:
+            require("lm_eval", "lm-eval", "lm_eval_tasks")
+    except ImportError as problem:
+        problems.append(str(problem))
+    return problems
 
 
 def _specific_options() -> list[str]:

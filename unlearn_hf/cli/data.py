@@ -98,7 +98,10 @@ def naming_lines(arguments: DataArguments) -> Iterator[None]:
 
 def describe_data(data: LoadedData, trained: dict[str, Dataset]) -> dict[str, Any]:
     """What the record says: source, and rows and fingerprint of what is trained on."""
-    rows = {name: {"rows": len(each), "sha256": content_fingerprint(each)} for name, each in trained.items()}
+    rows = {
+        name: {"rows": len(each), "columns": list(each.column_names), "sha256": content_fingerprint(each)}
+        for name, each in trained.items()
+    }
     return data.record | {"trained_on": rows}
 
 
@@ -154,10 +157,24 @@ def make_evaluators(
             )
         evaluator.engine = replace(evaluator.engine, generation_backend=arguments.generation_backend)
     evaluators = [] if evaluator is None else [evaluator]
-    if arguments.lm_eval_tasks:
-        from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator
+    return evaluators + task_evaluators(arguments)
 
-        evaluators.append(
-            LmEvalEvaluator(arguments.lm_eval_tasks, limit, batch_size, task_folder=arguments.lm_eval_task_folder)
+
+def task_evaluators(arguments: EvaluationArguments) -> list[Evaluator]:
+    """The evaluator for the tasks of lm-evaluation-harness that are asked for, if any.
+
+    Raises:
+        ValueError: for an unknown task, or a folder that is not there.
+    """
+    if not arguments.lm_eval_tasks:
+        return []
+    from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator
+
+    return [
+        LmEvalEvaluator(
+            arguments.lm_eval_tasks,
+            arguments.max_evaluation_rows,
+            arguments.evaluation_batch_size,
+            task_folder=arguments.lm_eval_task_folder,
         )
-    return evaluators
+    ]

@@ -106,6 +106,9 @@ def _classes() -> dict[str, ast.ClassDef]:
     return {node.name: node for file in _files() for node in _tree(file).body if isinstance(node, ast.ClassDef)}
 
 
+_CONFIGURATIONS = ("finetuning_config", "unlearning_config", "automatic_learning_rate")
+
+
 @cache
 def _files() -> tuple[Path, ...]:
     found = importlib.util.find_spec("transformers")  # finds the package, and does not import it
@@ -113,8 +116,7 @@ def _files() -> tuple[Path, ...]:
     assert found.submodule_search_locations is not None
     return (
         Path(found.submodule_search_locations[0]) / "training_args.py",
-        _PACKAGE / "training/config.py",
-        _PACKAGE / "training/automatic_learning_rate.py",
+        *(_PACKAGE / f"training/{name}.py" for name in _CONFIGURATIONS),
         *sorted((_PACKAGE / "methods").glob("*.py")),
     )
 

@@ -16,8 +16,8 @@ from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.report.verdict import card_verdict
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.finetuning import FinetuningTrainer
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_suffix(".md")

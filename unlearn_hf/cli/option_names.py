@@ -37,7 +37,7 @@ def training_fields(method: str | None = None) -> type:
     loaded = sys.modules.get("unlearn_hf.methods")
     if loaded is None:
         return declared.stand_in("FinetuningConfig" if method is None else declared.methods()[method].config)
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
     return FinetuningConfig if method is None else configuration_of(method)
 
@@ -45,7 +45,7 @@ def training_fields(method: str | None = None) -> type:
 def configuration_of(method: str) -> type:
     """The configuration class of a method, with the options of all objectives (imports torch)."""
     from unlearn_hf.methods import METHODS
-    from unlearn_hf.training.config import with_objective_options
+    from unlearn_hf.training.objective_options import with_objective_options
 
     return with_objective_options(METHODS[method].config_class)
 

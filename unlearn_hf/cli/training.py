@@ -20,7 +20,7 @@ from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
+from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
@@ -60,7 +60,7 @@ def check_before_loading(run: TrainingRun) -> None:
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
-    if main:
+    if main and not run.run.dry_run:
         hold_folder(run.folder)
         # Another run may have come and gone since the first look.
         check_run_folder(run.folder, run.run.overwrite, run.run.resume)
@@ -247,7 +247,7 @@ def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
 def _bring_results_up(folder: Path, step: int) -> None:
     """Copy the last evaluation's files to the top of the run folder."""
     results = folder / "evaluations" / f"step-{step}"
-    for file in (RESULT_FILE, SAMPLES_FILE):
+    for file in (RESULT_FILE, SAMPLES_FILE, TASKS_FILE):
         for found in sorted(results.rglob(file))[:1]:  # several evaluators have folders of their own
             with whole_file(folder / file) as partial:
                 shutil.copy2(found, partial)

@@ -17,7 +17,7 @@ from unlearn_hf.cli.arguments import (
 from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
 
 if TYPE_CHECKING:
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 
 @dataclass

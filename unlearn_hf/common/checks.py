@@ -7,6 +7,7 @@ from numbers import Integral
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 GENERATION_BACKENDS = ("auto", "slots", "transformers", "transformers_continuous", "vllm")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
+TRAINABLE_DTYPES = ("float32", "bfloat16")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 from unlearn_hf.common.checks import check_positive
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.retain_level import retain_loss_before_unlearning
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 @dataclass

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unlearn_hf.common.checks import check_choice, check_positive
 from unlearn_hf.methods.dual_variable import DualVariable
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 CONSTRAINTS = ("step", "level")
 SIGNALS = ("log", "raw")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from unlearn_hf.models.sharding import shards
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 # What says nothing about the model that the run ends with, which exists only after the last step.
 _MEANINGLESS = {
@@ -59,6 +59,7 @@ class ForgetTuningTrainer(UnlearningTrainer):
 
     config_class = ForgetTuningConfig
     args: ForgetTuningConfig
+    copies_of_trained: ClassVar[int] = 1
 
     def __init__(self, *positional: Any, **named: Any) -> None:
         super().__init__(*positional, **named)

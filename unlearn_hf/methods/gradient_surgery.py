@@ -13,9 +13,9 @@ from torch import Tensor
 
 from unlearn_hf.common.checks import check_choice
 from unlearn_hf.gradients.weightings import WEIGHTINGS, Weights, torchjd_weighting
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 # parameters of the rules, with their defaults
 RULE_PARAMETERS = {"epsilon": 0.0, "forget_weight": 1.0, "retain_weight": 1.0}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unlearn_hf.gradients.moving_average import GradientAverage
 from unlearn_hf.gradients.weightings import Weights, unilateral_surgery
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 @dataclass
@@ -55,6 +55,7 @@ class GRUTrainer(UnlearningTrainer):
     config_class = GRUConfig
     args: GRUConfig
     needs_gram: ClassVar[bool] = True
+    copies_of_trained: ClassVar[int] = 1
     paper: ClassVar[dict[str, str]] = {
         "title": "GRU: Mitigating the Trade-off between Unlearning and Retention for Large Language Models",
         "url": "https://arxiv.org/abs/2503.09117",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unlearn_hf.common.checks import check_choice, check_positive
 from unlearn_hf.gradients.weightings import Weights
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 VARIANTS = ("Q", "U")
 # Below this share of the squared norm, what is left of a gradient beside the other one is rounding in float32.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unlearn_hf.gradients.weightings import Weights, normalized_sum
 from unlearn_hf.objectives import FORGET_OBJECTIVES
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 @dataclass

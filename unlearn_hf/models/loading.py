@@ -169,16 +169,16 @@ def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None
     if not isinstance(model, (str, os.PathLike)):
         inner = causal_model(model)
         return layer_count(inner.config) if inner is not None else None
-    return layer_count(_configuration(os.fspath(model), trust_remote_code))
+    return layer_count(model_configuration(os.fspath(model), trust_remote_code))
 
 
 def configured_width(name: str, trust_remote_code: bool = False) -> int | None:
     """Size of the hidden states of a model given by name, by its configuration alone."""
-    config = _configuration(name, trust_remote_code).get_text_config()
+    config = model_configuration(name, trust_remote_code).get_text_config()
     return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
 
 
-def _configuration(name: str, trust_remote_code: bool) -> Any:
+def model_configuration(name: str, trust_remote_code: bool) -> Any:
     """The configuration of a model, or of the one that an adapter belongs to."""
     check_model_path(name, trust_remote_code=trust_remote_code)
     adapter_config = Path(name) / "adapter_config.json"
@@ -247,7 +247,7 @@ def prepare_model(model: nn.Module, args: Any, peft_config: Any | None) -> nn.Mo
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-    if dtype != torch.float32:
+    if dtype != torch.float32 and not next(model.parameters()).is_meta:
         share = rounded_away(model, args.learning_rate)
         warnings.warn(
             f"trainable_dtype: with {args.trainable_dtype} weights and learning_rate {args.learning_rate:g}, about "

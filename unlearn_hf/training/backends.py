@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate.utils import DistributedType
 
-from unlearn_hf.training.config import FinetuningConfig
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 
 def check_two_gradients(args: FinetuningConfig, name: str) -> None:

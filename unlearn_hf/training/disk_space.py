@@ -39,25 +39,46 @@ def check_space(trainer: Any) -> None:
     Raises:
         ValueError: saying how much is needed, how much there is, and what needs less.
     """
-    args, folder = trainer.args, Path(str(trainer.args.output_dir))
-    weights, state = _weight_bytes(trainer.model), 0 if args.save_only_model else _optimizer_bytes(trainer)
-    saves = _saves(trainer)
-    kept = min(saves, args.save_total_limit or saves)
-    needed = math.ceil(_SPARE * max(min(saves, kept + 1) * (weights + state), kept * (weights + state) + weights))
+    folder = Path(str(trainer.args.output_dir))
+    weights, state, saves, kept = _weights_state_saves_kept(trainer)
+    needed = space_needed(trainer)
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     old = sum(path.stat().st_size for each in checkpoints(folder) for path in each.rglob("*") if path.is_file())
     free = shutil.disk_usage(there).free + old  # they make way for new ones
     if needed <= free:
         return
-    found = f"output_dir: {str(folder)!r} has room for {_size(free)}, and this run writes up to {_size(needed)}"
+    found = (
+        f"output_dir: {str(folder)!r} has room for {readable_size(free)}, and this run writes up to "
+        f"{readable_size(needed)}"
+    )
     if saves == 0:
         warnings.warn(f"{found} when its weights are saved; make room.", stacklevel=2)
         return
     raise ValueError(
-        f"{found} ({_size(weights)} of weights and {_size(state)} of optimizer state in each of "
+        f"{found} ({readable_size(weights)} of weights and {readable_size(state)} of optimizer state in each of "
         f"{min(saves, kept + 1)} checkpoints at once); make room, name another output_dir, or set save_strategy "
-        f"to 'no' ({_size(weights)}, but a killed run cannot be resumed)."
+        f"to 'no' ({readable_size(weights)}, but a killed run cannot be resumed)."
     )
+
+
+def space_needed(trainer: Any) -> int:
+    """The most bytes that checkpoints and the weights at the end take together."""
+    weights, state, saves, kept = _weights_state_saves_kept(trainer)
+    return math.ceil(_SPARE * max(min(saves, kept + 1) * (weights + state), kept * (weights + state) + weights))
+
+
+def _weights_state_saves_kept(trainer: Any) -> tuple[int, int, int, int]:
+    args = trainer.args
+    weights, state = _weight_bytes(trainer.model), 0 if args.save_only_model else optimizer_bytes(trainer)
+    saves = _saves(trainer)
+    return weights, state, saves, min(saves, args.save_total_limit or saves)
+
+
+def planned_steps(args: Any, rows: int) -> tuple[int, int]:
+    """Optimizer steps of an epoch over `rows` rows, and of the run, as the loop of transformers counts them."""
+    batches = math.ceil(rows / (args.per_device_train_batch_size * args.world_size))
+    per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    return per_epoch, args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
 
 
 def _weight_bytes(model: Any) -> int:
@@ -66,7 +87,7 @@ def _weight_bytes(model: Any) -> int:
     return sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad or not adapter)
 
 
-def _optimizer_bytes(trainer: Any) -> int:
+def optimizer_bytes(trainer: Any) -> int:
     """What the optimizer keeps: two numbers for each trained parameter with Adam, none with plain SGD."""
     name = str(getattr(trainer.args.optim, "value", trainer.args.optim))
     trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
@@ -85,13 +106,12 @@ def _saves(trainer: Any) -> int:
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
         return 0
-    rows = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    per_epoch = max(1, len(trainer.train_dataset) // rows)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    per_epoch, steps = planned_steps(args, len(trainer.train_dataset))
     if strategy == "steps":
         return math.ceil(1 / args.save_steps if args.save_steps < 1 else steps / args.save_steps)
     return math.ceil(steps / per_epoch)
 
 
-def _size(count: int) -> str:
+def readable_size(count: int) -> str:
+    """Bytes in GB or MB."""
     return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"

@@ -30,9 +30,9 @@ from unlearn_hf.models.loading import (
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
 from unlearn_hf.training.checkpointed import CheckpointedTrainer
-from unlearn_hf.training.config import FinetuningConfig
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.evaluators import Evaluator, run_evaluators
+from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.optimizer_step import Window, count_totals
 
 

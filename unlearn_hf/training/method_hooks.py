@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unlearn_hf.objectives import Objective
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.optimizer_step import Losses
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 
 class MethodHooks:
@@ -18,10 +18,12 @@ class MethodHooks:
     Attributes:
         paper: `title`, `url` and `citation`.
         needs_gram: whether `gradient_weights` gets the Gram matrix of the two gradients.
+        copies_of_trained: how many more copies of the trained parameters' size the method holds.
     """
 
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
+    copies_of_trained: ClassVar[int] = 0
     args: UnlearningConfig
 
     @property

@@ -36,7 +36,6 @@ from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, L
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
-from unlearn_hf.training.config import UnlearningConfig
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import total_norm
 from unlearn_hf.training.evaluators import Evaluator
@@ -47,6 +46,7 @@ from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.training.run_verdict import RunVerdict
 from unlearn_hf.training.stop_condition import parse_condition
 from unlearn_hf.training.stop_rule import StopRule
+from unlearn_hf.training.unlearning_config import UnlearningConfig
 
 logger = logging.get_logger(__name__)
 
@@ -113,14 +113,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
             if rows is None or len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
-        batch_size = args.per_device_train_batch_size * args.world_size
-        trained = len(retain_dataset) - args.held_back_rows
-        if trained < batch_size:
-            raise ValueError(
-                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
-                f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
-                "give more rows or a smaller batch."
-            )
+        self.check_fills_batch(args, len(retain_dataset))
         model = self.given_or_fresh(model, args.seed, trainer_arguments)
         self._check_layers(model)
         self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
@@ -170,6 +163,18 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             retain = self.run_verdict.held_back or self.train_dataset.retain
             self.stop_rule = StopRule(self, parse_condition(args.stop_when), retain)
         self.add_callback(_UnlearningCallback(self))
+
+    @staticmethod
+    def check_fills_batch(args: UnlearningConfig, retain: int) -> None:
+        """Raise a `ValueError` unless the retain rows that are trained on fill a batch."""
+        batch_size = args.per_device_train_batch_size * args.world_size
+        trained = retain - args.held_back_rows
+        if trained < batch_size:
+            raise ValueError(
+                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
+                f"(per_device_train_batch_size {args.per_device_train_batch_size} x {args.world_size} processes); "
+                "give more rows or a smaller batch."
+            )
 
     def _prepare_train_dataset(self, dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         args = self.args

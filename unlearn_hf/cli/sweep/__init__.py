@@ -1,4 +1,4 @@
-"""A search over options: the space, one shared study, trials as runs of `unlearn`, and the choice of the best.
+"""A search over options: what was asked for, one shared study, trials as runs of `unlearn`, and how it came out.
 
-From outside: `parse_space`, `SharedStudy`, `TrialRunner`, `choose`, `conclude`.
+From outside: `first_look` gives a `Plan`; `SharedStudy`, `TrialRunner` and `conclude` carry it out, and need Optuna.
 """

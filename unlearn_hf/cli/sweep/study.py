@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import statistics
@@ -50,7 +51,7 @@ def open_storage(where: str) -> BaseStorage:
         _check_journal(path)
         return JournalStorage(JournalFileBackend(str(path)))
     except Exception as problem:  # whatever the driver of a database raises
-        raise ValueError(f"study: {where!r} cannot be used ({_first_line(problem)}).") from problem
+        raise ValueError(f"study: {_shown(where)} cannot be used ({_first_line(problem)}).") from problem
 
 
 def _database(url: str) -> RDBStorage:
@@ -104,6 +105,11 @@ def _check_database(path: Path) -> None:
         raise ValueError(f"it is a database of something else, with the table {tables[0]!r}; name another file")
 
 
+def _shown(where: str) -> str:
+    """The place of a study, without a password."""
+    return repr(re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", where))
+
+
 def _first_line(problem: BaseException) -> str:
     return str(problem).strip().partition("\n")[0].rstrip(".") or type(problem).__name__
 
@@ -143,19 +149,21 @@ class SharedStudy:
             self.is_new = not self.study.get_trials(deepcopy=False)
         except Exception as problem:
             raise ValueError(
-                f"study: {where!r} holds no study that can be read ({_first_line(problem)})."
+                f"study: {_shown(where)} holds no study that can be read ({_first_line(problem)})."
             ) from problem
         directions = [each.name.lower() for each in self.study.directions]
         if directions != list(OBJECTIVES.values()) or (known is None and not self.is_new):
-            raise ValueError(f"study: {name!r} in {where!r} was made by another program; give another --study_name.")
+            raise ValueError(
+                f"study: {name!r} in {_shown(where)} was made by another program; give another --study_name."
+            )
         if known is None:
             self.study.set_user_attr(_KEY, {key: dict(value) for key, value in project.items()})
             return
         for key, mine in project.items():
             if changes := _differences(known.get(key, {}), mine):
                 raise ValueError(
-                    f"study: {name!r} in {where!r} is of another project, its {key} differ ({', '.join(changes)}); "
-                    "give the same, or another --study_name."
+                    f"study: {name!r} in {_shown(where)} is of another project, its {key} differ "
+                    f"({', '.join(changes)}); give the same, or another --study_name."
                 )
 
     def trials(self) -> list[FrozenTrial]:

@@ -93,7 +93,10 @@ class TrialRunner:
         program = shlex.split(self.launcher) if self.launcher else [sys.executable, "-m", "unlearn_hf"]
         command = [*program, "unlearn", *self.words, *as_words(options), "--output_dir", str(folder)]
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+            # In a session of its own, so that Ctrl-C comes to it once, from here.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 if (owner := Owner.of(process.pid)) is not None:
                     trial.set_user_attr("run", asdict(owner))

@@ -25,11 +25,11 @@ from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
+from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 # What an evaluation leaves in its folder; whatever else is there stays where it is.
-RESULTS = (RESULT_FILE, SAMPLES_FILE, "lm_eval.json", "partial")
+RESULTS = (RESULT_FILE, SAMPLES_FILE, TASKS_FILE, "partial")
 # Data options of a run that mean nothing once another one is given differently.
 _BELONGS_TO = {
     "revision": "source",
@@ -198,7 +198,7 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     """What is wrong with writing results to `folder`."""
     if folder.exists() and not folder.is_dir():
         return [f"output_dir: {str(folder)!r} is a file; name a folder."]
-    if not (folder / RESULT_FILE).exists():
+    if not _has_results(folder):
         return []
     if (folder / RECORD).exists():
         return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
@@ -217,15 +217,20 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     return []
 
 
+def _has_results(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (RESULT_FILE, TASKS_FILE))
+
+
 def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     """Evaluate a model, and leave its results in the folder of the run; the metrics, empty on other ranks.
 
     Raises:
         ValueError: for data that cannot be had or evaluated, or a model that cannot be loaded.
     """
-    from unlearn_hf.cli.data import load_data
+    from unlearn_hf.cli.data import load_data, task_evaluators
 
-    data = load_data(arguments.data)
+    without_data = arguments.data.benchmark is None and not arguments.data.files()
+    data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
     from accelerate import Accelerator
 
     from unlearn_hf.cli.processes import join_processes
@@ -236,15 +241,19 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     evaluate = arguments.evaluate
     name = arguments.model.model_name_or_path
     assert name is not None
-    evaluators = evaluators_with_retain_results(
-        data,
-        arguments.data,
-        arguments.evaluation,
-        evaluate.template,
-        evaluate.max_length,
-        model=name,
-        folders=(Path(name),),
-        resume=True,
+    evaluators = (
+        task_evaluators(arguments.evaluation)
+        if data is None
+        else evaluators_with_retain_results(
+            data,
+            arguments.data,
+            arguments.evaluation,
+            evaluate.template,
+            evaluate.max_length,
+            model=name,
+            folders=(Path(name),),
+            resume=True,
+        )
     )
     if not evaluators:
         raise ValueError(
@@ -255,7 +264,7 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     folder = arguments.folder
     if accelerator.is_main_process:
         hold_folder(folder)
-        if evaluate.overwrite and (folder / RESULT_FILE).exists():
+        if evaluate.overwrite and _has_results(folder):
             print(f"the old results are now in {set_aside(folder, RESULTS)}")
     accelerator.wait_for_everyone()
     model = load_model(

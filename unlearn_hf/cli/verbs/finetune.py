@@ -51,7 +51,7 @@ def complete(asked: TrainingRun) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
     return assemble(asked.verb, asked.settings, FinetuningConfig)
 
@@ -71,7 +71,7 @@ def assemble(verb: str, settings: Settings, config_class: type, problems: Sequen
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of training."""
-    from unlearn_hf.training.config import FinetuningConfig
+    from unlearn_hf.training.finetuning_config import FinetuningConfig
 
     return FinetuningConfig
 
@@ -121,11 +121,16 @@ def finetune(
     )
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     check(data, evaluators)
+    encodable = data.as_trained(rows, tokenizer, training.max_length)
+    if arguments.run.dry_run:
+        from unlearn_hf.cli.dry_run import dry_run
+
+        return dry_run(arguments, {"train": encodable}, tokenizer)
     with naming_lines(arguments.data):
         trainer = FinetuningTrainer(
             model=arguments.model.model_name_or_path,
             args=training,
-            train_dataset=data.as_trained(rows, tokenizer, training.max_length),
+            train_dataset=encodable,
             evaluators=evaluators,
             processing_class=tokenizer,
             peft_config=lora_config(arguments.lora),

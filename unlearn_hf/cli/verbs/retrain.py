@@ -180,7 +180,7 @@ def run(argv: Sequence[str]) -> int:
 
     print(f"the recipe is that of {target}: base model {base.name}")
     status = finetune(asked, check)
-    if status == 0 and os.environ.get("RANK", "0") == "0":
+    if status == 0 and not asked.run.dry_run and os.environ.get("RANK", "0") == "0":
         register(registry, asked.folder / RESULT_FILE, evaluated[0], trained_on(asked.data), base)
         print(f"registered in {os.path.relpath(registry)}: {os.path.relpath(asked.folder / RESULT_FILE)}")
     return status

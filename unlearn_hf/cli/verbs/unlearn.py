@@ -123,7 +123,8 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
 
 def training_config(argv: Sequence[str]) -> type:
     """The configuration class of the method that the words choose, or the one all methods share."""
-    from unlearn_hf.training.config import UnlearningConfig, with_objective_options
+    from unlearn_hf.training.objective_options import with_objective_options
+    from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     settings, problems = collect_settings(argv, all_fields())
     method = chosen_method(settings, problems) if "method" in settings else None
@@ -147,7 +148,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
     from unlearn_hf.methods import METHODS
     from unlearn_hf.models.loading import load_tokenizer
-    from unlearn_hf.training.config import UnlearningConfig
+    from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
     add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
@@ -167,6 +168,10 @@ def run(argv: Sequence[str]) -> int:
         arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
     )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
+    if arguments.run.dry_run:
+        from unlearn_hf.cli.dry_run import dry_run
+
+        return dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,

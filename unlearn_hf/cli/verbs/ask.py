@@ -1,0 +1,270 @@
+"""`unlearn-hf ask`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearn_hf.cli.option_names import all_fields
+from unlearn_hf.cli.parsing import ArgumentsError, Setting, Settings, build, collect_settings
+from unlearn_hf.cli.run_folder import RECORD, read_record
+from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive
+from unlearn_hf.common.files import read_json, read_json_lines
+
+if TYPE_CHECKING:
+    from unlearn_hf.report.asked import Asked
+
+_CONTINUED = "completion"
+_TEXT = "text"
+_QUESTION = "question> "
+
+
+@dataclass
+class AskArguments:
+    """What to ask, and how"""
+
+    answer: str | None = field(
+        default=None, metadata={"help": "An answer whose probability is wanted, the true one say."}
+    )
+    before: str | None = field(
+        default=None,
+        metadata={"help": "The model to compare with. Default: what the run began with; none for other folders."},
+    )
+    samples: int = field(default=2, metadata={"help": "Sampled answers of each model, beside the greedy one."})
+    temperature: float = field(default=1.0, metadata={"help": "Of samples; 1 is the model's own distribution."})
+    seed: int = field(default=0, metadata={"help": "Of samples."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer, at most."})
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the tokenizer; by default the one of the run."}
+    )
+    template: str = field(
+        default="auto",
+        metadata={"help": "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."},
+    )
+    model_dtype: str = field(
+        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "Hold the base model in 4 bit; by default as the run that made the adapter."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: for a count or temperature out of range, or an empty answer.
+        """
+        check_count("max_new_tokens", self.max_new_tokens)
+        check_positive("temperature", self.temperature)
+        if self.samples < 0:
+            raise ValueError(f"samples: {self.samples} is negative; 0 leaves sampled answers out.")
+        if self.answer is not None and not self.answer.strip():
+            raise ValueError("answer: it is empty; leave it out, or give the words whose probability is wanted.")
+
+
+ARGUMENTS = (AskArguments,)
+
+
+def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
+    """The model, the question (`None`: it is read), and the options, with what the run's record adds.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    named = list(takewhile(lambda word: not word.startswith("--"), argv))
+    known = all_fields()
+    settings, problems = collect_settings(argv[len(named) :], known)
+    if not named:
+        problems.append("run: none is named; name a run folder or a model before the question.")
+    if len(named) > 2:
+        problems.append(f"question: {named[2]!r} follows it; put the question into quotes.")
+    question = named[1] if len(named) > 1 else None
+    if question is not None and not question.strip():
+        problems.append("question: it is empty; give words, or leave it out to be asked for it.")
+    if question is None and "answer" in settings:
+        problems.append("answer: it belongs to one question; give the question too, or type it behind a tab.")
+    if named:
+        try:
+            _take_from_record(settings, Path(named[0]))
+        except ValueError as problem:
+            problems.append(str(problem))
+    (arguments,) = build(ARGUMENTS, settings, problems, ignored=known)
+    problems = _missing(named[0], arguments)
+    if problems:
+        raise ArgumentsError(problems)
+    return named[0], question, arguments
+
+
+def _take_from_record(settings: Settings, folder: Path) -> None:
+    """Add template, tokenizer and the model before from the record of the run, as far as they are not given."""
+    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    if home is None:
+        return
+    record = read_record(home)
+    configuration = record.get("configuration", {})
+    origin = str(home / RECORD)
+    if record.get("verb") == "merge":  # the adapter's run says where it began
+        settings.setdefault("template", Setting(configuration.get("template", "auto"), origin))
+        _take_from_record(settings, Path(str(configuration.get("model_name_or_path"))))
+        return
+    found = {
+        "before": configuration.get("model_name_or_path"),
+        "template": _CONTINUED if _is_text(record) else configuration.get("template"),
+        "tokenizer_name_or_path": configuration.get("tokenizer_name_or_path"),
+        "load_in_4bit": configuration.get("load_in_4bit") if (folder / "adapter_config.json").is_file() else None,
+    }
+    for name, value in found.items():
+        if name not in settings and value is not None:
+            settings[name] = Setting(value, origin)
+
+
+def _is_text(record: dict[str, Any]) -> bool:
+    """Whether the run trained on raw texts, which are continued, not answered."""
+    sets = record.get("data", {}).get("trained_on", {}).values()
+    columns = next((each["columns"] for each in sets if "columns" in each), None)
+    if columns is None:  # a record of before these were noted
+        file = Path(str(record.get("configuration", {}).get("forget_file")))
+        columns = read_json_lines(file)[0][1] if file.is_file() else ()
+    return _TEXT in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
+
+
+def _missing(name: str, arguments: AskArguments) -> list[str]:
+    """What is wrong with the models that are named."""
+    from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
+
+    problems = []
+    for field_name, model, mend in (
+        ("run", name, ""),
+        ("before", arguments.before, " --before names the model that the run began with."),
+    ):
+        if model is None:
+            continue
+        try:
+            check_model_path(model, field_name, arguments.trust_remote_code)
+        except ValueError as problem:
+            problems.append(f"{problem}{mend}")
+    if arguments.tokenizer_name_or_path is not None:
+        try:
+            check_tokenizer_path(arguments.tokenizer_name_or_path)
+        except ValueError as problem:
+            problems.append(str(problem))
+    return problems
+
+
+def run(argv: Sequence[str]) -> int:
+    """Ask, and print the answers."""
+    name, question, arguments = parse(argv)
+    from unlearn_hf.report.asked import print_asked
+
+    ask = _asker(name, arguments)
+    pairs = [(question, arguments.answer)] if question is not None else _typed()
+    for number, (each, answer) in enumerate(pairs):
+        if number:
+            print()
+        print_asked(ask(each, answer))
+    return 0
+
+
+def _typed() -> Iterator[tuple[str, str | None]]:
+    """Questions, line by line until the end of the input; an answer may follow behind a tab."""
+    if sys.stdin.isatty():
+        print("A question a line, an answer whose probability is wanted behind a tab; Ctrl-D ends.")
+    while True:
+        try:
+            line = input(_QUESTION if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        question, _, answer = line.partition("\t")
+        if question.strip():
+            yield question.strip(), answer.strip() or None
+
+
+def _asker(name: str, arguments: AskArguments) -> Any:
+    """Load the models; returns a function from question and answer to what they say."""
+    import torch
+
+    from unlearn_hf.data.templates import resolve_template
+    from unlearn_hf.evaluation.asking import AskingSettings, ask
+    from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(arguments.tokenizer_name_or_path or name, arguments.trust_remote_code)
+    template = resolve_template(tokenizer, arguments.template)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+
+    def loaded(model: str) -> Any:
+        found = load_model(
+            model,
+            arguments.model_dtype,
+            False,
+            trust_remote_code=arguments.trust_remote_code,
+            load_in_4bit=arguments.load_in_4bit,
+        )
+        check_vocabulary(found, tokenizer)
+        return found.to(accelerator or "cpu").eval()
+
+    models = {"after" if arguments.before else "answer": loaded(name)}
+    if arguments.before:
+        shared = _base_of_adapter(name) == _place(arguments.before)
+        models = {"before": None if shared else loaded(arguments.before), **models}
+    settings = AskingSettings(
+        arguments.samples,
+        arguments.temperature,
+        arguments.seed,
+        arguments.max_new_tokens,
+        open_end=arguments.template == _CONTINUED,
+    )
+
+    def ask_all(question: str, answer: str | None) -> Asked:
+        from unlearn_hf.report.asked import Asked
+
+        answers = {}
+        for side, model in models.items():
+            if model is not None:
+                answers[side] = ask(model, tokenizer, template, _turns(question), answer, settings)
+                continue
+            with models["after"].disable_adapter():  # the base model is there already
+                answers[side] = ask(models["after"], tokenizer, template, _turns(question), answer, settings)
+        return Asked(question, answer, answers)
+
+    return ask_all
+
+
+def _turns(question: str) -> Any:
+    """A conversation where the question is one in JSON, else the question."""
+    if question.startswith("[{"):
+        try:
+            return json.loads(question)
+        except ValueError as problem:
+            raise ValueError(f"question: {question[:60]!r} is no conversation in JSON ({problem}).") from problem
+    return question
+
+
+def _base_of_adapter(name: str) -> str | None:
+    file = Path(name) / "adapter_config.json"
+    return _place(str(read_json(file).get("base_model_name_or_path"))) if file.is_file() else None
+
+
+def _place(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+VERB = Verb(
+    run,
+    "Put a question to the model before and after a run, side by side.",
+    examples=(
+        'unlearn-hf ask runs/mine "Who wrote The Blue Door?" --answer "Ada Moren."',
+        "unlearn-hf ask runs/mine",
+        "unlearn-hf ask runs/mine < questions.txt",
+    ),
+    arguments=ARGUMENTS,
+    words="RUN [QUESTION]",
+)
