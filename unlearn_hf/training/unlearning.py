@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import logging
 
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
@@ -32,6 +31,7 @@ from unlearn_hf.models.wrappers import check_layer, has_dropout
 from unlearn_hf.objectives.base import ALTERNATIVE
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.reference.stored import StoredReference, choose_reference
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.card import write_card
@@ -47,8 +47,6 @@ from unlearn_hf.training.run_verdict import RunVerdict
 from unlearn_hf.training.stop_condition import parse_condition
 from unlearn_hf.training.stop_rule import StopRule
 from unlearn_hf.training.unlearning_config import UnlearningConfig
-
-logger = logging.get_logger(__name__)
 
 
 class UnlearningTrainer(MethodHooks, FinetuningTrainer):
@@ -135,13 +133,9 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         self._geometry: GradientGeometryFile | None = None
         self._grams: Tensor | None = None
         self.reference_columns = ReferenceColumns(self)
-        self.reference: ReferenceModel | None = None
+        self.reference: ReferenceModel | StoredReference | None = None
         if args.needs_reference_model:
-            dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
-            share = not shards(self.accelerator)
-            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share, self._layers_compared)
-            size = self.reference.copied / 2**20
-            logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
+            self.reference = choose_reference(self, self._compared, self._layers_compared)
         self._first_state: dict[str, Any] | None = None
         self._resumes = False
         self._weights: tuple[float, float] = (1.0, 1.0)
@@ -187,6 +181,16 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
+
+    @property
+    def _compared(self) -> dict[str, int | None]:
+        """The sets that are compared with the model before unlearning: by a layer's output, or (`None`) logits."""
+        return {
+            each: self._parameters[name].layer if "hidden" in needs.reference else None
+            for name, needs in self.needs.items()
+            if {"logits", "hidden"} & set(needs.reference)
+            for each in batch_names(name, needs)
+        }
 
     @property
     def _layers_compared(self) -> int | None:
@@ -517,6 +521,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
+            if isinstance(self.reference, StoredReference):
+                self.reference.measure(self.model)
             self.run_verdict.begin(self.model, self._resumes)
         with self.run_verdict.timed("training"):
             return super().train(resume_from_checkpoint, *args, **kwargs)
