@@ -1,4 +1,4 @@
-"""What the model before unlearning says, off a file: the same run as with a copy, and a choice by size that is told."""
+"""What the model before unlearning says, off a file: the same run as with a copy, and the smaller is taken."""
 
 from __future__ import annotations
 
