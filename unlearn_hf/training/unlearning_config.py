@@ -58,8 +58,8 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     reference_cache: str | None = field(
         default=None,
         metadata={
-            "help": "Folder for what the model before unlearning says (likelihoods; distributions or hidden states where "
-            "that is smaller than a copy of it); runs that share it compute it once. "
+            "help": "Folder for what the model before unlearning says (likelihoods; distributions or hidden states "
+            "where that is smaller than a copy of it); runs that share it compute it once. "
             "Default: `reference` in the output folder."
         },
     )
