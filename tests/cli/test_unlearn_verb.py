@@ -187,6 +187,15 @@ def test_adapter(unlearn: Callable[..., int], tmp_path: Path) -> None:
     assert "library_name: peft" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("method", ["task_vector", "whp"])
+def test_rows_to_keep_are_not_needed_by_every_method(
+    method: str, unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unlearn(method=method, retain_file=None) == 0
+    assert "Kept: not measured." in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["kept"] == "not_measured"
+
+
 def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None:
     options = {"method": None, "forget_file": None, "retain_file": None, "train_file": "forget.jsonl"}
     assert unlearn(verb="finetune", **options) == 0

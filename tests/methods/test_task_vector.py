@@ -68,6 +68,18 @@ def test_resumed_it_goes_back_from_the_model_the_run_began_with(tmp_path: Path) 
     assert largest_difference(parameters(whole.model), parameters(resumed.model)) == 0.0
 
 
+@pytest.mark.parametrize("case", ["task-vector", "whp"])
+def test_rows_to_keep_can_be_left_out(case: str, tmp_path: Path) -> None:
+    with_rows, without = build_trainer(case, tmp_path), build_trainer(case, tmp_path, retain=0)
+    for trainer in (with_rows, without):
+        trainer.train()
+    assert largest_difference(parameters(with_rows.model), parameters(without.model)) == 0.0
+    with pytest.raises(ValueError, match="log_gradient_geometry"):
+        build_trainer(case, tmp_path, retain=0, log_gradient_geometry="total")
+    with pytest.raises(ValueError, match="retain_dataset: the dataset is empty"):
+        build_trainer("graddiff", tmp_path, retain=0)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -23,7 +23,7 @@ _STEPS = 120
 _FEWEST_EPOCHS = 5
 _MOST_HELD_BACK, _FEWEST_RETAIN = 64, 10
 # They leave the retain rows out, and their models exist only after the last step, so that nothing can stop them.
-_WITHOUT_STOP = ("task_vector", "whp")
+WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
 
 
 def own_data_defaults(
@@ -33,7 +33,7 @@ def own_data_defaults(
 
     Args:
         forget: rows to forget.
-        retain: rows to keep.
+        retain: rows to keep; 0 where the method needs none.
         adapter: whether an adapter is trained.
         width: size of the model's hidden states, where its configuration says that.
         processes: of the launch.
@@ -42,7 +42,7 @@ def own_data_defaults(
     held = min(_MOST_HELD_BACK, retain // 5) if retain >= _FEWEST_RETAIN else 0
     if batch is not None:
         held = max(0, min(held, retain - batch * processes))
-    batch = batch or _batch_for(forget, retain - held, processes)
+    batch = batch or _batch_for(forget, (retain or forget) - held, processes)
     per_epoch = math.ceil(forget / (batch * processes))
     rate = RATE_TIMES_WIDTH / (width or _USUAL_WIDTH) * (ADAPTER_FACTOR if adapter else 1)
     return {
@@ -74,7 +74,7 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
         int(os.environ.get("WORLD_SIZE", "1")),
         int(given) if given.isdigit() and int(given) else None,
     )
-    if run.method in _WITHOUT_STOP:
+    if run.method in WITHOUT_RETAIN_ROWS:
         del chosen["stop_when"]
     for name, value in chosen.items():
         run.settings.setdefault(name, Setting(value, ORIGIN))

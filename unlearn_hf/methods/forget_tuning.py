@@ -60,6 +60,7 @@ class ForgetTuningTrainer(UnlearningTrainer):
     config_class = ForgetTuningConfig
     args: ForgetTuningConfig
     copies_of_trained: ClassVar[int] = 1
+    uses_retain_rows: ClassVar[bool] = False
 
     def __init__(self, *positional: Any, **named: Any) -> None:
         super().__init__(*positional, **named)

@@ -62,7 +62,7 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
         args: the method's configuration.
         forget_dataset: rows to forget, raw (`question`/`answer`, ...) or encoded.
-        retain_dataset: rows to keep, likewise.
+        retain_dataset: rows to keep, likewise; `None` where the method does not train on them.
         eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
         evaluators: called by `evaluate`.
         processing_class: the tokenizer; by default the one that belongs to the model.
@@ -109,9 +109,18 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if self._keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
-            if rows is None or len(rows) == 0:
+            needed = name == "forget_dataset" or self.uses_retain_rows or args.held_back_rows
+            if needed and (rows is None or len(rows) == 0):
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
-        self.check_fills_batch(args, len(retain_dataset))
+        if retain_dataset is not None and len(retain_dataset):
+            self.check_fills_batch(args, len(retain_dataset))
+        elif self._keeps_gradients_apart:
+            raise ValueError(
+                f"log_gradient_geometry: {args.log_gradient_geometry!r} compares with the gradient of rows to keep, and "
+                "there are none; leave it out, or give retain_dataset."
+            )
+        else:
+            retain_dataset = None
         model = self.given_or_fresh(model, args.seed, trainer_arguments)
         self._check_layers(model)
         self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
@@ -177,8 +186,11 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         if ALTERNATIVE in self.needs["forget"].answers:
             rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
-        forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
-        check_overlap(forget, retain, args.allow_overlap)
+        forget = self._encode(dataset["forget"], tokenizer, "forget_dataset")
+        retain = None
+        if dataset["retain"] is not None:
+            retain = self._encode(dataset["retain"], tokenizer, "retain_dataset")
+            check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
 
@@ -267,6 +279,8 @@ class UnlearningTrainer(MethodHooks, FinetuningTrainer):
         weights = dict(zip(Losses._fields, self._weights, strict=True))
         active = [name for name, weight in weights.items() if weight != 0]
         for name in Losses._fields:
+            if name not in inputs:
+                continue
             batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
