@@ -14,6 +14,9 @@ HEAD = """# Metrics and attacks
 
 Written by `python scripts/document_metrics.py` from the registries; `unlearn-hf list metrics attacks` prints the same.
 Every metric is an `evaluate.Metric` too: `unlearn_hf.load_metric("forget_prob").compute(predictions=[0.7, 1.2])`.
+How far metrics can be trusted: [meta-evaluation](meta_evaluation.md). The `uds_*` composites are those published with
+the Unlearning Depth Score; `published_composites` in `unlearn_hf.evaluation.metrics.composite` gives all of them from
+their parts, the depth score and the full model's utility among them.
 """
 DIRECTIONS: Mapping[bool | None, str] = {True: "higher", False: "lower", None: "near a retrained model's"}
 

@@ -140,6 +140,7 @@ class MetaEvaluation:
                 "num_train_epochs": 10,
                 "per_device_train_batch_size": 8,
                 "lr_scheduler_type": "constant",
+                "verdict": False,
             }
             config = METHODS[method].config_class(
                 output_dir=str(folder), seed=member.seed, **options, **UNLEARNING[method], **PLAIN

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.unlearning import UnlearningTrainer
 

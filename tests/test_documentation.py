@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import unlearn_hf
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn
@@ -90,7 +91,7 @@ def test_every_kind_of_extension_has_a_page() -> None:
 
 
 def test_the_lines_of_python_in_the_readme_run(model: str) -> None:
-    (text,) = blocks(README, "python")
+    text, _ = blocks(README, "python")
     for old, new in (
         ('source="hub"', 'source="mini"'),
         ('"open-unlearning/tofu_Llama-3.2-1B-Instruct_full"', repr(model)),
@@ -100,6 +101,18 @@ def test_the_lines_of_python_in_the_readme_run(model: str) -> None:
         assert old in text
         text = text.replace(old, new)
     execute(README, text)
+
+
+def test_the_lines_for_rows_of_your_own_run(model: str) -> None:
+    _, text = blocks(README, "python")
+    for name, count in (("forget", 4), ("retain", 12)):
+        rows = [{"question": f"Who is author {i}?", "answer": f"It is {name} {i}."} for i in range(count)]
+        Path(f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    for old, new in (('"path/to/model"', repr(model)), ('"runs/mine"', '"runs/mine", max_steps=1, use_cpu=True')):
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.warns(UserWarning, match="did not know these rows"):
+        execute(README, text)
 
 
 def check_verb(verb: str, words: list[str]) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.base import BENCHMARKS, Benchmark, DataChoice
 from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.lm_eval import LmEvalEvaluator, _task_manager, flat_metrics
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments
+from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.checks import check_evaluation_options
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.main import BAD_INPUT, main
 
 HARNESS = """

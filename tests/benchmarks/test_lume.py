@@ -14,7 +14,7 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.lume.benchmark import TABLE_SPLITS
 from unlearn_hf.benchmarks.lume.data import load_lume
 from unlearn_hf.benchmarks.lume.evaluator import LumeEvaluator
@@ -262,6 +262,11 @@ def test_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     page = Path("report/report.html").read_text()
     assert "lume_task_aggregate" in page
     assert "lume_final_score" in page
+    learn = ["--model_name_or_path", "model", *lume, *few[2:], *train[:3], "--max_evaluation_rows", "1"]
+    for subset, rows in (("retain", 60), ("full", 120)):
+        assert main(["finetune", *learn, "--subset", subset, "--output_dir", subset]) == 0
+        trained = json.loads(Path(f"{subset}/run.json").read_text())["data"]["trained_on"]
+        assert sum(each["rows"] for each in trained.values()) == rows
     capsys.readouterr()
     assert main(["list", "benchmarks"]) == 0
     assert "lume --source mini" in capsys.readouterr().out

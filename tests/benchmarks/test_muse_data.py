@@ -9,7 +9,7 @@ import datasets
 import pytest
 from datasets import Dataset
 
-from tests.conftest import build_tokenizer, with_bos
+from tests.tiny_models import build_tokenizer, with_bos
 from unlearn_hf.benchmarks.muse.data import MuseData, load_muse
 from unlearn_hf.data.text_windows import text_windows
 

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer, with_bos
+from tests.tiny_models import build_model, build_tokenizer, with_bos
 from unlearn_hf.benchmarks.from_logs import recompute
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import KNOWMEM_CUTS, MuseEvaluator, knowmem_rows

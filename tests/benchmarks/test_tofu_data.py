@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.tofu.data import SPLITS, TofuData, load_tofu
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.cli.main import BAD_INPUT, main

@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.conftest import CHAT_TEMPLATE, build_model, build_tokenizer
 from tests.evaluation.models import Interrupted
 from tests.evaluation.rows import tiny_tofu
+from tests.tiny_models import CHAT_TEMPLATE, build_model, build_tokenizer
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.models.wrappers import without_wrappers

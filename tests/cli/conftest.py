@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.own_rows import TRAINING, write_rows
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.cli.main import main
 
 

@@ -35,7 +35,7 @@ if behaviour in ("wait", "die") and not once.exists():
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
-for step in (5, 10, 15):
+for step in (5, 10, 15, 20, 25):
     look(step, rate)
 if behaviour == "poor" and rate < 2e-5:
     try:

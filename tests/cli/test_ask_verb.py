@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cli.own_rows import write_rows
-from tests.conftest import build_tokenizer
+from tests.tiny_models import build_tokenizer
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.data.encoding import encode_pair
 from unlearn_hf.data.templates import resolve_template

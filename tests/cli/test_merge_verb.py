@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer
+from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.models.loading import load_model
 from unlearn_hf.training import machine_checks

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.cli.main import BAD_INPUT, main
 
 Unlearn = Callable[..., int]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT
-from unlearn_hf.cli.own_data_defaults import STOP_WHEN, own_data_defaults
+from unlearn_hf.methods import NPOConfig, TaskVectorConfig
+from unlearn_hf.training.row_defaults import STOP_WHEN, row_defaults
 from unlearn_hf.training.stop_condition import parse_condition
 
 
@@ -18,8 +20,11 @@ from unlearn_hf.training.stop_condition import parse_condition
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("forget", [1, 4, 12, 40, 400])
 @pytest.mark.parametrize("retain", [2, 9, 24, 4000])
-def test_rules_hold_for_every_size(forget: int, retain: int, adapter: bool, processes: int) -> None:
-    chosen = own_data_defaults(forget, retain, adapter, width=576, processes=processes)
+def test_rules_hold_for_every_size(
+    forget: int, retain: int, adapter: bool, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    chosen = row_defaults(forget, retain, adapter, width=576)
     batch = chosen["per_device_train_batch_size"]
     assert 1 <= batch <= 16
     assert retain - chosen["held_back_rows"] >= batch * processes
@@ -30,9 +35,9 @@ def test_rules_hold_for_every_size(forget: int, retain: int, adapter: bool, proc
 
 
 def test_small_retain_sets_keep_all_their_rows() -> None:
-    assert own_data_defaults(4, 9, False)["held_back_rows"] == 0
-    assert own_data_defaults(4, 24, False)["held_back_rows"] == 4
-    assert own_data_defaults(4, 4000, False)["held_back_rows"] == 64
+    assert row_defaults(4, 9, False)["held_back_rows"] == 0
+    assert row_defaults(4, 24, False)["held_back_rows"] == 4
+    assert row_defaults(4, 4000, False)["held_back_rows"] == 64
 
 
 def test_what_is_given_wins_and_the_rest_is_on_record(unlearn: Callable[..., int], tmp_path: Path) -> None:
@@ -41,7 +46,7 @@ def test_what_is_given_wins_and_the_rest_is_on_record(unlearn: Callable[..., int
     chosen = record["configuration"]
     assert (chosen["learning_rate"], chosen["num_train_epochs"]) == (1e-3, 1)  # given
     assert (chosen["held_back_rows"], chosen["stop_when"]) == (2, STOP_WHEN)
-    assert record["stopped"].startswith("step 2: ")
+    assert record["stopped"].startswith("step 2")
 
 
 def test_a_typo_in_the_stop_condition_is_one_line(
@@ -65,3 +70,27 @@ def test_rows_never_seen_are_compared_with(
     verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
     assert verdict["rows"]["holdout"] == 12
     assert "holdout_prob" in verdict["after"]
+
+
+def test_python_gets_the_same_and_what_is_given_wins(tmp_path: Path) -> None:
+    forget, retain = [{}] * 4, [{}] * 24
+    made = NPOConfig.for_rows(build_model(), forget, retain, output_dir=str(tmp_path), learning_rate=1e-3)
+    expected = row_defaults(4, 24, False, build_model().config.hidden_size) | {"learning_rate": 1e-3}
+    assert {name: getattr(made, name) for name in expected} == expected
+    adapter = NPOConfig.for_rows(build_model(), forget, retain, adapter=True, output_dir=str(tmp_path))
+    assert adapter.learning_rate == row_defaults(4, 24, True, build_model().config.hidden_size)["learning_rate"]
+
+
+def test_nothing_stops_without_a_condition(tmp_path: Path) -> None:
+    made = NPOConfig.for_rows(build_model(), [{}] * 4, [{}] * 24, output_dir=str(tmp_path), stop_when=None)
+    assert (made.stop_when, made.stop_on_path) == (None, False)
+    vector = TaskVectorConfig.for_rows(build_model(), [{}] * 4, [{}] * 24, output_dir=str(tmp_path))
+    assert (vector.stop_when, vector.stop_on_path) == (None, False)
+
+
+def test_it_is_told_in_one_line(unlearn: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert unlearn("--verdict", "false", "--stop_when", "none") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Chosen for")]
+    assert line.startswith("Chosen for 8 rows to forget (docs/defaults.md): ")
+    assert "held_back_rows 2" in line
+    assert "stop" not in line

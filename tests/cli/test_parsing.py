@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from unlearn_hf.cli.conversion import ConversionError, convert, convert_text
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
+from unlearn_hf.cli.typed_values import ConversionError, convert, convert_text
 
 
 class Schedule(str, Enum):  # noqa: UP042 (like those of transformers)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.own_rows import write_rows
-from tests.conftest import build_model
+from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.retain_registry import REGISTRY, base_of, find, read_registry, register
 from unlearn_hf.common.files import write_json

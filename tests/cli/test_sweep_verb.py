@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from tests.cli.own_rows import write_rows
 from unlearn_hf.cli.main import BAD_INPUT, main
@@ -392,7 +393,7 @@ def test_poor_trials_are_pruned(
             assert main(words(trials=str(number), space=f"learning_rate={','.join(['1e-5', *rates])}")) == 0
     finally:
         signal.signal(signal.SIGINT, before)
-    assert outcome(tmp_path)["others"] == ["trial 5 was pruned at step 15: learning_rate=1e-5"]
+    assert outcome(tmp_path)["others"] == ["trial 5 was pruned at step 25: learning_rate=1e-5"]
     assert (tmp_path / "sweep" / "trial-0005" / "interrupted").exists()
 
 
@@ -434,18 +435,33 @@ def test_weights_of_beaten_trials_go(tmp_path: Path) -> None:
     assert all((Path(each.folder) / "verdict.json").exists() for each in found)
 
 
+def looked(*values: float) -> dict[str, float]:
+    return {str(5 * number): value for number, value in enumerate(values, start=1)}
+
+
 def test_the_median_rule(tmp_path: Path) -> None:
     shared = SharedStudy(str(tmp_path / "s.log"), "s", PROJECT, seed=0)
-    for best in (0.1, 0.2, 0.3, 0.4, 0.5):
-        assert not shared.is_poor({"5": 0.0, "10": 0.0, "15": 0.0})  # too few to compare with
+
+    def ends(looks: dict[str, float], pruned: bool = False) -> None:
         trial = shared.claim(None)
         assert trial is not None
-        trial.set_user_attr("looks", {"5": best, "10": 0.0, "20": 1.0})
-        shared.study.tell(trial, [0.5, 1.0])
-    assert shared.is_poor({"5": 0.0, "10": 0.29, "15": 0.1})
-    assert not shared.is_poor({"5": 0.0, "10": 0.31, "15": 0.1})
-    assert not shared.is_poor({"5": 0.0, "10": 0.0})  # too early
-    assert shared.is_poor({"5": 0.0, "10": 0.29, "20": 0.9})  # by then the others had 1.0
+        trial.set_user_attr("looks", looks)
+        if pruned:
+            shared.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            shared.study.tell(trial, [0.5, 1.0])
+
+    for best in (0.1, 0.2, 0.3, 0.4, 0.5):
+        assert not shared.is_poor(looked(0, 0, 0, 0, 0))  # too few to compare with
+        ends(looked(best, 0, 0, 0, 0, 1.0))
+    assert shared.is_poor(looked(0, 0.29, 0, 0, 0.1))
+    assert not shared.is_poor(looked(0, 0.31, 0, 0, 0.1))
+    assert not shared.is_poor(looked(0, 0, 0, 0))  # too early
+    assert shared.is_poor(looked(0, 0.29, 0, 0, 0, 0.9))  # by then the others had 1.0
+    for best in (0.11, 0.12):  # those that were pruned lower the median, or it could only rise
+        ends(looked(0, best, 0, 0, 0), pruned=True)
+    assert not shared.is_poor(looked(0, 0.21, 0, 0, 0.1))
+    assert shared.is_poor(looked(0, 0.19, 0, 0, 0.1))
 
 
 @pytest.mark.slow

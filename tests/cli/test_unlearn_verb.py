@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.conftest import build_tokenizer
+from tests.tiny_models import build_tokenizer
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.methods import METHODS

@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from unlearn_hf.cli import declared
-from unlearn_hf.cli.conversion import describe
 from unlearn_hf.cli.parsing import field_names
+from unlearn_hf.cli.typed_values import describe
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.unlearning_config import UnlearningConfig

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from tests.conftest import CHAT_TEMPLATE, build_tokenizer, with_bos
+from tests.tiny_models import CHAT_TEMPLATE, build_tokenizer, with_bos
 from unlearn_hf.data.encoding import (
     detect_columns,
     encode_dataset,

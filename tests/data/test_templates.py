@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import build_tokenizer
+from tests.tiny_models import build_tokenizer
 from unlearn_hf.data.templates import TEMPLATES, ChatTemplate, resolve_template
 
 TEXT = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from tests.conftest import build_tokenizer
+from tests.tiny_models import build_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.models import ends_at_once
 from tests.evaluation.rows import requests, tiny_tofu
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.from_logs import recompute
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.evaluation.attacks.extra_passes import gradient_norm, gradient_norms

@@ -22,9 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.conftest import build_model
-from unlearn_hf.evaluation.decoding import Decoder, Sampling, Text, shared_beginning
+from tests.tiny_models import build_model
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
+from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, shared_beginning
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {

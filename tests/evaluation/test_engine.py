@@ -13,9 +13,9 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.models import Interrupted, ends_at_once
 from tests.evaluation.rows import SHORT, largest_difference, qa_rows, requests
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.requests import SplitRequest

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
 from transformers import AutoModelForSequenceClassification
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.rows import qa_rows, tiny_tofu
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf import PairsEvaluator, TofuEvaluator
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.evaluation.fluency import MAX_TOKENS, FluencyClassifier
@@ -121,3 +124,21 @@ def test_from_the_command_line(classifier_folder: Path, tmp_path: Path, monkeypa
     values = {metric["name"]: metric for metric in content["metrics"]}
     assert 0 < values["forget_fluency"]["value"] < 1
     assert values["utility"]["definition"] == "harmonic_model_utility_and_forget_fluency"
+
+
+def _two_ranks(classifier: str, folder: str) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before, inherited from the parent process
+    texts = {str(number): f"Ada Moren wrote book {number}." for number in range(5)}
+    found = FluencyClassifier(classifier).scores(
+        texts, torch.device("cpu"), batch_size=2, accelerator=Accelerator(cpu=True)
+    )
+    Path(folder, f"{os.getpid()}.json").write_text(json.dumps(found))
+
+
+def test_two_processes_equal_one(classifier_folder: Path, tmp_path: Path) -> None:
+    debug_launcher(_two_ranks, args=(str(classifier_folder), str(tmp_path)), num_processes=2)
+    one, two = (json.loads(file.read_text()) for file in tmp_path.iterdir())
+    texts = {key: f"Ada Moren wrote book {key}." for key in one}
+    alone = FluencyClassifier(str(classifier_folder)).scores(texts, torch.device("cpu"))
+    assert one == two == pytest.approx(alone, abs=1e-6)
+    assert len(one) == 5

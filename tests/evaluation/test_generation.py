@@ -9,7 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.evaluation.models import ends_at_once
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, end_tokens, generate_batch
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, end_tokens
+from unlearn_hf.evaluation.generation.padded_batches import generate_batch
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.evaluation.logs import by_index, evaluation, losses, muse_evaluation, save
 from tests.evaluation.tables import tofu_table
+from unlearn_hf.benchmarks.benchmark_of_log import benchmark_of
 from unlearn_hf.benchmarks.from_logs import read_log, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.benchmarks.whose_log import benchmark_of
 from unlearn_hf.evaluation.logs.open_unlearning import flat_name, truth_ratio_definition
 from unlearn_hf.evaluation.metric_value import flatten
 

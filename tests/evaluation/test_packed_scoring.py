@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from tests.conftest import build_model
+from tests.tiny_models import build_model
 from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, pack, score_groups
 from unlearn_hf.evaluation.token_scores import ScoredText, score_batch
 

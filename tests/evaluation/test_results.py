@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from tests.evaluation.tables import tofu_table
+from unlearn_hf.benchmarks.benchmark_of_log import benchmark_of
 from unlearn_hf.benchmarks.from_logs import evaluate_from_log, read_log, recompute, recompute_values
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.benchmarks.whose_log import benchmark_of
 from unlearn_hf.evaluation.metric_value import flatten, metric_value
 from unlearn_hf.evaluation.results import read_result, read_result_samples, write_results
 

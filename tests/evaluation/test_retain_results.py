@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.logs import evaluation, muse_evaluation, official_log
 from tests.evaluation.rows import tiny_tofu
 from tests.evaluation.tables import attack_scores, muse_table, tofu_table
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.from_logs import read_reference, recompute
 from unlearn_hf.benchmarks.muse.data import load_muse
 from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator

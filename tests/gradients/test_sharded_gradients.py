@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from tests.conftest import build_model
 from tests.small_runs import largest_difference, rows
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.likelihood.answers import answer_likelihood

@@ -16,7 +16,6 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.conftest import build_model
 from tests.likelihood.architectures import (
     ARCHITECTURES,
     VOCABULARY,
@@ -26,6 +25,7 @@ from tests.likelihood.architectures import (
     gradients,
     ragged_batch,
 )
+from tests.tiny_models import build_model
 from unlearn_hf.likelihood import in_place_losses
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.objectives import RETAIN_OBJECTIVES

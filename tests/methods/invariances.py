@@ -17,8 +17,8 @@ from accelerate import debug_launcher
 from peft import LoraConfig
 from transformers import TrainerCallback
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import UnlearningCollator
 
 TOLERANCE = 2e-6

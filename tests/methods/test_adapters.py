@@ -8,8 +8,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.conftest import build_model
 from tests.small_runs import WITH_ADAPTERS, build_trainer, rows
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
 from unlearn_hf.likelihood.answers import answer_likelihood
 

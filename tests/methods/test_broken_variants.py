@@ -16,7 +16,7 @@ from tests.methods import invariances
 from tests.small_runs import CASES
 from unlearn_hf.gradients.buffers import GradientBuffers
 from unlearn_hf.methods import EUPMUTrainer
-from unlearn_hf.models import loading
+from unlearn_hf.models import trained_parameters
 from unlearn_hf.training import contributions, finetuning, optimizer_step
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -26,7 +26,7 @@ Patch = pytest.MonkeyPatch
 
 def _mean_per_micro_batch(patch: Patch) -> None:
     """Each micro-batch divides by its own count, and the means are averaged."""
-    original = UnlearningTrainer._objective_loss
+    original = UnlearningTrainer.objective_loss
 
     def loss(self: UnlearningTrainer, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         assert self.window is not None
@@ -38,7 +38,7 @@ def _mean_per_micro_batch(patch: Patch) -> None:
         finally:
             self.window.totals = kept
 
-    patch.setattr(UnlearningTrainer, "_objective_loss", loss)
+    patch.setattr(UnlearningTrainer, "objective_loss", loss)
 
 
 def _normalized_per_micro_batch(patch: Patch) -> None:
@@ -203,7 +203,7 @@ def test_automatic_learning_rate_not_restored(tmp_path: Path, monkeypatch: Patch
 
 
 def test_base_trained_beside_the_adapter(tmp_path: Path, monkeypatch: Patch) -> None:
-    original = loading.prepare_model
+    original = trained_parameters.prepare_model
 
     def everything(model: Any, *arguments: Any) -> Any:
         prepared = original(model, *arguments)

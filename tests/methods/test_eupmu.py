@@ -106,7 +106,7 @@ def test_dual_follows_the_sign_of_the_first_order_damage(tmp_path: Path) -> None
             direction = [p.grad.clone() for p in trainer.model.parameters()]
             trained = list(trainer.model.parameters())
             with torch.enable_grad():
-                loss = trainer._objective_loss(trainer.model, "retain", batch)
+                loss = trainer.objective_loss(trainer.model, "retain", batch)
                 gradient = torch.autograd.grad(loss, trained)
             products["retain"] = sum((a * b).sum() for a, b in zip(gradient, direction, strict=True)).item()
             original(losses, after)

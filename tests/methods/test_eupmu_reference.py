@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, parameters
+from tests.tiny_models import build_model
 
 STEPS = 7
 RATE = 0.02

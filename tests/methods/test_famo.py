@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer
+from tests.tiny_models import build_model
 from unlearn_hf.methods import FAMOConfig
 from unlearn_hf.methods.famo import LogitWeights
 from unlearn_hf.training.optimizer_step import Losses

@@ -10,8 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, newton_ratio
 
 
@@ -201,7 +201,7 @@ def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
     def record(model: Any) -> None:
         batch = trainer._prepare_inputs(trainer.window.batches[0])  # type: ignore[union-attr]
         for name in ("forget", "retain"):
-            loss = trainer._objective_loss(model, name, batch)
+            loss = trainer.objective_loss(model, name, batch)
             gradients[name] = list(torch.autograd.grad(loss, list(model.parameters())))
         original(model)
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer
+from tests.tiny_models import build_model
 
 Rule = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.methods import TaskVectorConfig
 
 

@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from tests.conftest import build_model
 from tests.methods.invariances import TOLERANCE, run
 from tests.small_runs import build_trainer, largest_difference
+from tests.tiny_models import build_model
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import METHODS
 from unlearn_hf.models.selective_checkpointing import enable_selective_checkpointing

@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset
 from safetensors.torch import save_file
 
-from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.data.alternatives import alternative_rows, read_refusals
 from unlearn_hf.methods import GradDiffConfig, GradDiffTrainer
 

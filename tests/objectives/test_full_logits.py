@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.conftest import build_model
 from tests.small_runs import rows
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
-from unlearn_hf.likelihood import answer_head
+from unlearn_hf.likelihood import head_in_chunks
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES, Objective
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.training.contributions import batch_names, contributions
@@ -158,7 +158,7 @@ def test_loss_and_gradient(case: str, how: str, monkeypatch: pytest.MonkeyPatch)
     needs = objective.needs_with(parameters)
     model = build_model().double()
     if how == "chunks":
-        monkeypatch.setitem(answer_head.LARGEST_LOGITS, "cpu", 1200)
+        monkeypatch.setitem(head_in_chunks.LARGEST_LOGITS, "cpu", 1200)
     own, alternative = (collate(list(rows(5, seed)), pad_token_id=1) for seed in (1, 2))
     with torch.no_grad():
         before, other_before = Plain(model, own), Plain(model, alternative)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import build_model
 from tests.small_runs import rows
+from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
-from unlearn_hf.models.loading import select_trainable
+from unlearn_hf.models.trained_parameters import select_trainable
 from unlearn_hf.reference.model_before import ReferenceModel
 
 

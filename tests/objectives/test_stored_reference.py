@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.reference import stored
 from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.stored import StoredReference

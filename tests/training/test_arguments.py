@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.methods import GradDiffConfig, GradDiffTrainer
 
 ROOT = Path(__file__).parents[2]

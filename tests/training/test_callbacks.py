@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from tests.conftest import build_model, build_tokenizer
 from tests.evaluation.rows import tiny_tofu
 from tests.small_runs import rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.training.callbacks import EvaluatorCallback

@@ -13,8 +13,8 @@ import pytest
 import torch
 from accelerate import debug_launcher
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.training import checkpoints as module
 from unlearn_hf.training.checkpoints import (
     MANIFEST,
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_was_never_finished_is_none(run: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     unlink(run / "checkpoint-4" / "scheduler.pt")
-    monkeypatch.setattr("unlearn_hf.training.checkpointed.finish_checkpoint", killed)
+    monkeypatch.setattr("unlearn_hf.training.checkpointing_trainer.finish_checkpoint", killed)
     again = build_trainer("npo", run, **STEPS)
     with pytest.warns(UserWarning, match="going on from"), pytest.raises(KeyboardInterrupt):
         again.train(resume_from_checkpoint=True)

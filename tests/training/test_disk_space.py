@@ -14,8 +14,8 @@ import pytest
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.training import disk_space
 from unlearn_hf.training.checkpoints import checkpoints, damage
 

@@ -14,8 +14,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import CASES, build_trainer, largest_difference, parameters, rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.methods.famo import LogitWeights

@@ -10,8 +10,8 @@ import torch
 from optuna.pruners import ThresholdPruner
 from transformers import TrainerCallback
 
-from tests.conftest import build_model, build_tokenizer
 from tests.small_runs import CASES, RETAIN_SEED, forget_rows, parameters, rows
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import METHODS
 

@@ -58,8 +58,8 @@ def test_scale_changes_neither_weights_nor_update(case: str, tmp_path: Path) -> 
 def test_overflow_without_end_stops_the_run(case: str, tmp_path: Path) -> None:
     trainer = scaled_trainer(case, tmp_path, 2.0**10, max_steps=30, num_train_epochs=30)
     before = parameters(trainer.model)
-    original = trainer._objective_loss
-    trainer._objective_loss = lambda *arguments: original(*arguments) * float("inf")  # type: ignore[method-assign]
+    original = trainer.objective_loss
+    trainer.objective_loss = lambda *arguments: original(*arguments) * float("inf")  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="diverged at step 20"):
         trainer.train()
     assert largest_difference(before, parameters(trainer.model)) == 0.0
@@ -70,18 +70,18 @@ class Overflow:
 
     def __init__(self, trainer: UnlearningTrainer, name: str) -> None:
         self.trainer, self.name = trainer, name
-        self.original = trainer._objective_loss
+        self.original = trainer.objective_loss
         self.states: list[Any] = []
         self.parameters: list[dict[str, Tensor]] = []
-        trainer._objective_loss = self.loss  # type: ignore[method-assign]
-        original_step = trainer._optimizer_stepped
+        trainer.objective_loss = self.loss  # type: ignore[method-assign]
+        original_step = trainer.optimizer_stepped
 
         def stepped() -> None:
             self.parameters.append(parameters(trainer.model))
             original_step()
             self.states.append(copy.deepcopy(trainer.method_state()))
 
-        trainer._optimizer_stepped = stepped  # type: ignore[method-assign]
+        trainer.optimizer_stepped = stepped  # type: ignore[method-assign]
 
     def loss(self, model: Any, name: str, batch: Any, *others: Any) -> Tensor:
         loss = self.original(model, name, batch, *others)
@@ -112,7 +112,7 @@ class Dtypes:
 
     def __init__(self, trainer: UnlearningTrainer) -> None:
         self.seen: dict[str, set[torch.dtype]] = {"loss": set(), "gradient": set(), "gram": set(), "logits": set()}
-        loss, weights = trainer._objective_loss, trainer.gradient_weights
+        loss, weights = trainer.objective_loss, trainer.gradient_weights
 
         def objective_loss(*arguments: Any) -> Tensor:
             found = loss(*arguments)
@@ -126,7 +126,7 @@ class Dtypes:
                 self.seen["gradient"] |= {gradient.dtype for gradient in buffer if gradient is not None}
             return weights(gram, losses)
 
-        trainer._objective_loss = objective_loss  # type: ignore[method-assign]
+        trainer.objective_loss = objective_loss  # type: ignore[method-assign]
         trainer.gradient_weights = gradient_weights  # type: ignore[method-assign]
         head = trainer.model.get_output_embeddings()
         head.register_forward_hook(lambda module, inputs, output: self.seen["logits"].add(output.dtype))

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.methods import METHODS
 from unlearn_hf.models.wrappers import causal_model
 from unlearn_hf.training.memory_estimate import activation_bytes, estimate_memory, largest_batch, model_without_weights

@@ -15,8 +15,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters
+from tests.tiny_models import build_model
 from unlearn_hf.training.retain_level import RetainBudget, RetainProbe
 from unlearn_hf.training.unlearning import UnlearningTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig

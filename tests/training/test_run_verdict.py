@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import LlamaForCausalLM
 
-from tests.conftest import build_model, build_tokenizer
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf import FinetuningConfig, FinetuningTrainer, NPOConfig, NPOTrainer
 from unlearn_hf.training.checkpoints import checkpoints
 from unlearn_hf.training.run_verdict import BEFORE_FILE

@@ -76,10 +76,60 @@ def test_the_best_trade_off_is_put_back(tmp_path: Path) -> None:
     assert f"the weights after step {best} are kept" in str(rule.outcome)
 
 
+ON_PATH = {"stop_on_path": True, "stop_when": "forget_prob < 0.9 * initial"}
+# Enough is forgotten, so that the path is searched, and yet it never holds.
+SEARCHED = {"stop_on_path": True, "stop_when": "forget_prob < 0.9 * initial and retain_prob > 2 * initial"}
+
+
+def test_the_nearest_point_at_which_enough_is_forgotten(tmp_path: Path) -> None:
+    seen = Weights()
+    options: dict[str, Any] = {**TOO_FAR, **ON_PATH, "callbacks": [seen], "stop_interval": 2}
+    run = build_trainer("graddiff", tmp_path, **options)
+    before = parameters(run.model)
+    run.train()
+    rule = run.stop_rule
+    assert rule is not None
+    step = run.state.global_step
+    share = float(str(rule.outcome).split("(")[1].split(" %")[0]) / 100
+    assert 0 < share < 1
+    probe = rule.probes["forget_prob"]
+    assert probe.probability(run) < 0.9 * rule.initial["forget_prob"]
+    whole = build_trainer("graddiff", tmp_path / "whole", **options | {"stop_when": NEVER, "callbacks": [seen]})
+    whole.train()  # the same steps without a stop: where the line ends
+    moved = parameters(run.model)
+    found = {
+        name: ((moved[name] - before[name]).norm() / (seen.after[step][name] - before[name]).norm()).item()
+        for name in before
+        if (seen.after[step][name] - before[name]).norm() > 0
+    }
+    assert list(found.values()) == pytest.approx([share] * len(found), abs=0.01)
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            parameter.copy_(before[name] + (share - 0.04) * (seen.after[step][name] - before[name]))
+    assert probe.probability(run) > 0.9 * rule.initial["forget_prob"]
+
+
+def test_a_search_leaves_training_as_it_is(tmp_path: Path) -> None:
+    runs = {}
+    for name, more in (("without", {}), ("with", SEARCHED)):
+        runs[name] = Weights()
+        options = {**TOO_FAR, **more, "stop_interval": 2}
+        build_trainer("graddiff", tmp_path / name, callbacks=[runs[name]], **options).train()
+    # The callback looks before the rule does, so that the last step shows what was trained.
+    assert largest_difference(runs["without"].after[7], runs["with"].after[7]) == 0
+
+
+def test_a_path_needs_a_condition(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop_on_path: it needs a condition"):
+        build_trainer("graddiff", tmp_path, stop_on_path=True)
+
+
+@pytest.mark.parametrize("more", [{}, SEARCHED], ids=["now", "path"])
 @pytest.mark.parametrize("interval", [2, 3])
-def test_a_resumed_run_is_the_same(interval: int, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_same(interval: int, more: dict[str, Any], tmp_path: Path) -> None:
     options = {
         **TOO_FAR,
+        **more,
         "stop_interval": interval,
         "save_strategy": "steps",
         "save_steps": 4,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from tests.conftest import build_model
 from tests.small_runs import build_trainer, largest_difference, parameters, rows
+from tests.tiny_models import build_model
 from unlearn_hf.methods import EUPMUTrainer, NPOConfig
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS
-from unlearn_hf.benchmarks.whose_log import benchmark_of, check_same_data, data_of, read_reference
+from unlearn_hf.benchmarks.benchmark_of_log import benchmark_of, check_same_data, data_of, read_reference
 from unlearn_hf.common.files import write_json
 from unlearn_hf.evaluation.logs.reading import EvaluationLog, PathLike, read_log, read_reference_log
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten, metric_value

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.models.paths import check_classifier_path, check_model_path, check_tokenizer_path

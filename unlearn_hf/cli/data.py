@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.benchmarks.base import Benchmark, DataChoice
 from unlearn_hf.benchmarks.parts import content_fingerprint
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, FinetuningDataArguments
+from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.common.files import read_json_lines
 
 if TYPE_CHECKING:

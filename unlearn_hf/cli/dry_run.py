@@ -64,7 +64,7 @@ def dry_run(
     held = getattr(training, "held_back_rows", 0)
     if method is not None and "retain" in sets:
         check_overlap(sets["forget"], sets["retain"], training.allow_overlap)  # type: ignore[attr-defined]
-        method.check_fills_batch(training, len(sets["retain"]))
+        training.check_fills_batch(len(sets["retain"]))  # type: ignore[attr-defined]
     model = model_without_weights(str(run.model.model_name_or_path), training, lora_config(run.lora))
     check_vocabulary(model, tokenizer)
     first = next(iter(sets.values()))

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, get_type_hints
 
-from unlearn_hf.cli.conversion import describe
 from unlearn_hf.cli.parsing import REPLACED
+from unlearn_hf.cli.typed_values import describe
 from unlearn_hf.cli.verbs import Verb
 
 _COLUMN = 30

@@ -42,7 +42,7 @@ def training_fields(method: str | None = None) -> type:
     return FinetuningConfig if method is None else configuration_of(method)
 
 
-def configuration_of(method: str) -> type:
+def configuration_of(method: str) -> Any:
     """The configuration class of a method, with the options of all objectives (imports torch)."""
     from unlearn_hf.methods import METHODS
     from unlearn_hf.training.objective_options import with_objective_options

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
-from unlearn_hf.cli.conversion import ConversionError, convert, convert_text, takes_several
+from unlearn_hf.cli.typed_values import ConversionError, convert, convert_text, takes_several
 from unlearn_hf.cli.yaml_files import read_yaml
 from unlearn_hf.common.registry import nearest
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import REGISTERED, DataArguments, EvaluationArguments
+from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, make_evaluators
+from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.run_folder import RECORD, now, read_record
 from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.common.locks import opened_alone

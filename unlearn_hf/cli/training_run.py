@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import (
-    DataArguments,
-    EvaluationArguments,
-    LoraArguments,
-    ModelArguments,
-    RunArguments,
-)
+from unlearn_hf.cli.arguments import DataArguments, LoraArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
 
 if TYPE_CHECKING:

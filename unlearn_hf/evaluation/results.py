@@ -19,7 +19,7 @@ import pandas as pd
 
 from unlearn_hf.common.files import read_json, whole_file, write_json
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
-from unlearn_hf.evaluation.logs.values import mapping
+from unlearn_hf.evaluation.logs.checked_values import mapping
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.sample_table import Protocol
 

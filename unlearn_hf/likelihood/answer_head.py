@@ -16,117 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.utils import ModelOutput
 
-from unlearn_hf.likelihood import in_place_losses
+from unlearn_hf.likelihood.answer_request import AnswerOutput, AnswerRequest
+from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS, answer_in_chunks, answer_of_logits
 from unlearn_hf.models.wrappers import causal_model, decoder_layers
-
-LARGEST_LOGITS = {"cpu": 2**25, "cuda": 2**28}
-"""Most elements of the logits that exist at once, in float32 128 MiB on the CPU and 1 GiB on a GPU, where many small
-products cost more; above it the head runs in chunks."""
-
-TokenFunction = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
-"""Maps logits `[n, V]` (float32), targets `[n]` and the index of the first of these `n` tokens in the batch to named
-values `[n]`. Called on one chunk after the other, and once more on each in the backward pass. Gradients flow through
-its values; those of the likelihoods beside it carry none."""
-
-
-@dataclass(eq=False)
-class AnswerRequest:
-    """What a model is asked instead of logits.
-
-    Attributes:
-        positions: indices into the flattened batch `[B * T]`, shape `[N]`.
-        length: tokens per row, `T`.
-        targets: the token that each position should predict, `[N]`; `None` asks for no likelihoods.
-        token_function: further values of each token.
-        nll: whether likelihoods are wanted beside a token function.
-        keep_logits: also return all logits.
-        keep_hidden: also return the hidden states before the head.
-        layer: also return the output of this layer, counted from 0; without targets, the model runs no further.
-        largest_logits: most elements of logits at once; by default what `LARGEST_LOGITS` has for the device.
-    """
-
-    positions: Tensor
-    length: int
-    targets: Tensor | None = None
-    token_function: TokenFunction | None = None
-    nll: bool = True
-    keep_logits: bool = False
-    keep_hidden: bool = False
-    layer: int | None = None
-    largest_logits: int | None = None
-
-
-@dataclass
-class AnswerOutput(ModelOutput):
-    """What a model answers.
-
-    Attributes:
-        token_nll: negative log-likelihood of each target, `[N]`, float32 (NaN where it was not wanted).
-        token_values: what the token function gave, each `[N]`.
-        logits: `[N, V]`, float32.
-        hidden: hidden states before the head, `[N, H]`.
-        layer_output: hidden states after the layer that was asked for, `[N, H]`.
-    """
-
-    token_nll: Tensor | None = None
-    token_values: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    hidden: Tensor | None = None
-    layer_output: Tensor | None = None
-
-
-class _Hidden(BaseModelOutputWithPast):
-    """Outputs of a decoder that has nothing but hidden states; whatever else is asked for is `None`."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
-
-
-class _GivenHidden(nn.Module):
-    """Stands in for the decoder and returns hidden states that are there already."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.__dict__["hidden"] = hidden
-
-    @property
-    def decoder(self) -> _GivenHidden:
-        """Some architectures call `model.decoder`."""
-        return self
-
-    def forward(self, *args: Any, **kwargs: Any) -> _Hidden:
-        """The hidden states."""
-        return _Hidden(last_hidden_state=self.__dict__["hidden"])
-
-
-def logits_of_hidden(model: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits `[n, V]` in float32 of hidden states `[n, H]`, by the architecture's own code.
-
-    Args:
-        model: see `causal_model`.
-        hidden: what its decoder returned at some positions.
-    """
-    # The same module with another decoder: head, configuration and hooks are shared, nothing is copied.
-    tail = object.__new__(type(model))
-    tail.__dict__.update(model.__dict__)
-    tail.__dict__.pop("forward", None)  # an instance's own forward is bound to the instance
-    tail.__dict__["_modules"] = {**model._modules, str(model.base_model_prefix): _GivenHidden(hidden.unsqueeze(0))}
-    output = type(model).forward(tail, input_ids=None, use_cache=False)
-    return _precise(output.logits.squeeze(0))
-
-
-def _precise(values: Tensor) -> Tensor:
-    """In float32 at least."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 @dataclass(eq=False)
@@ -159,7 +53,7 @@ def _leave_answer_positions(decoder: nn.Module, _: Any, output: Any) -> Any:
     largest = request.largest_logits or LARGEST_LOGITS.get(chosen.device.type, LARGEST_LOGITS["cuda"])
     count = max(1, largest // vocabulary)
     if request.targets is not None and not request.keep_logits and len(chosen) > count:
-        exchange.answer = _answer_in_chunks(exchange.model, chosen, request, count)
+        exchange.answer = answer_in_chunks(exchange.model, chosen, request, count)
         chosen = chosen[:1].detach()  # what the head makes of it is not used
     elif request.targets is None and not request.keep_logits:
         chosen = chosen[:1].detach()
@@ -172,52 +66,6 @@ def _at_positions(hidden: Tensor, request: AnswerRequest) -> Tensor:
     # Virtual tokens of a prompt adapter come first in every row.
     extra = hidden.shape[1] - request.length
     return hidden[request.positions // request.length, request.positions % request.length + extra]
-
-
-@torch.compiler.disable
-def _answer_in_chunks(model: nn.Module, chosen: Tensor, request: AnswerRequest, count: int) -> AnswerOutput:
-    """Score `[N, H]` hidden states, `count` at a time."""
-
-    def score(part: Tensor, start: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return _score(logits_of_hidden(model, part), request, start, start + len(part))
-
-    parts = []
-    for start in range(0, len(chosen), count):
-        part = chosen[start : start + count]
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(score, part, start, use_reentrant=False, preserve_rng_state=False))
-        else:
-            parts.append(score(part, start))
-    values = {name: torch.cat([each[name] for _, each in parts]) for name in parts[0][1]}
-    return AnswerOutput(token_nll=torch.cat([nll for nll, _ in parts]), token_values=values)
-
-
-def _score(logits: Tensor, request: AnswerRequest, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Likelihoods and further values of tokens `start` to `stop`, from their logits."""
-    assert request.targets is not None
-    targets = request.targets[start:stop]
-    if request.token_function is not None:
-        # before the function, which may write its gradient over the logits
-        nll = F.cross_entropy(logits.detach(), targets, reduction="none") if request.nll else _unknown(logits)
-        return nll, request.token_function(logits, targets, start)
-    if request.keep_logits:
-        return F.cross_entropy(logits, targets, reduction="none"), {}
-    return in_place_losses.cross_entropy(logits, targets), {}
-
-
-def _unknown(rows: Tensor) -> Tensor:
-    """What stands for a value of each row that nobody asked for."""
-    return rows.new_full((len(rows),), torch.nan)
-
-
-@torch.compiler.disable
-def _answer(logits: Tensor, request: AnswerRequest) -> AnswerOutput:
-    """Score logits that exist, `[N, V]`."""
-    logits = _precise(logits)
-    output = AnswerOutput(logits=logits if request.keep_logits else None)
-    if request.targets is not None:
-        output.token_nll, output.token_values = _score(logits, request, 0, len(logits))
-    return output
 
 
 def _choose(logits: Tensor, request: AnswerRequest) -> Tensor:
@@ -241,7 +89,7 @@ def _taught(original: Callable[..., Any]) -> Callable[..., Any]:
         answer, exchange.answer = exchange.answer, None
         if answer is None:
             # Without hidden states the decoder was not where it should be, and the logits are all there.
-            answer = _answer(logits.squeeze(0) if chosen is not None else _choose(logits, answers), answers)
+            answer = answer_of_logits(logits.squeeze(0) if chosen is not None else _choose(logits, answers), answers)
         answer.hidden = chosen if answers.keep_hidden else None
         if layer_output:
             answer.layer_output = _at_positions(layer_output[0], answers)
@@ -319,4 +167,4 @@ def ask(model: nn.Module, inputs: dict[str, Any], request: AnswerRequest) -> Ans
             f"model: {type(model).__name__} gives no token probabilities; use a causal language model "
             "(AutoModelForCausalLM)."
         )
-    return _answer(_choose(logits, request), request)
+    return answer_of_logits(_choose(logits, request), request)

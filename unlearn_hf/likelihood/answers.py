@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_hf.data.labels import label_counts, label_positions
-from unlearn_hf.likelihood.answer_head import AnswerOutput, AnswerRequest, TokenFunction, ask
+from unlearn_hf.likelihood.answer_head import ask
+from unlearn_hf.likelihood.answer_request import AnswerOutput, AnswerRequest, TokenFunction
 from unlearn_hf.likelihood.packed_rows import by_sequence, can_share, pack
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")

@@ -24,6 +24,8 @@ _MEANINGLESS = {
 class ForgetTuningConfig(UnlearningConfig):
     """Arguments of `ForgetTuningTrainer`; those of training are the ones of the fine-tuning."""
 
+    can_stop: ClassVar[bool] = False
+
     forget_loss: str = field(
         default="ga", metadata={"help": "Fixed: the run descends on what `ga` ascends.", "choices": ["ga"]}
     )

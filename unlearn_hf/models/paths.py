@@ -57,6 +57,13 @@ def check_model_path(name: str, field: str = "model_name_or_path", trust_remote_
     _check_weights(path, field)
 
 
+def is_adapter(model: Any) -> bool:
+    """Whether a model, or the folder that it is named by, has an adapter."""
+    if isinstance(model, (str, os.PathLike)):
+        return (Path(model) / "adapter_config.json").is_file()
+    return hasattr(model, "peft_config")
+
+
 def check_tokenizer_path(name: str, field: str = "tokenizer_name_or_path") -> None:
     """Raise a `ValueError` unless a tokenizer is in the folder `name`, or could be on the hub.
 

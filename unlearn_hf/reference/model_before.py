@@ -21,8 +21,9 @@ from torch.utils.data import Dataset
 
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.labels import label_positions
-from unlearn_hf.likelihood.answer_head import AnswerRequest, logits_of_hidden
+from unlearn_hf.likelihood.answer_request import AnswerRequest
 from unlearn_hf.likelihood.answers import answer_likelihood, ask_about
+from unlearn_hf.likelihood.head_in_chunks import logits_of_hidden
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.wrappers import causal_model, decoder_layers

@@ -5,35 +5,36 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from unlearn_hf.data.collator import UnlearningCollator, join
+from unlearn_hf.data.collator import UnlearningCollator
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.row_checks import warn_of_repeats
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
-from unlearn_hf.likelihood.packed_rows import by_sequence, packing_pays
+from unlearn_hf.likelihood.answers import answer_likelihood
+from unlearn_hf.likelihood.packed_rows import by_sequence
 from unlearn_hf.models.loading import (
     check_causal,
+    check_four_bit_model,
     check_vocabulary,
     load_model,
     pad_token_id,
-    prepare_model,
     tokenizer_for,
 )
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.sharding import keep_outputs_in_float32, shards
-from unlearn_hf.training.checkpointed import CheckpointedTrainer
+from unlearn_hf.models.trained_parameters import prepare_model
+from unlearn_hf.training.checkpointing_trainer import CheckpointedTrainer
 from unlearn_hf.training.divergence import DivergenceGuard, total_norm
 from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.optimizer_step import Window, count_totals
+from unlearn_hf.training.packing_trial import packs_rows
 
 
 class FinetuningTrainer(CheckpointedTrainer):
@@ -92,7 +93,7 @@ class FinetuningTrainer(CheckpointedTrainer):
         if isinstance(model, str):
             check_model_path(model, "model", args.trust_remote_code)
         if args.load_in_4bit:
-            _check_four_bit_model(model, peft_config)
+            check_four_bit_model(model, peft_config)
         self.args = args
         tokenizer = tokenizer_for(model, processing_class)
         if tokenizer.eos_token_id is None:
@@ -136,7 +137,6 @@ class FinetuningTrainer(CheckpointedTrainer):
         self.divergence: str | None = None
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
-        self.add_callback(_GuardCallback(self))
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, again for every trial of a search."""
@@ -175,32 +175,8 @@ class FinetuningTrainer(CheckpointedTrainer):
             return batches, None
         self.window = Window(batches, count_totals(batches, self.accelerator))
         if self.packed is None:
-            self.packed = self._decide_packing(batches[0], device)
+            self.packed = packs_rows(self, batches[0], device)
         return batches, self.window.totals
-
-    def _decide_packing(self, batch: dict[str, Any], device: torch.device) -> bool:
-        """Whether to lay sequences end to end: where it pays, and changes nothing but the time."""
-        if self.args.packing == "false" or self.args.neftune_noise_alpha is not None:
-            return False  # the noise on an embedding depends on the length of its row
-        if self.args.packing == "auto" and (self.args.torch_compile or not packing_pays(self.model, device)):
-            return False
-        # Both sets, so that there are two rows at least.
-        rows = join([batch[name] for name in ("forget", "retain") if name in batch]) if "forget" in batch else batch
-        shortest = rows["attention_mask"].sum(-1).argsort()[:4]
-        with self.compute_loss_context_manager():
-            error = largest_packing_error(
-                self.model_wrapped, {name: value[shortest].to(device) for name, value in rows.items()}
-            )
-        error = float(self.accelerator.reduce(torch.tensor(error, device=device), "max"))  # one verdict for all ranks
-        half = self.args.bf16 or self.args.fp16 or next(self.model.parameters()).dtype != torch.float32
-        agrees = error <= (0.05 if half else 1e-4)
-        if self.args.packing == "true" and not agrees:
-            raise ValueError(
-                f"packing: 'true' is not possible, {type(self.model).__name__} gives packed rows other likelihoods "
-                f"than padded ones (relative difference {error:.1g}); set it to 'false', or attn_implementation to "
-                "'sdpa'."
-            )
-        return agrees
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One forward and backward pass; attention stays within sequences when activations are computed again."""
@@ -231,13 +207,20 @@ class FinetuningTrainer(CheckpointedTrainer):
             # A gradient scaler must see something, and skip the step.
             parameter.grad = torch.full_like(parameter, torch.inf) if scaled and index == 0 else None
 
+    def step_ended(self) -> None:
+        """Look at weights that are about to be written."""
+        self.divergence_guard.before_leaving()
+
+    epoch_ended = step_ended
+
     @property
-    def _update_was_dropped(self) -> bool:
+    def update_was_dropped(self) -> bool:
+        """Whether this step has changed nothing: its update was not finite, or a scaler has skipped it."""
         return bool(self.accelerator.optimizer_step_was_skipped) or self.divergence_guard.dropped
 
-    def _optimizer_stepped(self) -> None:
+    def optimizer_stepped(self) -> None:
         """Parameters are new: take them back where they are not finite."""
-        if not self._update_was_dropped:
+        if not self.update_was_dropped:
             self.divergence_guard.after_update()
 
     def compute_loss(
@@ -294,44 +277,3 @@ class FinetuningTrainer(CheckpointedTrainer):
         if shards(self.accelerator):
             return self.model_wrapped
         return self.model
-
-
-def _check_four_bit_model(model: Any, peft_config: Any | None) -> None:
-    """Refuse to quantise what is loaded already, or weights that would be trained themselves."""
-    if not isinstance(model, str):
-        raise ValueError(
-            f"load_in_4bit: True loads a model by name, and this {type(model).__name__} is loaded already; pass its "
-            "name, or a model that is quantised, and leave it out."
-        )
-    if peft_config is None and not (Path(model) / "adapter_config.json").is_file():
-        raise ValueError(
-            "load_in_4bit: True needs an adapter, because weights in 4 bit cannot be trained; add --use_lora "
-            "(peft_config), or leave it out."
-        )
-
-
-class _GuardCallback(TrainerCallback):
-    """Ties the guard against divergence to the events of the loop."""
-
-    def __init__(self, trainer: FinetuningTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.training_begins()
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer._optimizer_stepped()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.divergence_guard.before_leaving()
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.divergence_guard.before_leaving()

@@ -18,9 +18,10 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from unlearn_hf.data.labels import IGNORE_INDEX
-from unlearn_hf.likelihood.answer_head import LARGEST_LOGITS
+from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS
 from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share, packing_pays
-from unlearn_hf.models.loading import model_configuration, prepare_model
+from unlearn_hf.models.loading import model_configuration
+from unlearn_hf.models.trained_parameters import prepare_model
 from unlearn_hf.models.wrappers import causal_model
 from unlearn_hf.training.disk_space import optimizer_bytes
 from unlearn_hf.training.divergence import may_overflow
@@ -124,6 +125,7 @@ def estimate_memory(
     needs = [args.needs_of(side) for side in ("forget", "retain")] if method is not None else []
     copies = hooks.copies_of_trained if method is not None else 0
     copies += sum(getattr(args, name, None) is not None for name in ("stop_when", "retain_budget"))
+    copies += 2 * getattr(args, "stop_on_path", False)
     copies += may_overflow(args, False)
     on_cpu = copies * trained
     fixed = {

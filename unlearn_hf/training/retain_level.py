@@ -185,8 +185,10 @@ class RetainLevel:
         """Base, current value and averages."""
         return {"base": self.base, "current": self.current, "step": self.step, "averages": list(self._averages)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state exactly."""
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Take up a saved state exactly; `None` of a run that did not follow the level."""
+        if state is None:
+            return
         self.base, self.current, self.step = state["base"], state["current"], state["step"]
         self._averages = list(state["averages"])
         self._resumed = True

@@ -74,7 +74,7 @@ class RunVerdict:
         return bool(any(set(each) <= columns for each in COLUMN_SETS)) if wanted is None else bool(wanted)
 
     def take_rows(self, forget: Any, retain: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Choose the rows that are judged; returns the encoded retain rows that are trained on (`None`: none given)."""
+        """Choose the rows that are judged; returns the encoded retain rows to train on (`None`: none given)."""
         args = self.trainer.args
         held = drawn_rows(len(retain), args.held_back_rows) if retain is not None else []
         kept = retain

@@ -11,6 +11,7 @@ from unlearn_hf.training.retain_level import RetainProbe
 from unlearn_hf.training.stop_condition import StopCondition
 from unlearn_hf.training.stop_looks import add_look, begin_looks
 from unlearn_hf.training.weights_copy import WeightsCopy
+from unlearn_hf.training.weights_path import WeightsPath
 
 _RETAIN_WEIGHT = 2.0
 """Forgotten share that a lost share of retain probability is worth: 5 % lost count as much as 10 % forgotten."""
@@ -23,6 +24,10 @@ class StopRule:
     max(0, 1 - retain_prob / initial)`. A copy of its trained parameters rests on the CPU, is saved with checkpoints,
     and is put back at the end of a run whose condition never held. Sharded ranks keep theirs in memory alone: a
     resumed run looks for the best from there on. Under DeepSpeed the last weights are kept.
+
+    With `stop_on_path`, as soon as enough is forgotten (the condition would hold if nothing else had been lost), what
+    counts is not the model of now but the nearest point to the weights before unlearning at which that is still so.
+    A resumed sharded run, and one under DeepSpeed, looks at the model of now.
 
     Args:
         trainer: the run.
@@ -46,6 +51,8 @@ class StopRule:
         self._best: dict[str, float] = {}
         self._measured_step = -1
         self._weights = WeightsCopy(trainer.model)
+        on_path = args.stop_on_path and not trainer.is_deepspeed_enabled
+        self._path: WeightsPath | None = WeightsPath(trainer.model) if on_path else None
         self._resumed: dict[str, Any] | None = None
 
     def begin(self) -> None:
@@ -56,10 +63,15 @@ class StopRule:
             begin_looks(self._folder, self.trainer.state.global_step)
         if saved is None:
             self.initial = self.initial or self._measure()
+            if self._path is not None:
+                self._path.begin()
             return
         self.initial = saved["initial"]
-        here = saved["best"].get("step") == self.trainer.state.global_step
-        if saved["weights"] is not None or here:
+        if saved.get("before") is None:
+            self._path = None
+        elif self._path is not None:
+            self._path.begin(saved["before"])
+        if saved["weights"] is not None or self._is_here(saved["best"]):
             self._best = saved["best"]
             self._weights.keep(saved["weights"])
 
@@ -81,17 +93,32 @@ class StopRule:
     def _look(self, step: int) -> None:
         trainer = self.trainer
         self._measured_step = step
-        values = self._measure()
+        progress = {"step": step, "epoch": trainer.state.epoch or 0.0}
+        values, share = self._measure(), 1.0
+        if self._path is not None and self._enough(values["forget_prob"], progress):
+            probe = self.probes["forget_prob"]
+            share = self._path.nearest(lambda: self._enough(probe.probability(trainer), progress))
+            values = self._measure()
         trainer.log({f"stop_{name}": value for name, value in values.items()})
         score = self._score(values)
         if trainer.is_world_process_zero():
             add_look(self._folder, step, score, values)
         if score > self._best.get("score", -math.inf) and not trainer.is_deepspeed_enabled:
-            self._best = {"step": step, "score": score, **values}
+            self._best = {"step": step, "score": score, "share": share, **values}
             self._weights.keep()
-        if self.condition.holds({**values, "step": step, "epoch": trainer.state.epoch or 0.0}, self.initial):
-            self.outcome = f"step {step}: {_words(values)}, so that {self.condition.text}"
+        if self.condition.holds({**values, **progress}, self.initial):
+            self.outcome = f"step {step}{_way(share)}: {_words(values)}, so that {self.condition.text}"
             trainer.control.should_training_stop = True
+        elif self._path is not None and share < 1:
+            self._path.back()
+
+    def _enough(self, forget_prob: float, progress: dict[str, float]) -> bool:
+        """Whether the condition would hold if nothing else were lost."""
+        return self.condition.holds({**self.initial, **progress, "forget_prob": forget_prob}, self.initial)
+
+    def _is_here(self, best: dict[str, float]) -> bool:
+        """Whether the best weights are those of now."""
+        return best.get("step") == self.trainer.state.global_step and best.get("share", 1.0) == 1.0
 
     def _score(self, values: dict[str, float]) -> float:
         forgotten, kept = (1 - values[name] / self.initial[name] for name in ("forget_prob", "retain_prob"))
@@ -109,19 +136,24 @@ class StopRule:
         if self.outcome is not None:
             return
         kept = self._best or {"step": step}
-        if kept["step"] != step:
+        if not self._is_here(kept):
             self._weights.restore()
         found = _words(kept) if "forget_prob" in kept else "not measured"
         self.outcome = (
-            f"step {step}: {self.condition.text} never held; the weights after step {kept['step']:.0f} are kept, the "
-            f"best trade-off ({found})"
+            f"step {step}: {self.condition.text} never held; the weights after step "
+            f"{kept['step']:.0f}{_way(kept.get('share', 1.0))} are kept, the best trade-off ({found})"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Values before unlearning, and the best trade-off with its weights unless they are those of now."""
-        here = self._best.get("step") == self.trainer.state.global_step
-        keeps = bool(self._best) and not here and not shards(self.trainer.accelerator)
-        return {"initial": self.initial, "best": self._best, "weights": self._weights.tensors() if keeps else None}
+        whole = not shards(self.trainer.accelerator)
+        keeps = bool(self._best) and whole and not self._is_here(self._best)
+        return {
+            "initial": self.initial,
+            "best": self._best,
+            "weights": self._weights.tensors() if keeps else None,
+            "before": self._path.tensors() if self._path is not None and whole else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Take up a saved state; `begin` puts it to use.
@@ -135,6 +167,10 @@ class StopRule:
                 "was begun without a stop condition; leave it out, or begin afresh."
             )
         self._resumed = state
+
+
+def _way(share: float) -> str:
+    return "" if share == 1 else f" ({100 * share:.0f} % of the way from before unlearning)"
 
 
 def _words(values: dict[str, float]) -> str:

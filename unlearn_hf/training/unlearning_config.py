@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from transformers.utils import logging
 
 from unlearn_hf.common.checks import TRAINABLE_DTYPES, check_choice, check_device, check_positive
 from unlearn_hf.data.alternatives import read_refusals
 from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
+from unlearn_hf.models.loading import configured_width
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
 from unlearn_hf.objectives.registry import parameter_options
@@ -17,7 +21,10 @@ from unlearn_hf.training.automatic_learning_rate import (
 )
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.objective_options import ObjectiveOptions
+from unlearn_hf.training.row_defaults import in_words, row_defaults
 from unlearn_hf.training.stop_condition import parse_condition
+
+logger = logging.get_logger(__name__)
 
 LEVEL_ESTIMATES = ("probe", "ema", "batch")
 
@@ -25,6 +32,9 @@ LEVEL_ESTIMATES = ("probe", "ema", "batch")
 @dataclass
 class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, FinetuningConfig):
     """Arguments that every unlearning method shares."""
+
+    can_stop: ClassVar[bool] = True
+    """Whether the model can be judged after any step, and a run end there."""
 
     forget_loss: str = field(
         default="npo", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
@@ -130,6 +140,14 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
             "with the best trade-off are kept; a copy of the trained parameters rests on the CPU."
         },
     )
+    stop_on_path: bool = field(
+        default=False,
+        metadata={
+            "help": "Once enough is forgotten, look at the nearest point to the weights before unlearning, on the "
+            "straight line to those of now, at which that is still so: it keeps more. Needs stop_when; two more "
+            "copies of the trained parameters rest on the CPU."
+        },
+    )
     stop_interval: int = field(default=5, metadata={"help": "Optimizer steps between two looks at that condition."})
     stop_rows: int = field(default=32, metadata={"help": "Rows of each set that it is measured on, at most."})
     verdict: bool | None = field(
@@ -150,6 +168,34 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
             "help": "Retain rows that are not trained on, so that the verdict on what was kept is on unseen rows."
         },
     )
+
+    @classmethod
+    def for_rows(
+        cls, model: Any, forget_dataset: Any, retain_dataset: Any, adapter: bool = False, **given: Any
+    ) -> Self:
+        """A configuration for rows of one's own: what is not given is chosen by their number, and told in a line.
+
+        The command line chooses likewise for `--forget_file` and `--retain_file`. Data of a benchmark have recipes:
+        give their values to the configuration itself.
+
+        Args:
+            model: what the trainer will get.
+            forget_dataset: rows to forget.
+            retain_dataset: rows to keep.
+            adapter: whether the trainer will get a `peft_config`.
+            **given: options, which win over what would be chosen.
+        """
+        chosen = row_defaults(
+            len(forget_dataset),
+            len(retain_dataset),
+            adapter or is_adapter(model),
+            configured_width(model, bool(given.get("trust_remote_code"))),
+            given,
+            cls.can_stop,
+        )
+        if chosen:
+            logger.warning(in_words(chosen, len(forget_dataset)))
+        return cls(**chosen, **given)
 
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
@@ -174,6 +220,8 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
         if self.stop_when is not None:
             parse_condition(self.stop_when)
+        elif self.stop_on_path:
+            raise ValueError("stop_on_path: it needs a condition for what is enough; give stop_when, or leave it out.")
         if self.held_back_rows < 0:
             raise ValueError(f"held_back_rows: {self.held_back_rows} is negative; give zero or more.")
         self._check_objectives()
@@ -217,6 +265,17 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
                 f"level_estimate: {self.level_estimate!r} follows retain_loss {self.retain_loss!r}, whose value "
                 "before unlearning is zero or not known, so that no share of it can be a budget; use level_estimate "
                 "'probe', which measures the NLL."
+            )
+
+    def check_fills_batch(self, retain: int) -> None:
+        """Raise a `ValueError` unless what is trained on of `retain` rows fills a batch."""
+        batch_size = self.per_device_train_batch_size * self.world_size
+        trained = retain - self.held_back_rows
+        if trained < batch_size:
+            raise ValueError(
+                f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
+                f"(per_device_train_batch_size {self.per_device_train_batch_size} x {self.world_size} processes); "
+                "give more rows or a smaller batch."
             )
 
     @property

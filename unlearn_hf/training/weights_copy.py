@@ -46,3 +46,9 @@ class WeightsCopy:
         """Put the copy back; without one, nothing changes."""
         for values, copy in self._pairs:
             values.copy_(copy)
+
+    @torch.no_grad()
+    def blend(self, other: WeightsCopy, share: float) -> None:
+        """Put the point that is `share` of the way from the copy of `other` to this one into the model."""
+        for (values, copy), first in zip(self._pairs, other.tensors(), strict=True):
+            values.copy_(copy if share == 1 else torch.lerp(first, copy, share))

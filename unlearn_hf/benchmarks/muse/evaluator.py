@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn_hf.benchmarks.benchmark_of_log import read_reference
 from unlearn_hf.benchmarks.muse.data import MuseData
 from unlearn_hf.benchmarks.muse.metrics import LENGTH_OPEN_UNLEARNING, aggregate_muse
-from unlearn_hf.benchmarks.whose_log import read_reference
 from unlearn_hf.common.checks import check_count
 from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.engine import Engine

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from unlearn_hf.benchmarks.base import OWN_ROWS
+from unlearn_hf.benchmarks.benchmark_of_log import read_reference
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.benchmarks.whose_log import read_reference
 from unlearn_hf.data.columns import detect_columns
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator

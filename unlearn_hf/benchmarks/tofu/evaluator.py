@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from unlearn_hf.benchmarks.benchmark_of_log import read_reference
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.benchmarks.whose_log import read_reference
 from unlearn_hf.common.renamed import renamed_arguments
 from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, chosen_attacks
 from unlearn_hf.evaluation.engine import Engine

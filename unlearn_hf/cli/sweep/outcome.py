@@ -262,10 +262,10 @@ def draw_frontier(found: Sequence[Result], best: Result | None) -> Any:
     if min(each.forget_prob for each in found) > 0:
         axes.set_yscale("log")
     axes.invert_yaxis()
-    axes.margins(0.12)
+    axes.margins(0.15)
     axes.grid(alpha=0.25)
     axes.set_xlabel("probability of answers to keep, relative to before (higher is better)")
-    axes.set_ylabel("probability of answers to forget (lower is better; axis reversed)")
+    axes.set_ylabel("probability of answers to forget (up is less)")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 

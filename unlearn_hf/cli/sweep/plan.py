@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearn_hf.cli.arguments import DataArguments, EvaluationArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, method_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,

@@ -25,8 +25,8 @@ from unlearn_hf.common.locks import Owner
 
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {"forget_prob": "minimize", "kept": "maximize"}
 """Of the verdict after a trial: probability of answers to forget, and of answers to keep relative to before it."""
-FEWEST_TRIALS, FEWEST_LOOKS = 5, 3
-"""Finished trials before one may be pruned (Optuna's median pruner has the same), and looks at the trial itself."""
+FEWEST_TRIALS, FEWEST_LOOKS = 5, 5
+"""Ended trials before one may be pruned (Optuna's median pruner has the same), and looks at the trial itself."""
 MOST_ATTEMPTS = 3
 BEAT, SILENCE = 60, 900
 """Seconds between two signs of life of a trial, and without one after which it is taken for dead."""
@@ -224,15 +224,16 @@ class SharedStudy:
         """Median pruning by hand, because Optuna's takes one objective only.
 
         Each look at a running trial gives one number, its trade-off (`stop_rule`). A trial is poor when the best
-        trade-off it has had so far is worse than the median of what the finished trials had had by the same step
-        (Golovin et al., Google Vizier, KDD 2017, section 3.2.2, with the best value in place of the mean).
+        trade-off it has had so far is worse than the median of what the others had had by the same step (Golovin et
+        al., Google Vizier, KDD 2017, section 3.2.2, with the best value in place of the mean). Pruned trials count,
+        too: among complete ones alone the median only rises, until everything is pruned.
         """
         if len(looks) < FEWEST_LOOKS:
             return False
         step = max(map(int, looks))
         others = [
             best
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
             if (best := _best_by(trial.user_attrs.get("looks", {}), step)) is not None
         ]
         best = _best_by(looks, step)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearn_hf.cli.arguments import DemoArguments
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.locks import hold_folder
+
+
+@dataclass
+class DemoArguments:
+    """Where the demonstration goes"""
+
+    output_dir: str = field(
+        default="runs/demo", metadata={"help": "Folder for models, results, plot and summary.json."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
+    )
+
 
 ARGUMENTS = (DemoArguments,)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
+from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from unlearn_hf.cli.arguments import (
-    EvaluationArguments,
-    FinetuningDataArguments,
-    LoraArguments,
-    ModelArguments,
-    RunArguments,
-)
+from unlearn_hf.cli.arguments import FinetuningDataArguments, LoraArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder

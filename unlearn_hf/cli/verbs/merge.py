@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.cli.arguments import DataArguments, EvaluateArguments, EvaluationArguments, ModelArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
+from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
 from unlearn_hf.cli.run_folder import RECORD, now, read_record

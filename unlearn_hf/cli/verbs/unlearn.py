@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlearn_hf.cli.arguments import (
-    DataArguments,
-    EvaluationArguments,
-    LoraArguments,
-    MethodArguments,
-    ModelArguments,
-    RunArguments,
-)
+from unlearn_hf.cli.arguments import DataArguments, LoraArguments, MethodArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import (
     all_fields,
     configuration_of,

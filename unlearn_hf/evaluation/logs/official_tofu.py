@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn_hf.evaluation.logs.values import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
+from unlearn_hf.evaluation.logs.checked_values import MEAN_NLL, SHARE, Bounds, mapping, number, numbers, row_index
 
 BENCHMARK = "tofu"
 

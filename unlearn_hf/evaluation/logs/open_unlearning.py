@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_hf.evaluation.logs.values import MEAN_NLL, SHARE, mapping, number, numbers, row_index
+from unlearn_hf.evaluation.logs.checked_values import MEAN_NLL, SHARE, mapping, number, numbers, row_index
 from unlearn_hf.evaluation.metrics.truth_ratio import truth_ratio, truth_ratio_scores
 
 _SPLITS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}

@@ -24,7 +24,7 @@ import pandas as pd
 from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.logs import official_tofu, open_unlearning
-from unlearn_hf.evaluation.logs.values import number
+from unlearn_hf.evaluation.logs.checked_values import number
 from unlearn_hf.evaluation.metric_value import flatten
 from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.evaluation.results import (

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_hf.common.extras import require
 
 if TYPE_CHECKING:
-    from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings
+    from unlearn_hf.evaluation.generation.prompts import GeneratedText, GenerationSettings
 
 
 def generate_by_vllm(

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
 from unlearn_hf.common.locks import held_folder
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.checkpoints import (
@@ -22,6 +20,7 @@ from unlearn_hf.training.checkpoints import (
     newest_complete_checkpoint,
 )
 from unlearn_hf.training.disk_space import check_space, is_disk_full
+from unlearn_hf.training.loop_events import LoopEvents
 from unlearn_hf.training.search import SearchableTrainer
 
 
@@ -37,7 +36,7 @@ class CheckpointedTrainer(SearchableTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._checkpoint: Path | None = None
-        self.add_callback(_CheckpointCallback(self))
+        self.add_callback(LoopEvents(self))
 
     def checkpoint_to_resume(self, wanted: str | bool | None) -> str | None:
         """The checkpoint that is named, or, for `True`, the newest intact one in the output folder.
@@ -195,12 +194,20 @@ class CheckpointedTrainer(SearchableTrainer):
             drop_checkpoints(self._checkpoint, self._limit, self.state.best_model_checkpoint)
         self._checkpoint = None
 
+    def training_begins(self) -> None:
+        """Called when model and optimizer are wrapped and restored, before the first step."""
 
-class _CheckpointCallback(TrainerCallback):
-    """Tells the trainer when a checkpoint is written."""
+    def epoch_begins(self, epoch: int) -> None:
+        """Called when pass number `epoch` over the rows begins or goes on."""
 
-    def __init__(self, trainer: CheckpointedTrainer) -> None:
-        self.trainer = trainer
+    def optimizer_stepped(self) -> None:
+        """Called when parameters are new and gradients still there."""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.checkpoint_saved()
+    def step_ended(self) -> None:
+        """Called after every step."""
+
+    def epoch_ended(self) -> None:
+        """Called after every pass over the rows."""
+
+    def training_ended(self) -> None:
+        """Called when the loop is over."""

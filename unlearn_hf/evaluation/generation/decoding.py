@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn_hf.evaluation.decoding_cache import DecodingStep, KeyValueSlots, Layer, attention_in_slots
+from unlearn_hf.evaluation.generation.decoding_cache import DecodingStep, KeyValueSlots, Layer, attention_in_slots
 
 _NEW_TOKENS_PER_STEP = 4096
 _SHORTEST_SHARED = 8
