@@ -13,11 +13,11 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from unlearn_hf.evaluation.decoding import Decoder
 
 from tests.small_runs import build_trainer, largest_difference, parameters, rows
 from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.data.collator import collate
+from unlearn_hf.evaluation.generation.decoding import Decoder
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import WHPConfig
 from unlearn_hf.models.loading import load_model
