@@ -79,6 +79,7 @@ def test_forgotten_counts_rows_that_leak(leaking: int, said: str) -> None:
     assert outcome.changed
     assert outcome.known_before
     assert outcome["forgotten"] == said
+    assert f"rows that the model knew still {'leaks' if leaking == 1 else 'leak'}" in " ".join(sentences(outcome))
 
 
 def test_rows_that_were_never_known_are_no_success() -> None:

@@ -20,6 +20,7 @@ from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.common.terminal import wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
@@ -120,6 +121,8 @@ def train_and_judge(
     Returns:
         The exit status.
     """
+    from unlearn_hf.training.termination import ending_on_sigterm
+
     main = trainer.is_world_process_zero()
     folder = run.folder
     record = RunRecord(
@@ -136,7 +139,8 @@ def train_and_judge(
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()
     try:
-        found, verdict = _train(run, trainer)
+        with ending_on_sigterm(trainer):
+            found, verdict = _train(run, trainer)
     except KeyboardInterrupt as problem:
         if main:
             record.finish("interrupted")
@@ -159,7 +163,7 @@ def train_and_judge(
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
         if found["stopped"]:
-            print(f"stopped at {found['stopped']}")
+            print(wrapped(f"stopped at {found['stopped']}"))
         if verdict is not None:
             from unlearn_hf.report.verdict import print_verdict
 

@@ -287,6 +287,11 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         for name, value in (values | self.measurements()).items():
             self._measurements.setdefault(name, []).append(value)
 
+    @property
+    def current_losses(self) -> dict[str, float]:
+        """Both losses of the last step."""
+        return {} if self._losses is None else self._losses._asdict()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of losses, weights, norms and the method's own numbers since the last line."""
         if "loss" in logs and self._measurements:
@@ -294,4 +299,7 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
             self._measurements.clear()
             if self.geometry is not None and self._grams is not None:
                 self.geometry.write(self.state.global_step, self._grams, self._weights)
+        # Transformers takes any log for the one that is due; what a stop rule writes must not take its place.
+        due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
+        self.control.should_log = due

@@ -96,7 +96,8 @@ def sentences(verdict: Verdict, leaks: bool = True) -> list[str]:
             if any(test in each["by"] for each in verdict.leaking_rows)
         ]
         found.append(
-            f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still leak"
+            f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still "
+            + ("leaks" if leaking == 1 else "leak")
             + (f" ({', '.join(by)})." if by else f", by likelihood, the greedy answer or {rows['samples']} samples.")
         )
         if verdict.guessed_rows:
