@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_hf.evaluation.verdict.facts import NO, NOT_MEASURED, PARTLY, TESTS, Verdict
+from unlearn_hf.evaluation.verdict.facts import NO, NOT_MEASURED, PARTLY, TESTS, YES, Verdict
 
 _LORA_RATE = 1e-4
 _SHOWN = 3
 _LONGEST = 160
 _TEST_NAMES = {"likelihood": "likelihood", "greedy": "greedy answer", "sampled": "sampled answers",
                "key_words": "names, numbers and dates"}  # fmt: skip
+
+TRUST = (
+    "How far these tests can be trusted beyond very small models, where likelihood told those that knew the rows from "
+    "those that never did in 95 of 100 pairs, greedy answers in 94, and where learning the rows again brought back "
+    "half as much again as in a model that never knew (docs/meta_evaluation.md)."
+)
+"""Measured by `scripts/meta_evaluation.py`: faithfulness and relearning R of `forget_prob` and `forget_rouge`."""
 
 
 def not_known(known: int, rows: int) -> str:
@@ -68,6 +75,8 @@ def not_checked(verdict: Verdict) -> list[str]:
         "Other wordings and languages of the questions, membership attacks, relearning, quantisation, and skills "
         "beyond the rows to keep."
     )
+    if verdict.forgotten == YES:
+        found.append(TRUST)
     return found
 
 
