@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unlearn_hf.cli.arguments import DataArguments, LoraArguments, MethodArguments, ModelArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
+from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import (
     all_fields,
     configuration_of,
@@ -137,12 +138,13 @@ def run(argv: Sequence[str]) -> int:
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
     check_before_loading(asked)
-    data = load_data(asked.data)
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
-    from unlearn_hf.methods import METHODS
-    from unlearn_hf.models.loading import load_tokenizer
-    from unlearn_hf.training.unlearning_config import UnlearningConfig
+    with importing():
+        data = load_data(asked.data)
+        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.methods import METHODS
+        from unlearn_hf.models.loading import load_tokenizer
+        from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
     add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
