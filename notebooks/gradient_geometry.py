@@ -31,7 +31,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.ticker import FixedLocator, NullLocator
-from transformers import PrinterCallback
 
 from unlearn_hf import METHODS, FinetuningConfig, FinetuningTrainer, load_tofu
 from unlearn_hf.cli.demo import DemoSettings, new_model, train_tokenizer
@@ -61,7 +60,6 @@ target = FinetuningTrainer(
     tofu["full"],
     processing_class=tokenizer,
 )
-target.remove_callback(PrinterCallback)
 target.train()
 target.save_model()
 [round(line["loss"], 2) for line in target.state.log_history if "loss" in line]
@@ -105,7 +103,6 @@ for name, (method, options) in runs.items():
         retain_dataset=tofu["retain"],
         eval_dataset=judged,
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     history = trainer.state.log_history
     losses[name] = [

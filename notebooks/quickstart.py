@@ -25,7 +25,6 @@ os.environ["TQDM_DISABLE"] = "1"  # progress bars would fill the page
 
 import matplotlib.pyplot as plt
 from datasets import concatenate_datasets
-from transformers import PrinterCallback
 
 from unlearn_hf import EUPMUConfig, EUPMUTrainer, FinetuningConfig, FinetuningTrainer, TofuEvaluator, load_tofu
 from unlearn_hf.cli.demo import DemoSettings, new_model, train_tokenizer
@@ -67,7 +66,6 @@ target = FinetuningTrainer(
     corpus,
     processing_class=tokenizer,
 )
-target.remove_callback(PrinterCallback)
 target.train()
 target.save_model()
 [round(line["loss"], 2) for line in target.state.log_history if "loss" in line]
@@ -101,7 +99,6 @@ trainer = EUPMUTrainer(
     retain_dataset=tofu["retain"],
     evaluators=[evaluator],
 )
-trainer.remove_callback(PrinterCallback)
 trainer.train()
 after = trainer.evaluate()
 

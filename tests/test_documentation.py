@@ -18,6 +18,7 @@ import pytest
 
 import unlearn_hf
 from tests.tiny_models import build_model, build_tokenizer
+from unlearn_hf.audit.base import AUDIT_ATTACKS
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.verbs import VERBS, finetune, sweep, unlearn
@@ -31,7 +32,15 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [path for path in sorted((ROOT / "docs" / "extending").glob("*.md")) if path.stem != "index"]
 PAGES_THAT_RUN = [ROOT / "docs" / name for name in ("architecture.md", "sweep.md")]
-REGISTRIES: tuple[Any, ...] = (BENCHMARKS, VERBS, ATTACKS, METRICS, FORGET_OBJECTIVES, RETAIN_OBJECTIVES)
+REGISTRIES: tuple[Any, ...] = (
+    BENCHMARKS,
+    VERBS,
+    ATTACKS,
+    AUDIT_ATTACKS,
+    METRICS,
+    FORGET_OBJECTIVES,
+    RETAIN_OBJECTIVES,
+)
 PROGRAMS = ("unlearn-hf", "accelerate", "make", "python")
 
 

@@ -14,6 +14,7 @@ import pytest
 from datasets import Dataset
 
 from tests.tiny_models import build_model, build_tokenizer
+from unlearn_hf.audit.base import AUDIT_ATTACKS, AuditAttack, AuditPass, Findings
 from unlearn_hf.benchmarks.base import BENCHMARKS, Benchmark, DataChoice
 from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
@@ -154,6 +155,41 @@ def test_an_attack(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert "mia_weight_auc" in capsys.readouterr().out
     assert main([*words, "--attacks", "weight"]) == BAD_INPUT
     assert "attacks: 'weight' is not known" in capsys.readouterr().err
+
+
+class Louder(AuditAttack):
+    """The measures again with all weights a hundredth larger."""
+
+    summary = "all weights a hundredth larger"
+    paper = "nobody, 2024"
+    compared_by = "Q"
+    changes_model = True
+
+    def findings(self, run: AuditPass, variant: str) -> Findings:
+        model = run.copied_model()
+        for parameter in model.parameters():
+            parameter.data *= 1.01
+        return run.measured(model, run.forget)
+
+
+def test_an_audit_attack(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    words = ["--model_name_or_path", model, "--benchmark", "tofu", "--source", "mini", *FEW, "--verdict", "false"]
+    assert main(["unlearn", *words, *TRAINING, "--output_dir", run]) == 0
+    with registered(AUDIT_ATTACKS, "louder", Louder()):
+        assert main(["list", "audit_attacks"]) == 0
+        assert "louder: all weights a hundredth larger" in capsys.readouterr().out
+        assert main(["audit", run, "--attacks", "louder"]) == 0
+        printed = capsys.readouterr().out
+        assert "\nlouder " in printed
+        content = json.loads((tmp_path / "run" / "audit.json").read_text())
+        assert content["attacks"]["louder"]["paper"] == "nobody, 2024"
+        entry = next(each for each in content["results"] if each["attack"] == "louder")
+        assert entry["measure"] == "probability"
+        assert entry["n"] == 3
+        assert entry["after"]["value"] != entry["before"]["value"]
+    assert main(["audit", run, "--attacks", "louder", "--overwrite"]) == BAD_INPUT
+    assert "'louder' is not known" in capsys.readouterr().err
 
 
 class AnswerLength(Metric):

@@ -24,12 +24,14 @@ from unlearn_hf.training.checkpoints import checkpoints, damage
 OWN = ["--method", "npo", "--model_name_or_path", "model", "--forget_file", "forget.jsonl", "--retain_file"]
 
 UNJUDGED = ("--final_evaluation", "false")
+UNSTOPPED = ("--stop_when", "none")
 
 
 @contextmanager
-def running(workplace: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def running(workplace: Path, folder: Path, save_steps: int = 5) -> Iterator[subprocess.Popen[str]]:
     """A run that would take many minutes and has written a checkpoint."""
-    words = [*OWN, "retain.jsonl", "--output_dir", str(folder), *TRAINING, "--max_steps", "20000", "--save_steps", "5"]
+    words = [*OWN, "retain.jsonl", "--output_dir", str(folder), *TRAINING, "--max_steps", "20000", "--save_steps"]
+    words += [str(save_steps), *UNSTOPPED]
     process = subprocess.Popen(
         [sys.executable, "-m", "unlearn_hf", "unlearn", *words],
         cwd=workplace,
@@ -72,7 +74,7 @@ def test_a_killed_run_is_known_as_such_and_resumed(
     assert read_record(run)["status"] == "killed"
     assert len(checkpoints(run)) <= 2  # an older one goes when the newer is whole
     reached = max(int(path.name.rpartition("-")[2]) for path in checkpoints(run))
-    assert unlearn("--resume", "--max_steps", str(reached + 2), *UNJUDGED) == 0
+    assert unlearn("--resume", "--max_steps", str(reached + 2), *UNJUDGED, *UNSTOPPED) == 0
     assert read_record(run)["status"] == "finished"
     assert json.loads((run / "trainer_state.json").read_text())["global_step"] == reached + 2
     assert checkpoints(run) == []
@@ -87,6 +89,38 @@ def test_ctrl_c_says_how_to_go_on(workplace: Path, run: Path) -> None:
     assert errors.splitlines()[-1].startswith("interrupted; the same command with --resume continues from checkpoint-")
     assert read_record(run)["status"] == "interrupted"
     assert not (run / LOCK).exists()
+
+
+def test_sigterm_saves_the_step_at_hand_and_is_told_as_interrupted(
+    unlearn: Callable[..., int], workplace: Path, run: Path
+) -> None:
+    with running(workplace, run, 50) as process:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == INTERRUPTED
+    (last,) = [path for path in checkpoints(run) if damage(path) is None][-1:]
+    assert errors.splitlines()[-1] == f"interrupted; the same command with --resume continues from {last.name}"
+    assert int(last.name.rpartition("-")[2]) % 50  # none that was due
+    assert read_record(run)["status"] == "interrupted"
+    assert not (run / LOCK).exists()
+    reached = int(last.name.rpartition("-")[2])
+    assert unlearn("--resume", "--max_steps", str(reached + 1), *UNJUDGED, *UNSTOPPED) == 0
+    assert json.loads((run / "trainer_state.json").read_text())["global_step"] == reached + 1
+
+
+def test_sigterm_without_checkpoints_ends_at_once(
+    unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminate(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("goes on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.training_step", terminate)
+    assert unlearn("--save_strategy", "no") == INTERRUPTED
+    assert "interrupted; there was no checkpoint yet" in capsys.readouterr().err
+    assert read_record(run)["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ctrl_c_before_the_first_checkpoint(

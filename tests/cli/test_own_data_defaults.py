@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import build_model
+from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.methods import NPOConfig, TaskVectorConfig
 from unlearn_hf.training.row_defaults import STOP_WHEN, row_defaults
@@ -36,7 +36,9 @@ def test_rules_hold_for_every_size(
 
 def test_small_retain_sets_keep_all_their_rows() -> None:
     assert row_defaults(4, 9, False)["held_back_rows"] == 0
-    assert row_defaults(4, 24, False)["held_back_rows"] == 4
+    assert row_defaults(4, 24, False)["held_back_rows"] == 8
+    assert row_defaults(4, 60, False)["held_back_rows"] == 20
+    assert row_defaults(4, 200, False)["held_back_rows"] == 40
     assert row_defaults(4, 4000, False)["held_back_rows"] == 64
 
 
@@ -45,8 +47,8 @@ def test_what_is_given_wins_and_the_rest_is_on_record(unlearn: Callable[..., int
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     chosen = record["configuration"]
     assert (chosen["learning_rate"], chosen["num_train_epochs"]) == (1e-3, 1)  # given
-    assert (chosen["held_back_rows"], chosen["stop_when"]) == (2, STOP_WHEN)
-    assert record["stopped"].startswith("step 2")
+    assert (chosen["held_back_rows"], chosen["stop_when"]) == (4, STOP_WHEN)
+    assert record["stopped"].startswith("step 2: ")
 
 
 def test_a_typo_in_the_stop_condition_is_one_line(
@@ -92,5 +94,5 @@ def test_it_is_told_in_one_line(unlearn: Callable[..., int], capsys: pytest.Capt
     assert unlearn("--verdict", "false", "--stop_when", "none") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Chosen for")]
     assert line.startswith("Chosen for 8 rows to forget (docs/defaults.md): ")
-    assert "held_back_rows 2" in line
+    assert "held_back_rows 4" in line
     assert "stop" not in line

@@ -119,6 +119,8 @@ ERRORS: dict[str, tuple[list[str], str]] = {
         ["sweep", "--method", "npo", *MODEL, *TOFU, "--space", "beta=0.1,0.2", "--study", "{folder}"],
         "cannot be used",
     ),
+    "nothing to audit": (["audit", "{folder}/model"], "is no run folder"),
+    "an unknown attack": (["audit", "{folder}/model", "--attacks", "sampeling"], "did you mean sampling?"),
     "nothing is listed so": (["list", "model"], "'model' is not listed"),
 }
 PAGES = (
@@ -129,6 +131,7 @@ PAGES = (
     ["finetune", "--help"],
     ["evaluate", "--help"],
     ["sweep", "--help"],
+    ["audit", "--help"],
 )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, leaks, likelihood_limits
-from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, with_guesses
+from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, likenesses, with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
-from unlearn_hf.evaluation.verdict.rows import JudgedRow, drawn_rows
-from unlearn_hf.evaluation.verdict.words import advice, sentences
+from unlearn_hf.evaluation.verdict.rows import STOP_WORDS, JudgedRow, drawn_rows
+from unlearn_hf.evaluation.verdict.words import TRUST, advice, not_checked, sentences
 
 ANSWER = "It was founded by Ada Moren in Oslo on 3 May 1987. Later it moved away."
 ROW = JudgedRow(0, "Who founded the Oslo Review?", ANSWER, (1,), (2,))
@@ -79,6 +82,7 @@ def test_forgotten_counts_rows_that_leak(leaking: int, said: str) -> None:
     assert outcome.changed
     assert outcome.known_before
     assert outcome["forgotten"] == said
+    assert f"rows that the model knew still {'leaks' if leaking == 1 else 'leak'}" in " ".join(sentences(outcome))
 
 
 def test_rows_that_were_never_known_are_no_success() -> None:
@@ -189,3 +193,27 @@ def test_drawn_rows_are_a_fixed_sample() -> None:
     assert drawn_rows(5, 9) == [0, 1, 2, 3, 4]
     assert drawn_rows(100, 10) == drawn_rows(100, 10)
     assert len(set(drawn_rows(100, 10))) == 10
+
+
+def test_likenesses_and_stop_words_are_those_of_scikit_learn():
+    known = ["Who was born in 1931?", "who WAS it, who?", "?", "A \u00e9t\u00e9 a été"]
+    texts = ["Who was born, and was it 1931?", "nobody", "", *known]
+    vectorizer = TfidfVectorizer(token_pattern=r"\w+")
+    expected = vectorizer.fit_transform(known)
+    assert likenesses(texts, known) == pytest.approx((vectorizer.transform(texts) @ expected.T).toarray())
+    assert likenesses(texts, ["?", ""]) is None
+    assert STOP_WORDS == ENGLISH_STOP_WORDS
+
+
+def test_what_trust_is_said_to_be_worth_is_what_was_measured() -> None:
+    outcome = verdict(judge(4, 0.99), [found(0.01)] * 4)
+    assert not_checked(outcome)[-1] == TRUST
+    assert TRUST not in not_checked(verdict(judge(4, 0.99), [found(0.99)] * 4))  # it leaks, for certain
+    page = (Path(__file__).parents[2] / "docs" / "meta_evaluation.md").read_text()
+    rows = {name: values.split(" | ") for name, values in re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)}
+    likelihood, greedy = rows["forget_prob"], rows["forget_rouge"]
+    for values, said in ((likelihood, r"likelihood .* in (\d+) of 100"), (greedy, r"greedy answers in (\d+)")):
+        told = re.search(said, TRUST)
+        assert told is not None
+        assert int(told[1]) == pytest.approx(100 * float(values[0].split()[0]))
+        assert 1 / float(values[1]) == pytest.approx(1.5, abs=0.05)  # half as much again

@@ -109,6 +109,14 @@ def test_the_nearest_point_at_which_enough_is_forgotten(tmp_path: Path) -> None:
     assert probe.probability(run) > 0.9 * rule.initial["forget_prob"]
 
 
+def test_the_end_of_a_run_is_looked_at_though_more_steps_are_asked_for(tmp_path: Path) -> None:
+    patient = f"{ON_PATH['stop_when']} and step >= 99"
+    run = build_trainer("graddiff", tmp_path, **{**TOO_FAR, **ON_PATH, "stop_when": patient, "stop_interval": 8})
+    run.train()
+    assert run.stop_rule is not None
+    assert f"step 8: {patient} never held; the weights after step 8 (" in str(run.stop_rule.outcome)
+
+
 def test_a_search_leaves_training_as_it_is(tmp_path: Path) -> None:
     runs = {}
     for name, more in (("without", {}), ("with", SEARCHED)):

@@ -75,7 +75,7 @@ class EarlierRequests:
         for place, entry in zip(places, entries or [None], strict=True):
             assert place is not None
             self._requests.append(_read(place, entry))
-        self._check(row_fingerprints(trained["retain"]))
+        self._check(row_fingerprints(trained.get("retain", ())))
 
     @property
     def all_forgotten(self) -> bool:
@@ -251,7 +251,7 @@ def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str
     forget = arguments.forget_file
     if forget is None:
         data = load_data(arguments)
-        found = {name: data.part(name) for name in ("forget", "retain")}
+        found = {name: data.part(name) for name in sets}
         if "holdout" in data.datasets:
             found["holdout"] = data.part("holdout")
     else:

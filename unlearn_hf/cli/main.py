@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unlearn_hf.cli.help import verb_help
 from unlearn_hf.cli.verbs import VERBS
+from unlearn_hf.cli.warnings_shown import readable_warnings
 from unlearn_hf.common.locks import release_all
 from unlearn_hf.version import __version__
 
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"-h", "--help", "--help_all", "--help-all"} & set(rest):
             print(verb_help(name, verb, rest))
             return 0
-        return verb.run(rest)
+        with readable_warnings():
+            return verb.run(rest)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

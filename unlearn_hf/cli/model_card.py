@@ -11,15 +11,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
+from unlearn_hf.cli.run_folder import CARD
 from unlearn_hf.common.files import write_text
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.verdict.facts import Verdict
+from unlearn_hf.report.audit import audit_section
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.report.verdict import card_verdict
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 
-CARD = "README.md"
 _TEMPLATE = Path(__file__).with_suffix(".md")
 _DIRECTIONS = {True: "higher", False: "lower", None: "near its target"}
 _TRAINING = (
@@ -76,6 +77,7 @@ def write_model_card(
             "verdict": card_verdict(verdict) if verdict is not None else None,
             "folder": name,
             "adapter": adapter,
+            "code": next((file.name for file in folder.glob("*.py")), None),
             "results": results,
             "directions": _DIRECTIONS,
             "options": [name for name in names if name in configuration],
@@ -83,6 +85,15 @@ def write_model_card(
         },
     )
     write_text(folder / CARD, card.content + "\n")
+
+
+def add_audit(folder: Path) -> None:
+    """Put the section on the audit into the card of a run, in place of an older one."""
+    path = folder / CARD
+    heading, section = "## Audit\n", "\n".join(audit_section(folder))
+    before, found, after = path.read_text(encoding="utf-8").partition(heading)
+    rest = after.partition("\n## ")
+    write_text(path, f"{before.rstrip()}\n\n{section}" + (f"\n## {rest[2]}" if found and rest[1] else ""))
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:

@@ -126,14 +126,16 @@ def collect_settings(argv: Sequence[str], fields: Collection[str]) -> tuple[Sett
         values, found = read_yaml(file, fields)
         problems.extend(found)
         merged.update({name: Setting(value, origin) for name, (value, origin) in values.items()})
-    return _renamed(merged | given), problems
+    return _renamed(merged | given, fields), problems
 
 
-def _renamed(settings: Settings) -> Settings:
+def _renamed(settings: Settings, fields: Collection[str]) -> Settings:
     """Settings under today's names, with a warning for each old one."""
-    found = {name: setting for name, setting in settings.items() if name not in RENAMED}
+    # Some verbs have a field of such a name; who knows the fields of all verbs knows the old names, too.
+    own = set() if set(RENAMED) <= set(fields) else set(fields)
+    found = {name: setting for name, setting in settings.items() if name not in RENAMED or name in own}
     for old, (name, value) in RENAMED.items():
-        if old not in settings:
+        if old not in settings or old in own:
             continue
         warnings.warn(
             f"--{old} is now --{name}{f' {value}' if value else ''}; the old name goes with the next version.",

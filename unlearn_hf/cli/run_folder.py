@@ -18,6 +18,7 @@ from unlearn_hf.common.run_record import RECORD
 from unlearn_hf.common.run_record import read_record as read_record
 from unlearn_hf.common.versions import code_commit, versions
 
+CARD = "README.md"
 _SECRETS = ("token", "password", "secret")
 
 

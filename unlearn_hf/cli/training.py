@@ -20,8 +20,9 @@ from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.common.terminal import wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
-from unlearn_hf.models.weights import base_under
+from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
@@ -123,6 +124,8 @@ def train_and_judge(
     Returns:
         The exit status.
     """
+    from unlearn_hf.training.termination import ending_on_sigterm
+
     main = trainer.is_world_process_zero()
     folder = run.folder
     record = RunRecord(
@@ -134,13 +137,15 @@ def train_and_judge(
         {"device": str(trainer.args.device), "processes": trainer.args.world_size},
     )
     if main:
+        record.content["model"] = asdict(BaseModel.named(str(run.model.model_name_or_path)))
         record.content["base_model"] = asdict(base_under(str(run.model.model_name_or_path)))
         _open_folder(folder, run, record)
         for line in earlier.not_measured if earlier is not None else []:
             print(line)
     trainer.accelerator.wait_for_everyone()
     try:
-        found, verdict = _train(run, trainer, earlier)
+        with ending_on_sigterm(trainer):
+            found, verdict = _train(run, trainer, earlier)
     except KeyboardInterrupt as problem:
         if main:
             record.finish("interrupted")
@@ -165,7 +170,7 @@ def train_and_judge(
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
         if found["stopped"]:
-            print(f"stopped at {found['stopped']}")
+            print(wrapped(f"stopped at {found['stopped']}"))
         if verdict is not None:
             from unlearn_hf.report.verdict import print_verdict
 

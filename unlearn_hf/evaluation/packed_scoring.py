@@ -4,6 +4,9 @@ The texts of a group (a question with its right, paraphrased and wrong answers) 
 the texts do: at the latest after the question, often later, since wrong answers repeat most of the right one. A packed
 row holds each node of the tree once. A node sees its ancestors and itself, and its position is its depth, so that the
 logits there are those of a row of its own.
+
+This is not `likelihood.packed_rows`, which lays sequences end to end and runs attention on one after the other: there
+only what all rows begin with is shared, here whatever any two texts of a group begin with, by a mask.
 """
 
 from __future__ import annotations

@@ -35,6 +35,22 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def content_digest(folder: Path) -> str:
+    """SHA-256 over every byte of the weights and configurations in `folder`, and of the base model of an adapter.
+
+    Two folders with the same files have the same digest, wherever they are; of a base on the hub only the name counts.
+    """
+    digest = hashlib.sha256()
+    files = {folder / name for name in ("config.json", "adapter_config.json")}
+    for file in sorted({*files, *(file for pattern in WEIGHTS for file in folder.glob(pattern))}):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    if (base := base_under(str(folder)).name) != str(folder):
+        digest.update((content_digest(Path(base)) if Path(base).is_dir() else base).encode())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A model that another was made from.

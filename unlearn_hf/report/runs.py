@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.audit import AUDIT_FILE
 from unlearn_hf.benchmarks.from_logs import EvaluationLog, read_log, recompute_values
 from unlearn_hf.common.files import read_json
 from unlearn_hf.common.ledger import LedgerEntry, read_ledger
@@ -14,6 +15,7 @@ from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.results import read_result
+from unlearn_hf.report.audit import audit_rows, audit_words
 
 TRAINER_STATE = "trainer_state.json"
 VERDICT = "verdict.json"
@@ -39,6 +41,7 @@ class Run:
         history: what the trainer logged, one dictionary a line.
         verdict: content of `verdict.json`, empty without one.
         ledger: requests that the model has behind it, oldest first; empty without a ledger.
+        audit: `rows` and `sentences` of `audit.json`, empty without one.
         notes: what is missing or damaged, a sentence each.
     """
 
@@ -51,6 +54,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     verdict: dict[str, Any] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
+    audit: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -88,6 +92,7 @@ def read_run(path: Path, role: str = RUN, retain_only: Path | None = None) -> Ru
                 problems.append(str(problem))
         run.history = _history(path / TRAINER_STATE, problems)
         run.verdict = _verdict(path / VERDICT, problems)
+        run.audit = _audit(path / AUDIT_FILE, problems)
     source = _evaluation(path)
     try:
         if source is not None:
@@ -143,6 +148,16 @@ def _verdict(path: Path, problems: list[str]) -> dict[str, Any]:
     if wrong:
         problems.append(f"{path}: {', '.join(wrong)} cannot be read; the rest of the verdict is shown.")
     return {name: value for name, value in content.items() if name not in wrong}
+
+
+def _audit(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The audit as it is shown."""
+    content = _mapping(path, problems)
+    try:
+        return {"rows": audit_rows(content), "sentences": audit_words(content)} if content else {}
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        problems.append(f"{path}: it cannot be read ({type(problem).__name__}: {problem}); audit the run again.")
+        return {}
 
 
 def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:

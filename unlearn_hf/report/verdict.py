@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn_hf.common.terminal import wrapped
 from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.evaluation.verdict.words import sentences
 
@@ -42,7 +43,7 @@ def print_verdict(verdict: Verdict) -> None:
         print(f"{text:<{width}}  {before:>8}  {after:>8}")
     print()
     for sentence in sentences(verdict):
-        print(sentence)
+        print(wrapped(sentence, "    "))
 
 
 def card_verdict(verdict: Verdict) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from unlearn_hf.training.evaluators import Evaluator, run_evaluators
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 from unlearn_hf.training.optimizer_step import Window, count_totals
 from unlearn_hf.training.packing_trial import packs_rows
+from unlearn_hf.training.progress import show_progress
 
 
 class FinetuningTrainer(CheckpointedTrainer):
@@ -134,6 +135,7 @@ class FinetuningTrainer(CheckpointedTrainer):
             callbacks=callbacks,
             **trainer_arguments,
         )
+        show_progress(self)
         self.divergence: str | None = None
         self.has_own_optimizer = bool({"optimizers", "optimizer_cls_and_kwargs"} & trainer_arguments.keys())
         self.divergence_guard = DivergenceGuard(self)
@@ -147,6 +149,11 @@ class FinetuningTrainer(CheckpointedTrainer):
         """Called when model and optimizer are wrapped and restored, before the first step."""
         self.divergence = None
         self.divergence_guard.begin()
+
+    @property
+    def current_losses(self) -> dict[str, float]:
+        """The losses of the last step, by what they are of, where they are numbers already."""
+        return {}
 
     @classmethod
     def check_configuration(cls, args: Any) -> None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -34,6 +34,7 @@ class _Trainer(Protocol):
     accelerator: Any
     processing_class: Any
     model: Any
+    uses_retain_rows: ClassVar[bool]
 
     def is_world_process_zero(self) -> bool: ...
 
@@ -69,9 +70,9 @@ class RunVerdict:
         return bool(any(set(each) <= columns for each in COLUMN_SETS)) if wanted is None else bool(wanted)
 
     def take_rows(self, forget: Any, retain: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Choose the rows that are judged; returns the encoded retain rows that are trained on."""
+        """Choose the rows that are judged; returns the encoded retain rows to train on (`None`: none given)."""
         args = self.trainer.args
-        held = drawn_rows(len(retain), args.held_back_rows)
+        held = drawn_rows(len(retain), args.held_back_rows) if retain is not None else []
         kept = retain
         if held:
             kept = retain.select(sorted(set(range(len(retain))) - set(held)))
@@ -80,11 +81,11 @@ class RunVerdict:
             return kept
         template = resolve_template(tokenizer, args.template)
         holdout = self._raw["holdout"]
-        encoded = {"forget": forget, "retain": retain}
-        chosen = {
-            "forget": drawn_rows(len(forget), args.verdict_rows),
-            "retain": (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows],
-        }
+        encoded = {"forget": forget}
+        chosen = {"forget": drawn_rows(len(forget), args.verdict_rows)}
+        if retain is not None:
+            encoded["retain"] = retain
+            chosen["retain"] = (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows]
         if holdout is not None and len(holdout):
             encoded["holdout"] = encode_dataset(holdout, tokenizer, template, args.max_length, "holdout_dataset")
             chosen["holdout"] = drawn_rows(len(holdout), 2 * args.verdict_rows)
@@ -154,6 +155,7 @@ class RunVerdict:
         settings = {
             "learning_rate": trainer.args.learning_rate,
             "retain_budget": trainer.args.retain_budget,
+            "uses_retain_rows": trainer.uses_retain_rows,
             "adapter": hasattr(trainer.model, "peft_config"),
         }
         verdict.advice, verdict.not_checked = advice(verdict, settings), not_checked(verdict)

@@ -26,7 +26,8 @@ class StopRule:
     resumed run looks for the best from there on. Under DeepSpeed the last weights are kept.
 
     With `stop_on_path`, as soon as enough is forgotten (the condition would hold if nothing else had been lost), what
-    counts is not the model of now but the nearest point to the weights before unlearning at which that is still so.
+    counts is not the model of now but the nearest point to the weights before unlearning at which that is still so. At
+    the end of a run that is looked at even if the condition asks for more steps or epochs.
     A resumed sharded run, and one under DeepSpeed, looks at the model of now.
 
     Args:
@@ -94,10 +95,12 @@ class StopRule:
         trainer = self.trainer
         self._measured_step = step
         progress = {"step": step, "epoch": trainer.state.epoch or 0.0}
+        # More steps than these will not come.
+        length = dict.fromkeys(progress, math.inf) if step >= trainer.state.max_steps else progress
         values, share = self._measure(), 1.0
-        if self._path is not None and self._enough(values["forget_prob"], progress):
+        if self._path is not None and self._enough(values["forget_prob"], length):
             probe = self.probes["forget_prob"]
-            share = self._path.nearest(lambda: self._enough(probe.probability(trainer), progress))
+            share = self._path.nearest(lambda: self._enough(probe.probability(trainer), length))
             values = self._measure()
         trainer.log({f"stop_{name}": value for name, value in values.items()})
         score = self._score(values)

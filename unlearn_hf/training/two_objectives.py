@@ -17,6 +17,7 @@ from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HAL
 from unlearn_hf.models.sharding import reshard
 from unlearn_hf.objectives.base import Needs, Objective
 from unlearn_hf.reference.model_before import ReferenceModel
+from unlearn_hf.reference.stored import StoredReference
 from unlearn_hf.training.automatic_learning_rate import LearningRateProbe
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import total_norm
@@ -48,7 +49,7 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
     parameters: dict[str, Any]
     gradients: GradientBuffers | None = None
     geometry: GradientGeometryFile | None = None
-    reference: ReferenceModel | None = None
+    reference: ReferenceModel | StoredReference | None = None
     learning_rate_probe: LearningRateProbe | None = None
     retain_level: RetainLevel | None = None
     retain_budget: RetainBudget | None = None
@@ -85,6 +86,8 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         weights = dict(zip(Losses._fields, self._weights, strict=True))
         active = [name for name, weight in weights.items() if weight != 0]
         for name in Losses._fields:
+            if name not in inputs:
+                continue
             batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.
@@ -284,6 +287,11 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         for name, value in (values | self.measurements()).items():
             self._measurements.setdefault(name, []).append(value)
 
+    @property
+    def current_losses(self) -> dict[str, float]:
+        """Both losses of the last step."""
+        return {} if self._losses is None else self._losses._asdict()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of losses, weights, norms and the method's own numbers since the last line."""
         if "loss" in logs and self._measurements:
@@ -291,4 +299,7 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
             self._measurements.clear()
             if self.geometry is not None and self._grams is not None:
                 self.geometry.write(self.state.global_step, self._grams, self._weights)
+        # Transformers takes any log for the one that is due; what a stop rule writes must not take its place.
+        due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
+        self.control.should_log = due

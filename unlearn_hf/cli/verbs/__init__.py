@@ -37,6 +37,7 @@ VERBS: Registry[Verb] = Registry(
         "retrain": "unlearn_hf.cli.verbs.retrain:VERB",
         "evaluate": "unlearn_hf.cli.verbs.evaluate:VERB",
         "sweep": "unlearn_hf.cli.verbs.sweep:VERB",
+        "audit": "unlearn_hf.cli.verbs.audit:VERB",
         "ask": "unlearn_hf.cli.verbs.ask:VERB",
         "report": "unlearn_hf.cli.verbs.report:VERB",
         "demo": "unlearn_hf.cli.verbs.demo:VERB",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 
+from unlearn_hf.audit.base import AUDIT_ATTACKS
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli import option_names
 from unlearn_hf.cli.parsing import ArgumentsError, nearest
@@ -43,6 +44,11 @@ def attacks() -> list[Entry]:
     return [(name, f"by {each.summary}; costs {each.cost}", each.paper) for name, each in ATTACKS.items()]
 
 
+def audit_attacks() -> list[Entry]:
+    """The attacks of the audit."""
+    return [(name, each.summary, each.paper) for name, each in AUDIT_ATTACKS.items()]
+
+
 def benchmarks() -> list[Entry]:
     """The benchmarks, and the small data that come along with some."""
     found = []
@@ -54,7 +60,7 @@ def benchmarks() -> list[Entry]:
 
 
 KINDS: dict[str, Callable[[], list[Entry]]] = {
-    each.__name__: each for each in (methods, objectives, metrics, attacks, benchmarks)
+    each.__name__: each for each in (methods, objectives, metrics, attacks, audit_attacks, benchmarks)
 }
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_hf.evaluation.verdict.facts import NO, NOT_MEASURED, PARTLY, TESTS, Verdict
+from unlearn_hf.evaluation.verdict.facts import NO, NOT_MEASURED, PARTLY, TESTS, YES, Verdict
 
 _LORA_RATE = 1e-4
 _SHOWN = 3
 _LONGEST = 160
 _TEST_NAMES = {"likelihood": "likelihood", "greedy": "greedy answer", "sampled": "sampled answers",
                "key_words": "names, numbers and dates"}  # fmt: skip
+
+TRUST = (
+    "How far these tests can be trusted beyond very small models, where likelihood told those that knew the rows from "
+    "those that never did in 95 of 100 pairs, greedy answers in 94, and where learning the rows again brought back "
+    "half as much again as in a model that never knew (docs/meta_evaluation.md)."
+)
+"""Measured by `scripts/meta_evaluation.py`: faithfulness and relearning R of `forget_prob` and `forget_rouge`."""
 
 
 def not_known(known: int, rows: int) -> str:
@@ -27,7 +34,7 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
 
     Args:
         verdict: the facts.
-        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`.
+        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`, `uses_retain_rows`.
     """
     rate = float(settings["learning_rate"])
     found = []
@@ -44,7 +51,8 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
         )
     if verdict.kept in (PARTLY, NO):
         budget = "" if settings.get("retain_budget") else ", or --retain_budget 0.02, which ends the run in time"
-        found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}, more retain rows{budget}.")
+        more = f", more retain rows{budget}" if settings.get("uses_retain_rows", True) else ""
+        found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}{more}.")
     return found
 
 
@@ -65,8 +73,10 @@ def not_checked(verdict: Verdict) -> list[str]:
         found.append("Rows to keep that were not trained on: none were held back.")
     found.append(
         "Other wordings and languages of the questions, membership attacks, relearning, quantisation, and skills "
-        "beyond the rows to keep."
+        "beyond the rows to keep (`unlearn-hf audit` tries most of them)."
     )
+    if verdict.forgotten == YES:
+        found.append(TRUST)
     return found
 
 
@@ -95,7 +105,8 @@ def sentences(verdict: Verdict, leaks: bool = True) -> list[str]:
             if any(test in each["by"] for each in verdict.leaking_rows)
         ]
         found.append(
-            f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still leak"
+            f"Forgotten: {verdict.forgotten}. {leaking} of {rows['known_before']} rows that the model knew still "
+            + ("leaks" if leaking == 1 else "leak")
             + (f" ({', '.join(by)})." if by else f", by likelihood, the greedy answer or {rows['samples']} samples.")
         )
         if verdict.guessed_rows:

@@ -1,0 +1,166 @@
+"""Running an audit: every attack on every model, each finding kept at once, so that a killed audit goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
+from unlearn_hf.audit.comparison import Compared, Values, compare, robustness
+from unlearn_hf.audit.plan import Plan
+from unlearn_hf.common.files import read_json, write_json
+from unlearn_hf.evaluation.engine import settings_fingerprint
+
+CLAIM = (
+    "Evidence, not proof: this says what was tried, and what came back. Weights cannot be shown to hold nothing; an "
+    "attack that is not here may bring back more."
+)
+AllFindings = dict[str, dict[str, dict[str, Findings]]]
+"""Model (`run`, `retain`, `target`) -> attack -> variant -> findings."""
+
+
+def attack_models(
+    models: Mapping[str, Callable[[], Any]],
+    plan: Plan,
+    with_model: Callable[[Any], AuditPass],
+    say: Callable[[str], None],
+) -> AllFindings:
+    """Attack every model.
+
+    Args:
+        models: `run` first, then `retain` and `target` where they are known; each is loaded when its turn comes.
+        plan: what is done.
+        with_model: what an attack may use, around a model.
+        say: shows a line.
+    """
+    found: AllFindings = {}
+    for role, load in models.items():
+        common = with_model(load())
+        identity = common.engine.fingerprint(common.model, common.tokenizer, common.accelerator)
+        for name, variant, attack in plan.of(role):
+            run = replace(common, earlier=None if role == "run" else found["run"][name][variant])
+            findings = _found(run, attack, variant, f"{role}-{name}-{variant}", identity, say)
+            found.setdefault(role, {}).setdefault(name, {})[variant] = findings
+    return found
+
+
+def _found(
+    run: AuditPass, attack: AuditAttack, variant: str, name: str, identity: str, say: Callable[[str], None]
+) -> Findings:
+    """A finding, from the disk where an interrupted audit has left it."""
+    assert run.folder is not None
+    rows = [list(map(dict, each)) for each in (run.forget, run.retain, run.holdout)]
+    earlier = run.earlier.rows if run.earlier is not None else None
+    key = settings_fingerprint(identity, name, attack.version, rows, asdict(run.settings), run.retain_model, earlier)
+    file = run.folder / f"{name}-{key[:16]}.json"
+    if _for_all(file.is_file(), run):
+        return Findings(**read_json(file))
+    say(name.replace("-", ", "))
+    findings = attack.findings(run, variant)
+    if run.accelerator is None or run.accelerator.is_main_process:
+        write_json(file, asdict(findings), strict=True)
+    return findings
+
+
+def _for_all(value: bool, run: AuditPass) -> bool:
+    """The first process's value for all of them."""
+    if run.accelerator is None or run.accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return bool(broadcast_object_list([value])[0])
+
+
+def compare_models(found: AllFindings, plan: Plan, seed: int = 0) -> list[dict[str, Any]]:
+    """One entry for each attack, variant and measure, see `compare`."""
+    entries = []
+    for name, attack in plan.attacks.items():
+        for variant, findings in found["run"][name].items():
+            for measure, after in findings.values.items():
+                if not any(value is not None for value in after):
+                    continue
+                target = _same(found, "target", name, variant, measure)
+                if target is None and attack.compared_by:
+                    target = _as_it_is(found, "target", measure, findings.rows)
+                values = Compared(
+                    after,
+                    _as_it_is(found, "run", measure, findings.rows) if attack.compared_by else None,
+                    _same(found, "retain", name, variant, measure),
+                    _as_it_is(found, "retain", measure, findings.rows) if attack.compared_by else None,
+                    target,
+                )
+                numbers = compare(values, attack.compared_by, seed)
+                if attack.judges == "retain":  # nothing is to come back of what is kept
+                    numbers.pop("came_back", None)
+                entries.append(
+                    {"attack": name, "variant": variant, "measure": measure, "judges": attack.judges, **numbers}
+                )
+    return entries
+
+
+def _same(found: AllFindings, role: str, name: str, variant: str, measure: str) -> Values | None:
+    findings = found.get(role, {}).get(name, {}).get(variant)
+    return None if findings is None else findings.values.get(measure)
+
+
+def _as_it_is(found: AllFindings, role: str, measure: str, rows: Sequence[int]) -> Values | None:
+    """A measure of a model that is not attacked, of the rows that were judged; `None` where it was not measured."""
+    findings = found.get(role, {}).get("memorisation", {}).get("all")
+    values = findings.values.get(measure) if findings is not None else None
+    return None if values is None else [values[row] for row in rows]
+
+
+def robustness_of(found: AllFindings, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Harmonic mean of R (all forget rows, all weights) and Q (NF4), by measure, where both are there."""
+    places = {
+        "before": ("run", "memorisation", "all"),
+        "relearnt": ("run", "relearning", "forget"),
+        "quantised": ("run", "quantisation", "nf4"),
+        "retain_before": ("retain", "memorisation", "all"),
+        "retain_relearnt": ("retain", "relearning", "forget"),
+    }
+    findings = {what: found.get(role, {}).get(name, {}).get(variant) for what, (role, name, variant) in places.items()}
+    there = {what: each.values for what, each in findings.items() if each is not None}
+    if len(there) < len(places):
+        return {}
+    measures = there["before"]
+    return {
+        measure: robustness({what: values[measure] for what, values in there.items()}, seed)
+        for measure in measures
+        if any(value is not None for value in measures[measure])
+    }
+
+
+def audit_content(
+    found: AllFindings, plan: Plan, fingerprints: Mapping[str, Any], models: Mapping[str, str | None],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """What `audit.json` holds.
+
+    Args:
+        found: of every model.
+        plan: what was done.
+        fingerprints: of the weights, by model, and of the data.
+        models: what each is called; `None` for one that was not given.
+        settings: of the audit, JSON-ready.
+    """
+    return {
+        "claim": CLAIM,
+        "models": {role: name or "no baseline" for role, name in models.items()},
+        "fingerprints": dict(fingerprints),
+        "settings": dict(settings),
+        "attacks": {
+            name: {"summary": each.summary, "paper": each.paper, "version": each.version, "shown": list(each.shown)}
+            for name, each in plan.attacks.items()
+        },
+        "left_out": plan.left_out,
+        "results": compare_models(found, plan, settings["seed"]),
+        "robustness": robustness_of(found, settings["seed"]),
+        "samples": {
+            role: {
+                name: {variant: asdict(each) for variant, each in variants.items()} for name, variants in by.items()
+            }
+            for role, by in found.items()
+        },
+    }

@@ -1,0 +1,71 @@
+"""SIGTERM, by which schedulers and container hosts end a run: as Ctrl-C, with a checkpoint of the step at hand."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class _Ending(TrainerCallback):
+    """Lets the step at hand end, saves a checkpoint and leaves the loop, once that is asked for."""
+
+    def __init__(self, can_save: bool) -> None:
+        self.can_save = can_save
+        self.asked = self.training = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.training = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.asked:  # the checkpoint is there; what comes after training is not wanted
+            raise KeyboardInterrupt
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.training = False
+
+
+@contextmanager
+def ending_on_sigterm(trainer: Any) -> Iterator[None]:
+    """Within the context SIGTERM raises a `KeyboardInterrupt`: after a step and its checkpoint while training.
+
+    At once it does so outside of training, at the second signal, where nothing is saved (`save_strategy` `no`), and
+    with several processes, which do not get the signal at the same step. Outside of the main thread nothing changes.
+
+    Args:
+        trainer: the run.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    strategy = str(getattr(trainer.args.save_strategy, "value", trainer.args.save_strategy))
+    ending = _Ending(can_save=strategy != "no" and trainer.args.world_size == 1)
+    trainer.add_callback(ending)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if ending.asked or not (ending.training and ending.can_save):
+            raise KeyboardInterrupt
+        ending.asked = True
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        trainer.remove_callback(ending)
