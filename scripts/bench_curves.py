@@ -24,12 +24,17 @@ FACTORS: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 
+BUFFERS = {"graddiff": 1, "ngdiff": 2, "gru": 3}
+"""Gradients, and copies of their size, that a method holds: what its choice costs by itself."""
+
+
 def draw(curves: list[dict[str, Any]], path: str) -> None:
-    """One panel per quantity."""
+    """One panel per quantity, and one of methods that hold more or less."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(FACTORS), figsize=(3.1 * len(FACTORS), 2.9), layout="constrained")
-    for axes, (quantity, (label, _)) in zip(panels, FACTORS.items(), strict=True):
+    count = len(FACTORS) + 1
+    figure, panels = plt.subplots(1, count, figsize=(3.1 * count, 2.9), layout="constrained")
+    for axes, (quantity, (label, _)) in zip(panels, FACTORS.items(), strict=False):
         points = [point for point in curves if point["quantity"] == quantity]
         for variant in points[0]["median"]:
             colour = "0.5" if variant.startswith("plain") else None
@@ -41,6 +46,12 @@ def draw(curves: list[dict[str, Any]], path: str) -> None:
         axes.minorticks_off()
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
+    held = {
+        name: value for point in curves if point["quantity"] == "buffers" for name, value in point["median"].items()
+    }
+    panels[-1].bar([f"{name}\n{BUFFERS[name]}" for name in held], list(held.values()), color="tab:blue", width=0.6)
+    panels[-1].set_xlabel("buffers of a gradient's size")
+    panels[-1].spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds per step")
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
@@ -65,9 +76,13 @@ def main() -> None:
             curves.append(
                 {"quantity": quantity, "value": value, "median": {row["variant"]: row["median"] for row in rows}}
             )
-    print(f"\n{'quantity':<12}{'value':>9}  " + "".join(f"{name:>16}" for name in arguments.variants))
+    changed = argparse.Namespace(**{**vars(arguments), "variants": list(BUFFERS)})
+    for row in measure(changed, load(changed)):
+        held = BUFFERS[row["variant"]]
+        curves.append({"quantity": "buffers", "value": held, "median": {row["variant"]: row["median"]}})
+    print(f"\n{'quantity':<12}{'value':>9}  seconds per step")
     for point in curves:
-        seconds = "".join(f"{point['median'][name]:>16.3f}" for name in arguments.variants)
+        seconds = "".join(f"{name:>16}{value:>9.3f}" for name, value in point["median"].items())
         print(f"{point['quantity']:<12}{point['value']:>9g}  {seconds}")
     if arguments.output_file:
         Path(arguments.output_file).write_text(json.dumps({"arguments": vars(arguments), "results": curves}, indent=1))

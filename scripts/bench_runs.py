@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu level": ("eupmu", {"constraint": "level"}),
     "eupmu level fast": ("eupmu", {"constraint": "level", "reevaluate": False}),
     "surgery": ("gradient_surgery", {}),
+    "gru": ("gru", {}),
 }
 for _name in OBJECTIVES:
     _options = {"forget_loss": _name, **({"retain_loss": "hidden", "layer": LAYER} if _name == "rmu" else {})}
@@ -163,7 +164,8 @@ def load(arguments: argparse.Namespace) -> tuple[Any, Any, Dataset, Dataset]:
         )
         torch.manual_seed(0)
         model, tokenizer = LlamaForCausalLM(config), RowsOnly()
-    if (layers := model.config.num_hidden_layers) <= LAYER:
+    layers = model.config.num_hidden_layers
+    if layers <= LAYER and any("rmu" in variant for variant in getattr(arguments, "variants", [])):
         raise SystemExit(f"--layers: {layers} is too few, `rmu` reads layer {LAYER}; give more than {LAYER}.")
     if arguments.tofu_folder:
         template = resolve_template(tokenizer)
@@ -204,12 +206,18 @@ def make_trainer(
         "weight_decay": 0.01,
         "per_device_train_batch_size": arguments.batch_size,
         "activation_checkpointing": arguments.activation_checkpointing,
+        **getattr(arguments, "options", {}),
     }
+    adapter = None
+    if getattr(arguments, "lora_r", None):
+        adapter = LoraConfig(task_type="CAUSAL_LM", r=arguments.lora_r, target_modules="all-linear")
     if method == "fine-tuning":
         common["per_device_train_batch_size"] *= 2
         both = Dataset.from_list([row for pair in zip(forget, retain, strict=True) for row in pair])
         config = FinetuningConfig(**common)
-        return FinetuningTrainer(model, config, both, processing_class=tokenizer, callbacks=callbacks)
+        return FinetuningTrainer(
+            model, config, both, processing_class=tokenizer, peft_config=adapter, callbacks=callbacks
+        )
     if method.startswith("plain "):
         plain = TrainingArguments(**common, remove_unused_columns=False, dataloader_pin_memory=False)
         rows = PairedDataset(forget, retain, plain.seed, alternative=alternative_rows(forget))
@@ -219,9 +227,6 @@ def make_trainer(
             plain.max_grad_norm, plain.lr_scheduler_type = 0.0, SchedulerType.CONSTANT
         return trainer_class(model, plain, train_dataset=rows, data_collator=collator, callbacks=callbacks)
     unlearning_class = METHODS[method]
-    adapter = None
-    if arguments.lora_r:
-        adapter = LoraConfig(task_type="CAUSAL_LM", r=arguments.lora_r, target_modules="all-linear")
     settings: Any = {**common, "reference_cache": str(Path(folder) / "reference"), **options}
     return unlearning_class(
         model,

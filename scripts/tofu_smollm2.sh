@@ -19,6 +19,8 @@ EPOCHS="${EPOCHS:-6}"
 UNLEARNING_EPOCHS="${UNLEARNING_EPOCHS:-2}"
 SINGLE="${SINGLE:-configs/accelerate/single.yaml}"
 VARIANTS="${VARIANTS:-full lora}"           # the whole model, an adapter
+SPLIT="${SPLIT:-forget01}"
+UNLEARNING_METHODS="${UNLEARNING_METHODS:-graddiff npo ngdiff eupmu}"
 
 run() { # run NAME VERB ARGUMENTS...
   local name="$1" verb="$2"
@@ -30,7 +32,7 @@ run() { # run NAME VERB ARGUMENTS...
   rm -rf "${RUNS:?}/$name"
   echo "== $name"
   accelerate launch --config_file "$SINGLE" -m unlearn_hf "$verb" --output_dir "$RUNS/$name" \
-    --benchmark tofu --split forget01 --source "$TOFU" --max_retain_rows "$RETAIN_ROWS" \
+    --benchmark tofu --split "$SPLIT" --source "$TOFU" --max_retain_rows "$RETAIN_ROWS" \
     --max_evaluation_rows "$EVALUATION_ROWS" --max_new_tokens 40 --evaluation_batch_size 40 \
     --per_device_train_batch_size 4 --lr_scheduler_type constant_with_warmup --warmup_steps 5 \
     --save_strategy no --seed 42 "$@"
@@ -42,6 +44,7 @@ run retain_only finetune --model_name_or_path "$MODEL" --subset retain --num_tra
 unlearn() { # unlearn METHOD RATE RATE_WITH_ADAPTER ARGUMENTS...
   local method="$1" rate="$2" adapter_rate="$3"
   shift 3
+  [[ " $UNLEARNING_METHODS " == *" $method "* ]] || return 0
   for variant in $VARIANTS; do
     local options=(--learning_rate "$rate")
     [ "$variant" = full ] || options=(--use_lora true --lora_r 16 --learning_rate "$adapter_rate")

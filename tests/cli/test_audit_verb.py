@@ -306,3 +306,34 @@ def test_another_model_without_a_record_can_be_the_reference(run: Path) -> None:
     build_tokenizer().save_pretrained("plain")
     assert audit("--attacks", "memorisation", "--reference", "plain") == 0
     assert json.loads((run / "audit.json").read_text())["models"]["retain"] == "plain"
+
+
+def test_the_registered_retain_model_is_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl"]
+    common = [*data, *TRAINING, "--max_steps", "3", "--max_new_tokens", "4"]
+    assert main(["finetune", "--model_name_or_path", "model", *common, "--output_dir", "runs/target"]) == 0
+    retrain = ["--target", "runs/target", "--output_dir", "runs/gold", "--learning_rate", "1e-2", "--use_cpu"]
+    assert main(["retrain", *retrain]) == 0
+    words = ["--method", "npo", "--model_name_or_path", "runs/target", "--learning_rate", "1e-2"]
+    assert main(["unlearn", *words, *common, "--output_dir", "runs/x", "--retain_results", "none"]) == 0
+    capsys.readouterr()
+    assert main(["audit", "runs/x", *FEW, "--attacks", "memorisation"]) == 0
+    printed = capsys.readouterr().out
+    assert "reference: runs/gold (--reference names another)" in printed
+    assert "target: runs/target (--target names another)" in printed
+
+
+def test_an_adapter_in_bfloat16(run: Path) -> None:
+    data = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--model_name_or_path", "model"]
+    lora = ["--use_lora", "--lora_r", "4", "--learning_rate", "1e-2", "--max_new_tokens", "4"]
+    assert main(["unlearn", "--method", "npo", *data, *lora, *TRAINING, "--output_dir", "adapter_run"]) == 0
+    before = hashes(Path("adapter_run"))
+    words = ["--attacks", "quantisation,relearning,relearning_lora,neighbours", "--model_dtype", "bfloat16"]
+    assert main(["audit", "adapter_run", *FEW, *words]) == 0
+    found = results(Path("adapter_run"))
+    assert found["quantisation", "8bit", "probability"]["after"]["value"] == pytest.approx(
+        found["memorisation", "all", "probability"]["after"]["value"], rel=0.2
+    )
+    after = hashes(Path("adapter_run"))
+    assert after.pop("audit.json")
+    assert after == before

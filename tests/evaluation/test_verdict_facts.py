@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, leaks, likelihood_limits
-from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, with_guesses
+from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, likenesses, with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
-from unlearn_hf.evaluation.verdict.rows import JudgedRow, drawn_rows
+from unlearn_hf.evaluation.verdict.rows import STOP_WORDS, JudgedRow, drawn_rows
 from unlearn_hf.evaluation.verdict.words import TRUST, advice, not_checked, sentences
 
 ANSWER = "It was founded by Ada Moren in Oslo on 3 May 1987. Later it moved away."
@@ -192,6 +193,16 @@ def test_drawn_rows_are_a_fixed_sample() -> None:
     assert drawn_rows(5, 9) == [0, 1, 2, 3, 4]
     assert drawn_rows(100, 10) == drawn_rows(100, 10)
     assert len(set(drawn_rows(100, 10))) == 10
+
+
+def test_likenesses_and_stop_words_are_those_of_scikit_learn():
+    known = ["Who was born in 1931?", "who WAS it, who?", "?", "A \u00e9t\u00e9 a été"]
+    texts = ["Who was born, and was it 1931?", "nobody", "", *known]
+    vectorizer = TfidfVectorizer(token_pattern=r"\w+")
+    expected = vectorizer.fit_transform(known)
+    assert likenesses(texts, known) == pytest.approx((vectorizer.transform(texts) @ expected.T).toarray())
+    assert likenesses(texts, ["?", ""]) is None
+    assert STOP_WORDS == ENGLISH_STOP_WORDS
 
 
 def test_what_trust_is_said_to_be_worth_is_what_was_measured() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from tests.likelihood.architectures import ARCHITECTURES, assert_same, build, expected_nll, gradients, ragged_batch
 from unlearn_hf.likelihood.answers import answer_likelihood, largest_packing_error
-from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share
+from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share, flash_lengths, sdpa_by_sequence
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -76,3 +79,35 @@ def test_rows_that_end_where_they_part() -> None:
     assert found.nll[2] == 0
     batch["labels"][:] = -100
     assert answer_likelihood(model, batch, packed=True).nll.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "gpt_neox"])
+def test_flash_attention_is_told_the_lengths(name: str) -> None:
+    """Its kernels are not here; what they would be told is, and that it is enough to compute the same."""
+    model, batch = build(name), ragged_batch()
+    expected = expected_nll(model, batch)
+    wanted = gradients(model, expected)
+    told: list[dict[str, Any]] = []
+
+    def by_cumulative_lengths(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        told.append(options)
+        assert mask is None
+        ends, longest = options["cu_seq_lens_q"], options["max_length_q"]
+        assert ends is options["cu_seq_lens_k"]
+        assert longest == options["max_length_k"] == ends.diff().max()
+        lengths = tuple(ends.diff().tolist())
+        known = {name: options.get(name) for name in ("dropout", "scaling", "sliding_window")}
+        return sdpa_by_sequence(module, query, key, value, None, sequence_lengths=lengths, **known)
+
+    AttentionInterface.register("flash_attention_told", by_cumulative_lengths)
+    model.config._attn_implementation_internal = "flash_attention_told"
+    found = answer_likelihood(model, batch, packed=True).nll
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert_same(gradients(model, found), wanted)
+    ends = told[0]["cu_seq_lens_q"]
+    assert ends.dtype == torch.int32
+    assert type(told[0]["max_length_q"]) is int
+    assert len(told) == 2  # layers
+    assert told[1]["cu_seq_lens_q"] is ends
+    assert ends.diff().tolist() == (batch["attention_mask"].sum(-1) - 1).tolist()
+    assert "cu_seq_lens_q" not in flash_lengths(build(name), {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
 
 LEAK_RECALL = 0.5
@@ -45,7 +47,9 @@ class Sampling(AuditAttack):
             top_p=_TOP_P[variant],
             seed=run.settings.seed,
         )
-        table = run.run(run.model, [AnswersRequest("audit", run.forget, settings)])
+        # A batch has all samples of its prompts at once.
+        engine = replace(run.engine, batch_size=max(1, run.engine.batch_size // samples))
+        table = replace(run, engine=engine).run(run.model, [AnswersRequest("audit", run.forget, settings)])
         recalls = [np.atleast_1d(each) for each in table["recalls"]]
         leaks = {
             "rouge": [int((each >= LEAK_RECALL).sum()) for each in recalls],

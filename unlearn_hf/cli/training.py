@@ -22,7 +22,7 @@ from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.common.terminal import wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
-from unlearn_hf.models.weights import base_under
+from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
@@ -134,6 +134,7 @@ def train_and_judge(
         {"device": str(trainer.args.device), "processes": trainer.args.world_size},
     )
     if main:
+        record.content["model"] = asdict(BaseModel.named(str(run.model.model_name_or_path)))
         record.content["base_model"] = asdict(base_under(str(run.model.model_name_or_path)))
         _open_folder(folder, run, record)
     trainer.accelerator.wait_for_everyone()

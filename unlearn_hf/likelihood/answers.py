@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearn_hf.data.labels import label_counts, label_positions
 from unlearn_hf.likelihood.answer_head import ask
 from unlearn_hf.likelihood.answer_request import AnswerOutput, AnswerRequest, TokenFunction
-from unlearn_hf.likelihood.packed_rows import by_sequence, can_share, pack
+from unlearn_hf.likelihood.packed_rows import by_sequence, can_share, flash_lengths, pack
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 
@@ -81,6 +81,7 @@ def ask_about(
     if not packed:
         return ask(model, {name: batch[name] for name in _MODEL_INPUTS if name in batch}, request)
     inputs, positions = pack(batch, request.positions, can_share(model))
+    inputs |= flash_lengths(model, inputs)
     request = replace(request, positions=positions, length=inputs["input_ids"].shape[1])
     with by_sequence(model):
         return ask(model, inputs, request)

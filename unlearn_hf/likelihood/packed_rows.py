@@ -1,16 +1,18 @@
 """Batches without padding: sequences end to end in one row, each seeing itself alone.
 
 Every layer but attention treats tokens one by one, so a packed row costs as many tokens as there are. Position ids
-that start anew tell transformers (and flash attention) where sequences begin; with SDPA, which would otherwise compute
-the attention between all tokens of the row and mask most of it, `by_sequence` runs it on one sequence after the other.
-There, what all rows of a batch begin with (a system prompt) is computed once, which changes neither values nor
-gradients.
+that start anew tell transformers where sequences begin; flash attention is told their lengths, because reading them
+off positions makes the host wait for the device in every layer (`flash_lengths`). With SDPA, which would otherwise
+compute the attention between all tokens of the row and mask most of it, `by_sequence` runs it on one sequence after
+the other. There, what all rows of a batch begin with (a system prompt) is computed once, which changes neither values
+nor gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -136,11 +138,31 @@ def pack(batch: Mapping[str, Tensor], positions: Tensor, share: bool = False) ->
     return inputs | ({"shared": shared} if shared else {}), place.flatten()[positions]
 
 
+def flash_lengths(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers' flash attention takes of a packed row, computed once for all layers.
+
+    Args:
+        model: a causal language model, wrapped or not.
+        inputs: what `pack` gave.
+
+    Returns:
+        `cu_seq_lens_q` and `cu_seq_lens_k`, the cumulative lengths `[sequences + 1]`, int32, and the longest as
+        `max_length_q` and `max_length_k`; nothing under other kinds of attention.
+    """
+    if "flash" not in _attention(model):
+        return {}
+    lengths = inputs["sequence_lengths"]
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=inputs["input_ids"].device)
+    return {f"cu_seq_lens_{side}": ends for side in "qk"} | {f"max_length_{side}": max(lengths) for side in "qk"}
+
+
+def _attention(model: nn.Module) -> str:
+    return str(getattr(getattr(causal_model(model), "config", None), "_attn_implementation", None))
+
+
 def can_share(model: nn.Module) -> bool:
     """Whether rows may share what they begin with: under SDPA, where no dropout tells them apart."""
-    inner = causal_model(model)
-    attention = getattr(getattr(inner, "config", None), "_attn_implementation", None)
-    return attention in ("sdpa", _BY_SEQUENCE) and not (model.training and has_dropout(model))
+    return _attention(model) in ("sdpa", _BY_SEQUENCE) and not (model.training and has_dropout(model))
 
 
 def packing_pays(model: nn.Module, device: torch.device) -> bool:
@@ -149,6 +171,5 @@ def packing_pays(model: nn.Module, device: torch.device) -> bool:
     It does not where it stays within sequences: flash attention, and `by_sequence` on the CPU, where no kernel waits
     to be launched. Other kinds compute a score for each pair of tokens of the row.
     """
-    inner = causal_model(model)
-    attention = str(getattr(getattr(inner, "config", None), "_attn_implementation", None))
+    attention = _attention(model)
     return "flash" in attention or (attention == "sdpa" and device.type == "cpu")

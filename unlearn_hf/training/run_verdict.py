@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -38,6 +38,7 @@ class _Trainer(Protocol):
     accelerator: Any
     processing_class: Any
     model: Any
+    uses_retain_rows: ClassVar[bool]
 
     def is_world_process_zero(self) -> bool: ...
 
@@ -73,9 +74,9 @@ class RunVerdict:
         return bool(any(set(each) <= columns for each in COLUMN_SETS)) if wanted is None else bool(wanted)
 
     def take_rows(self, forget: Any, retain: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Choose the rows that are judged; returns the encoded retain rows that are trained on."""
+        """Choose the rows that are judged; returns the encoded retain rows to train on (`None`: none given)."""
         args = self.trainer.args
-        held = drawn_rows(len(retain), args.held_back_rows)
+        held = drawn_rows(len(retain), args.held_back_rows) if retain is not None else []
         kept = retain
         if held:
             chosen = set(held)
@@ -85,11 +86,17 @@ class RunVerdict:
             return kept
         template = resolve_template(tokenizer, args.template)
         holdout = self._raw["holdout"]
-        encoded = {"forget": forget, "retain": retain}
-        chosen_rows = {
-            "forget": drawn_rows(len(forget), args.verdict_rows),
-            "retain": (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows],
-        }
+        encoded = {"forget": forget}
+        chosen_rows = {"forget": drawn_rows(len(forget), args.verdict_rows)}
+        pairs: list[tuple[str, str]] = []
+        if retain is not None:
+            encoded["retain"] = retain
+            chosen_rows["retain"] = (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows]
+            keep = drawn_rows(len(retain), _MOST_COMPARED)
+            pairs = [
+                (row.question, row.answer)
+                for row in judged_rows(retain, self._raw["retain"], keep, tokenizer, template, args.max_length)
+            ]
         if holdout is not None and len(holdout):
             encoded["holdout"] = encode_dataset(holdout, tokenizer, template, args.max_length, "holdout_dataset")
             chosen_rows["holdout"] = drawn_rows(len(holdout), 2 * args.verdict_rows)
@@ -97,14 +104,9 @@ class RunVerdict:
             name: judged_rows(encoded[name], self._raw[name], chosen, tokenizer, template, args.max_length)
             for name, chosen in chosen_rows.items()
         }
-        keep = drawn_rows(len(retain), _MOST_COMPARED)
-        pairs = [
-            (row.question, row.answer)
-            for row in judged_rows(retain, self._raw["retain"], keep, tokenizer, template, args.max_length)
-        ]
         self.judge = Judge(
             with_guesses(rows["forget"], pairs),
-            rows["retain"],
+            rows.get("retain", []),
             rows.get("holdout", []),
             samples=args.verdict_samples,
             forget_of=len(forget),
@@ -168,6 +170,7 @@ class RunVerdict:
         settings = {
             "learning_rate": trainer.args.learning_rate,
             "retain_budget": trainer.args.retain_budget,
+            "uses_retain_rows": trainer.uses_retain_rows,
             "adapter": hasattr(trainer.model, "peft_config"),
         }
         verdict.advice, verdict.not_checked = advice(verdict, settings), not_checked(verdict)

@@ -11,6 +11,7 @@ from typing import Any
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
+from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
@@ -204,10 +205,7 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     if (folder / RECORD).exists():
         return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
     if not overwrite:
-        return [
-            f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
-            "folder."
-        ]
+        return [f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, or name another folder."]
     if retain_results is not None and Path(retain_results).resolve() in [
         (folder / name).resolve() for name in (".", *RESULTS)
     ]:
@@ -231,12 +229,13 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     from unlearn_hf.cli.data import load_data, task_evaluators
 
     without_data = arguments.data.benchmark is None and not arguments.data.files()
-    data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
-    from accelerate import Accelerator
+    with importing():
+        data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
+        from accelerate import Accelerator
 
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
-    from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
 
     join_processes()
     evaluate = arguments.evaluate

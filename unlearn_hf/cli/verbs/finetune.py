@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import FinetuningDataArguments, LoraArguments, ModelArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
+from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
@@ -96,10 +97,11 @@ def finetune(
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import lora_config, train_and_judge
 
-    data = load_data(asked.data)
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.models.loading import load_tokenizer
-    from unlearn_hf.training.finetuning import FinetuningTrainer
+    with importing():
+        data = load_data(asked.data)
+        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.models.loading import load_tokenizer
+        from unlearn_hf.training.finetuning import FinetuningTrainer
 
     join_processes()
     arguments = complete(asked)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unlearn_hf.cli.arguments import DataArguments, LoraArguments, MethodArguments, ModelArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
+from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import (
     all_fields,
     configuration_of,
@@ -130,26 +131,28 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import describe_data, load_data, naming_lines
-    from unlearn_hf.cli.own_data_defaults import add_own_data_defaults
+    from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
     from unlearn_hf.cli.resuming import check_same_rows, check_same_run
     from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
     check_before_loading(asked)
-    data = load_data(asked.data)
-    from unlearn_hf.cli.processes import join_processes
-    from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
-    from unlearn_hf.methods import METHODS
-    from unlearn_hf.models.loading import load_tokenizer
-    from unlearn_hf.training.unlearning_config import UnlearningConfig
+    with importing():
+        data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
+        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.methods import METHODS
+        from unlearn_hf.models.loading import load_tokenizer
+        from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
-    add_own_data_defaults(asked, len(data.part("forget")), len(data.part("retain")))
+    alone = asked.data.benchmark is None and asked.data.retain_file is None
+    trained = {name: data.part(name) for name in (("forget",) if alone else ("forget", "retain"))}
+    add_own_data_defaults(asked, *(len(trained.get(name, ())) for name in ("forget", "retain")))
     arguments = complete(asked)
     if problems := check_same_run(arguments):  # now with the defaults of training
         raise ArgumentsError(problems)
-    trained = {name: data.part(name) for name in ("forget", "retain")}
     if arguments.run.resume:
         check_same_rows(arguments, describe_data(data, trained)["trained_on"])
     training = arguments.training
@@ -180,7 +183,7 @@ def run(argv: Sequence[str]) -> int:
             model=arguments.model.model_name_or_path,
             args=training,
             forget_dataset=rows["forget"],
-            retain_dataset=rows["retain"],
+            retain_dataset=rows.get("retain"),
             # Rows that no evaluator can judge still have a loss.
             eval_dataset=None if evaluators else rows,
             evaluators=evaluators,

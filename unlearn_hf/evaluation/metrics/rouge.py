@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 
 from unlearn_hf.evaluation.metrics.base import Kind, Metric
 
@@ -33,6 +32,8 @@ def rouge_scores(
     Raises:
         ValueError: when the two lists differ in length.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # here, as it imports nltk
+
     if len(predictions) != len(references):
         raise ValueError(f"predictions: {len(predictions)} texts for {len(references)} references; give one each.")
     scorer = RougeScorer([rouge_type], use_stemmer=use_stemmer)

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 RETRAIN_AUC_MUSE: dict[str, float] = {"news": 0.4772, "books": 0.5393}
 """AUC of MUSE's retrained models in MUSE's orientation: the constants of its official evaluation (Min-40 %)."""
@@ -63,6 +61,8 @@ def kolmogorov_smirnov(first: ArrayLike, second: ArrayLike) -> KolmogorovSmirnov
 
     Source: Maini et al. 2024 (arXiv 2401.06121), section 2.2.2.
     """
+    from scipy import stats  # here, as it takes half a second to import
+
     samples = as_values(first, "first sample"), as_values(second, "second sample")
     with warnings.catch_warnings():
         # For the smallest possible distance rounding lifts the exact value just above 1; scipy then takes the
@@ -90,6 +90,8 @@ def harmonic_mean(values: Sequence[float] | Mapping[str, float]) -> float:
             raise ValueError(f"the harmonic mean is not defined: {name} is {value}, and must be a number >= 0.")
     if (array == 0).any():
         return 0.0
+    from scipy import stats
+
     return float(stats.hmean(array))
 
 
@@ -107,9 +109,13 @@ def attack_auc(forget: ArrayLike, holdout: ArrayLike) -> float:
     Raises:
         ValueError: if a side is empty or holds NaN.
     """
+    from sklearn.metrics import roc_auc_score
+
     members, others = as_values(forget, "forget scores"), as_values(holdout, "holdout scores")
     scores = np.concatenate([members, others])
     if not np.isfinite(scores).all():  # sklearn refuses infinities; ranks carry the same order
+        from scipy import stats
+
         scores = stats.rankdata(scores)
     labels = np.concatenate([np.zeros(members.size), np.ones(others.size)])
     return float(roc_auc_score(labels, scores))

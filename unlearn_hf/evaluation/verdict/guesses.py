@@ -8,11 +8,13 @@ many of them would pass for the answer to this row, and which words do they shar
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
@@ -34,12 +36,9 @@ def with_guesses(forget: Sequence[JudgedRow], keep: Sequence[tuple[str, str]]) -
     """
     if not forget or not keep:
         return list(forget)
-    try:
-        vectorizer = TfidfVectorizer(token_pattern=r"\w+")
-        questions = vectorizer.fit_transform([question for question, _ in keep])
-    except ValueError:  # no question has a word
+    likeness = likenesses([row.question for row in forget], [question for question, _ in keep])
+    if likeness is None:
         return list(forget)
-    likeness = (vectorizer.transform([row.question for row in forget]) @ questions.T).toarray()
     answers = [answer for _, answer in keep]
     found = []
     for row, like in zip(forget, likeness, strict=True):
@@ -50,6 +49,41 @@ def with_guesses(forget: Sequence[JudgedRow], keep: Sequence[tuple[str, str]]) -
         chance = max(np.mean([row.passes(answer) for answer in some]) for some in (similar, answers))
         found.append(dataclasses.replace(row, chance=float(chance)))
     return found
+
+
+def likenesses(texts: Sequence[str], known: Sequence[str]) -> NDArray[np.float64] | None:
+    """Cosine of the TF-IDF vectors of texts, the words and their weights taken from `known`, shape `[n, m]`.
+
+    What scikit-learn's `TfidfVectorizer` gives for every word, without its import before the first step.
+
+    Args:
+        texts: `n` texts.
+        known: `m` texts.
+
+    Returns:
+        Nothing where no text in `known` has a word.
+    """
+    occurs = Counter(word for text in known for word in set(_words(text)))
+    if not occurs:
+        return None
+    weights = {word: math.log((1 + len(known)) / (1 + count)) + 1 for word, count in occurs.items()}
+
+    def unit(text: str) -> dict[str, float]:
+        vector = {word: count * weights[word] for word, count in Counter(_words(text)).items() if word in weights}
+        norm = math.hypot(*vector.values()) or 1.0
+        return {word: value / norm for word, value in vector.items()}
+
+    vectors = [unit(text) for text in known]
+    return np.array(
+        [
+            [sum(value * vector.get(word, 0.0) for word, value in each.items()) for vector in vectors]
+            for each in map(unit, texts)
+        ]
+    )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def comes_by_chance(hits: int, chances: Sequence[float]) -> bool:

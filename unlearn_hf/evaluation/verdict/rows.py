@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.data.columns import COLUMN_SETS
@@ -21,6 +21,8 @@ _PARAPHRASES = "paraphrased_answer"
 _SAID = 0.6
 """Share of its own words with which a text gives an answer away."""
 _WORD = re.compile(r"\w+(?:[-.,']\w+)*")
+STOP_WORDS = frozenset(Path(__file__).with_name("stop_words.txt").read_text(encoding="utf-8").split())
+"""Those of scikit-learn, whose import would cost a small run a tenth of its start."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class JudgedRow:
     @property
     def own_words(self) -> frozenset[str]:
         """Words of the answer that neither question, nor similar answers, nor every text has: what it must bring."""
-        own = self.words_of(self.answer) - self.words_of(self.question) - ENGLISH_STOP_WORDS
+        own = self.words_of(self.answer) - self.words_of(self.question) - STOP_WORDS
         # Where similar answers have all of them, chance says how little they tell.
         return frozenset(own - set(self.shared_words) or own)
 
