@@ -1,4 +1,4 @@
-"""How well metrics tell models that know the forget rows from models that never did, and how they fare under attack.
+"""How well metrics tell who knows the forget rows, also under attack (long: one study, from models to its table).
 
     python scripts/meta_evaluation.py --output_dir runs/meta_evaluation    # mini data, small Llamas, on a CPU
 

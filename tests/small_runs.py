@@ -91,6 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     # Adam's first step is a sign unless its epsilon is large: rounding would decide it
     "gu-adam": ("gu", {"optim": "adamw_torch", "adam_epsilon": 0.1, "metric_epsilon": 0.05}),
     "task-vector": ("task_vector", {}),
+    "whp": ("whp", {"alpha": 1.5}),
     "sago": ("sago", {"forget_loss": "ga", "retain_weight": 2.0}),
     "sago-prefer-retain-cpu": (
         "sago",
@@ -100,6 +101,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "hamu-u": ("hamu", {"variant": "U", "forget_loss": "ga", "radius": 0.5, "progress": -0.1}),
     "famo-simnpo": ("famo", {"forget_loss": "simnpo", "beta": 0.2, "logit_learning_rate": 0.5}),
 }
+WITH_ADAPTERS = [case for case, (method, _) in CASES.items() if method != "whp"]  # which refuses them
 
 
 def rows(count: int, seed: int) -> Dataset:
@@ -165,6 +167,11 @@ def build_trainer(
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of all parameters."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def trained_part(model: nn.Module) -> nn.Module:
+    """What training has moved: `whp` puts the model before beside it."""
+    return getattr(model, "reinforced", model)
 
 
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:

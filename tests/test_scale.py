@@ -72,3 +72,19 @@ def test_the_formula_is_the_estimate(
         most_logits=2**25,
     )
     assert found == pytest.approx(expected, rel=0.15)
+
+
+def test_the_page_has_the_numbers_of_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import scale
+
+    page = (SCRIPTS.parent / "docs" / "scale.md").read_text()
+    printed = []
+    for ranks in ("8", "32"):
+        monkeypatch.setattr("sys.argv", ["scale.py", "--ranks", ranks])
+        scale.main()
+        printed.append(capsys.readouterr().out.splitlines()[1:])
+    for first, second in zip(*printed, strict=True):
+        assert f"{first} {second.split(' | ')[-1]}" in page

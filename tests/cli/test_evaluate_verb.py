@@ -47,6 +47,17 @@ def test_a_run_folder_says_what_to_evaluate_it_on(
     assert "is a run folder with results of its own" in capsys.readouterr().err
 
 
+def test_two_models_side_by_side_are_evaluated_from_their_folder(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    assert unlearn(*SHORT, "--max_evaluation_rows", "5", method="whp") == 0
+    run = tmp_path / "run"
+    assert {"whp.py", "verdict.json"} <= {path.name for path in run.iterdir()}
+    assert "trust_remote_code=True" in (run / "README.md").read_text()
+    assert main(["evaluate", "--model_name_or_path", str(run), "--max_evaluation_rows", "5", *SHORT]) == 0
+    assert metrics_of(run / "evaluations" / "own") == pytest.approx(metrics_of(run))
+    assert main(["report", str(run), "--output_dir", str(tmp_path / "report")]) == 0
+    assert "whp" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_backends_generate_the_same_texts(
     unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,24 @@ def test_an_adapter_and_a_base_that_do_not_belong_together(
     assert "of shape [32, 48], which the adapter's" in refused("--base_model", str(tmp_path / "wide"))
     capsys.readouterr()
     assert main([*words, "--base_model", str(tmp_path / "moved")]) == 0  # the same files elsewhere
-    assert "not evaluated: no run.json says on what" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "not evaluated: no run.json says on what" in printed.out
+    assert "warning: base_model: nothing records which weights the adapter" in printed.err
+
+
+def test_a_merge_that_fails_midway_leaves_nothing(
+    unlearn: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert unlearn(*LORA, *SHORT) == 0
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("unlearn_hf.models.merging.load_tokenizer", full)
+    before = sorted(tmp_path.iterdir())
+    assert main(["merge", "--model_name_or_path", str(run), "--output_dir", str(out), *SHORT]) == BAD_INPUT
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @needs_bitsandbytes

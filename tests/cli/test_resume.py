@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
 
+from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.main import BAD_INPUT
 from unlearn_hf.cli.verbs.unlearn import parse
 from unlearn_hf.common.files import write_json
+from unlearn_hf.models.weights import BaseModel
 from unlearn_hf.training.checkpoints import finish_checkpoint
 
 CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
@@ -30,6 +34,12 @@ CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
         "resume: benchmark: None -> tofu",
     ),
     "rows": ([], {"forget_file": "retain.jsonl"}, "resume: the forget rows are not those of the run"),
+    "another model": (
+        [],
+        {"model_name_or_path": "other"},
+        "resume: model_name_or_path: 'model' (files",
+    ),
+    "the same files elsewhere": ([], {"model_name_or_path": "moved"}, "a model was asked for"),
     "allowed": (
         ["--num_train_epochs", "2", "--save_strategy", "epoch", "--logging_steps", "1", "--learning_rate", "1e-6"],
         {"forget_file": "copy.jsonl"},
@@ -51,12 +61,18 @@ def test_what_may_change(
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loaded)
     Path("copy.jsonl").write_bytes(Path("forget.jsonl").read_bytes())
+    shutil.copytree("model", "moved", dirs_exist_ok=True)
+    build_model(seed=3).save_pretrained("other")
+    build_tokenizer().save_pretrained("other")
     run = tmp_path / "run"
     words = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--model_name_or_path", "model"]
     configuration = parse([*words, "--method", "npo", "--output_dir", str(run), "--use_cpu"]).configuration()
     rows = [json.loads(line) for line in Path("forget.jsonl").read_text().splitlines()]
     data = {"trained_on": {"forget": {"rows": len(rows), "sha256": content_fingerprint(rows)}}}
-    write_json(run / "run.json", {"verb": "unlearn", "configuration": configuration, "data": data})
+    write_json(
+        run / "run.json",
+        {"verb": "unlearn", "configuration": configuration, "data": data, "model": asdict(BaseModel.named("model"))},
+    )
     write_json(run / "checkpoint-2" / "trainer_state.json", {})
     for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "method_state.pt"):
         (run / "checkpoint-2" / name).touch()

@@ -104,6 +104,10 @@ BAD = {
     "rank without lora": ({}, ["--lora_r", "8"], "command line: lora_r: 8 has no effect without an adapter"),
     "layers without lora": ({}, ["--lora_target_modules", "q_proj"], "lora_target_modules: ['q_proj'] has no effect"),
     "rows as retain results": ({}, ["--retain_results", "forget.jsonl"], "forget.jsonl is no JSON file"),
+    "nothing taken away": ({"method": "whp"}, ["--alpha", "0"], "alpha: 0.0 is not positive"),
+    "no reinforced model": ({"method": "whp"}, ["--max_steps", "0"], "max_steps: 0 trains no reinforced model"),
+    "absent reinforced model": ({"method": "whp"}, ["--reinforced_model", "./no"], "reinforced_model: './no' is not"),
+    "adapter beside a model": ({"method": "whp"}, ["--use_lora"], "peft_config: whp runs two whole models"),
     "unknown template": ({}, ["--template", "lama"], "template: 'lama' is not known"),
 }
 
@@ -181,6 +185,15 @@ def test_adapter(unlearn: Callable[..., int], tmp_path: Path) -> None:
     config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert set(config["target_modules"]) == {"q_proj", "v_proj"}
     assert "library_name: peft" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["task_vector", "whp"])
+def test_rows_to_keep_are_not_needed_by_every_method(
+    method: str, unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unlearn(method=method, retain_file=None) == 0
+    assert "Kept: not measured." in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["kept"] == "not_measured"
 
 
 def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None:

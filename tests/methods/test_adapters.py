@@ -8,13 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.small_runs import CASES, build_trainer, rows
+from tests.small_runs import WITH_ADAPTERS, build_trainer, rows
 from tests.tiny_models import build_model
 from unlearn_hf.data.collator import collate
 from unlearn_hf.likelihood.answers import answer_likelihood
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("case", WITH_ADAPTERS)
 def test_adapter_merged_or_not(case: str, tmp_path: Path) -> None:
     trainer = build_trainer(case, tmp_path, peft_config=LoraConfig(r=4, target_modules="all-linear"))
     trainer.eval_dataset = {"forget": rows(8, 7), "retain": rows(8, 8)}

@@ -27,7 +27,7 @@ def refused(method: str, forget: str, retain: str) -> str | None:
 
     The logarithm of a loss does not exist, or the method minimises another loss: that of learning the forget set.
     """
-    if method == "task_vector" and forget != "ga":
+    if method in ("task_vector", "whp") and forget != "ga":
         return "forget_loss"
     if method == "famo" and not FORGET_OBJECTIVES[forget].non_negative:
         return "forget_loss"

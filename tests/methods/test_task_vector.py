@@ -18,13 +18,13 @@ def fine_tuned(folder: Path, **options: Any) -> tuple[Any, dict[str, torch.Tenso
     """A run, and its weights as they were before the vector was turned round."""
     seen: list[dict[str, torch.Tensor]] = []
     trainer = build_trainer("task-vector", folder, **options)
-    original = trainer._negate  # type: ignore[attr-defined]
+    original = trainer.finish_with  # type: ignore[attr-defined]
 
     def watch(before: dict[str, torch.Tensor]) -> None:
         seen.append(parameters(trainer.model))
         original(before)
 
-    trainer._negate = watch  # type: ignore[attr-defined]
+    trainer.finish_with = watch  # type: ignore[attr-defined]
     trainer.train()
     return trainer, seen[0]
 
@@ -66,6 +66,18 @@ def test_resumed_it_goes_back_from_the_model_the_run_began_with(tmp_path: Path) 
     resumed = build_trainer("task-vector", tmp_path, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert largest_difference(parameters(whole.model), parameters(resumed.model)) == 0.0
+
+
+@pytest.mark.parametrize("case", ["task-vector", "whp"])
+def test_rows_to_keep_can_be_left_out(case: str, tmp_path: Path) -> None:
+    with_rows, without = build_trainer(case, tmp_path), build_trainer(case, tmp_path, retain=0)
+    for trainer in (with_rows, without):
+        trainer.train()
+    assert largest_difference(parameters(with_rows.model), parameters(without.model)) == 0.0
+    with pytest.raises(ValueError, match="log_gradient_geometry"):
+        build_trainer(case, tmp_path, retain=0, log_gradient_geometry="total")
+    with pytest.raises(ValueError, match="retain_dataset: the dataset is empty"):
+        build_trainer("graddiff", tmp_path, retain=0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from tests.small_runs import CASES, build_trainer, largest_difference, parameters
+from tests.small_runs import CASES, build_trainer, largest_difference, parameters, trained_part
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -173,7 +173,7 @@ def one_step(case: str, folder: Path, clip: float, scale: float | None) -> tuple
         trainer.accelerator.prepare_model = lambda model, *_, **__: model  # float32 all the same
     before = parameters(trainer.model)
     trainer.train()
-    after = parameters(trainer.model)
+    after = parameters(trained_part(trainer.model))
     update = {name: (before[name] - after[name]) / trainer.args.learning_rate for name in before}
     return update, trainer.state.log_history[0]["grad_norm"]
 

@@ -36,7 +36,7 @@ def relearn(
 ) -> None:
     """Train all trainable parameters in place: AdamW, no weight decay, a rate that falls to zero.
 
-    Every process does the same, so that their models stay equal.
+    Every process does the same.
 
     Args:
         model: left in evaluation mode; dropout is off throughout.
@@ -155,6 +155,12 @@ class Relearning(AuditAttack):
             model.requires_grad_(True)
         steps = steps_of(len(texts), settings)
         relearn(model, texts, rate, steps, settings.seed, pad_token_id(run.tokenizer), parameter.device)
+        if run.accelerator is not None and run.accelerator.num_processes > 1:
+            from accelerate.utils import broadcast
+
+            # GPUs may round otherwise, one from the other.
+            for each in model.parameters():
+                each.data = broadcast(each.data)
         return run.measured(model.to(parameter.dtype), run.forget, judged)
 
 

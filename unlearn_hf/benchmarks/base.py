@@ -33,12 +33,14 @@ class DataChoice:
         source: `hub`, `mini` or a folder.
         revision: commit or tag on the hub.
         files: option -> file, for rows of one's own.
+        needs_retain: whether they must have rows to keep.
     """
 
     split: str | None = None
     source: str = "hub"
     revision: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    needs_retain: bool = True
 
     def record(self) -> dict[str, Any]:
         """What the record of a run says about the choice."""

@@ -50,14 +50,18 @@ class LoadedData:
         return self.benchmark.training_rows(self.parts, rows, tokenizer, max_length)
 
 
-def load_data(arguments: DataArguments) -> LoadedData:
+def load_data(arguments: DataArguments, needs_retain: bool = True) -> LoadedData:
     """Load what the arguments name.
+
+    Args:
+        arguments: what is asked for.
+        needs_retain: whether files of one's own must have rows to keep.
 
     Raises:
         ValueError: when they name nothing, or something that is not there.
     """
     benchmark = arguments.unit
-    choice = DataChoice(arguments.split, arguments.source, arguments.revision, arguments.files())
+    choice = DataChoice(arguments.split, arguments.source, arguments.revision, arguments.files(), needs_retain)
     parts = benchmark.load(choice)
     record = choice.record()
     if arguments.benchmark is not None:

@@ -62,7 +62,7 @@ def dry_run(
             for name, each in rows.items()
         }
     held = getattr(training, "held_back_rows", 0)
-    if method is not None:
+    if method is not None and "retain" in sets:
         check_overlap(sets["forget"], sets["retain"], training.allow_overlap)  # type: ignore[attr-defined]
         training.check_fills_batch(len(sets["retain"]))  # type: ignore[attr-defined]
     model = model_without_weights(str(run.model.model_name_or_path), training, lora_config(run.lora))
@@ -146,7 +146,7 @@ def seconds_per_step(
         if method is None:
             FinetuningTrainer(name, args, some["train"], **options).train()
         else:
-            method(name, args, some["forget"], some["retain"], **options).train()
+            method(name, args, some["forget"], some.get("retain"), **options).train()
     return clock.seconds
 
 

@@ -77,6 +77,7 @@ def write_model_card(
             "verdict": card_verdict(verdict) if verdict is not None else None,
             "folder": name,
             "adapter": adapter,
+            "code": next((file.name for file in folder.glob("*.py")), None),
             "results": results,
             "directions": _DIRECTIONS,
             "options": [name for name in names if name in configuration],

@@ -10,6 +10,8 @@ from unlearn_hf.cli.parsing import Setting, word_of
 from unlearn_hf.cli.training_run import TrainingRun
 
 ORIGIN = "own data"
+WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
+"""Methods that do not train on rows to keep."""
 
 
 def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:

@@ -1,12 +1,14 @@
-"""What must be the same when a run is continued: method, adapter, objectives and rows."""
+"""What must be the same when a run is continued: model, method, adapter, objectives and rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.run_folder import changed_settings, read_record
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.models.weights import BaseModel
 from unlearn_hf.objectives.registry import parameter_options
 
 _SAME = (
@@ -27,6 +29,8 @@ _SAME = (
     "trainable_parameters",
     "use_lora",
     "load_in_4bit",
+    "continue_from",
+    "request_id",
 )
 _SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
@@ -43,11 +47,26 @@ def check_same_run(run: TrainingRun) -> list[str]:
     changes = changed_settings(record, run.configuration(), names)
     if record.get("verb", run.verb) != run.verb:
         changes = [f"verb: {record['verb']} -> {run.verb}"]
+    changes += _another_model(record, str(run.model.model_name_or_path))
     return [
         f"resume: {change}, but the run in {str(run.folder)!r} can only be continued as it was; give the old value, "
         "or another --output_dir."
         for change in changes
     ]
+
+
+def _another_model(record: Mapping[str, Any], name: str) -> list[str]:
+    """How the model of this name differs from the one that the run began with, by its files, else by name."""
+    if "model" not in record:  # before version 0.2
+        return []
+    then, now = BaseModel(**record["model"]), BaseModel.named(name)
+    if then.fingerprint and now.fingerprint:
+        if then.fingerprint == now.fingerprint:
+            return []
+    elif then.name == now.name:
+        return []
+    told = [f"{each.name!r} (files {(each.fingerprint or 'unknown')[:12]})" for each in (then, now)]
+    return [f"model_name_or_path: {told[0]} -> {told[1]}"]
 
 
 def check_same_rows(run: TrainingRun, trained_on: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 
 class PairedDataset(Dataset):
-    """One item per forget row; each comes with a retain row.
+    """One item per forget row; each comes with a retain row, where there are any.
 
     The retain row is read off a fixed sequence of permutations of the retain set: pair number
     `p = epoch * len(forget) + index` takes entry `p mod len(retain)` of permutation `p // len(retain)`. So every
@@ -23,7 +23,7 @@ class PairedDataset(Dataset):
 
     Args:
         forget: encoded forget rows.
-        retain: encoded retain rows.
+        retain: encoded retain rows, or `None`.
         seed: seeds the permutations.
         **along: further sets, one row for each forget row (alternative answers, say).
 
@@ -34,14 +34,16 @@ class PairedDataset(Dataset):
         ValueError: when a set is empty, or a further one has not as many rows as the forget set.
     """
 
-    def __init__(self, forget: EncodedDataset, retain: EncodedDataset, seed: int = 0, **along: EncodedDataset) -> None:
+    def __init__(
+        self, forget: EncodedDataset, retain: EncodedDataset | None, seed: int = 0, **along: EncodedDataset
+    ) -> None:
         for name, rows in (("forget", forget), ("retain", retain)):
-            if len(rows) == 0:
+            if rows is not None and len(rows) == 0:
                 raise ValueError(f"{name}: the dataset is empty; pairs need at least one row of each.")
         for name, rows in along.items():
             if len(rows) != len(forget):
                 raise ValueError(f"{name}: {len(rows)} rows do not go along with {len(forget)} forget rows.")
-        self.sets = {"forget": forget, "retain": retain, **along}
+        self.sets = {"forget": forget, **({} if retain is None else {"retain": retain}), **along}
         self.seed = seed
         # Shared memory, so that data-loading workers that are already running see a new epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -87,5 +89,5 @@ class PairedDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = range(len(self))[index]  # negative indices mean the same pair; others are an IndexError
-        place = {"retain": self.retain_index(index)}
+        place = {"retain": self.retain_index(index)} if "retain" in self.sets else {}
         return {name: rows[place.get(name, index)] for name, rows in self.sets.items()}

@@ -13,6 +13,7 @@ from unlearn_hf.methods.npo import NPOConfig, NPOTrainer
 from unlearn_hf.methods.pdu import PDUConfig, PDUTrainer
 from unlearn_hf.methods.sago import SAGOConfig, SAGOTrainer
 from unlearn_hf.methods.task_vector import TaskVectorConfig, TaskVectorTrainer
+from unlearn_hf.methods.whp import WHPConfig, WHPTrainer
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 METHODS: dict[str, type[UnlearningTrainer]] = {
@@ -29,6 +30,7 @@ METHODS: dict[str, type[UnlearningTrainer]] = {
     "sago": SAGOTrainer,
     "gu": GUTrainer,
     "task_vector": TaskVectorTrainer,
+    "whp": WHPTrainer,
 }
 
 __all__ = [
@@ -59,4 +61,6 @@ __all__ = [
     "SAGOTrainer",
     "TaskVectorConfig",
     "TaskVectorTrainer",
+    "WHPConfig",
+    "WHPTrainer",
 ]

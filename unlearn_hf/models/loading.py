@@ -24,7 +24,12 @@ from transformers.utils import is_flash_attn_2_available
 
 from unlearn_hf.common.checks import ATTENTIONS, check_choice
 from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
+from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
 from unlearn_hf.models.wrappers import causal_model, layer_count
+
+# So that it is loaded by the code here, and not by the copy that lies beside its weights.
+AutoConfig.register(WHPModelConfig.model_type, WHPModelConfig, exist_ok=True)
+AutoModelForCausalLM.register(WHPModelConfig, WHPForCausalLM, exist_ok=True)
 
 
 def load_tokenizer(

@@ -20,6 +20,7 @@ _TOKENIZER_FILES = (
     "spiece.model",
 )
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "adapter_model.bin")
+_OWN_TYPES = ("whp",)  # models of this package, which `loading` registers with transformers
 _HEADER_BYTES = 8  # a safetensors file begins with the length of its header
 
 
@@ -145,7 +146,9 @@ def _check_config(config: dict[str, Any], path: Path, field: str, trust_remote_c
 
 
 def _is_native(kind: Any) -> bool:
-    """Whether transformers has code for this model type, or a process that imported it has registered some."""
+    """Whether transformers has code for this model type, this package has, or a process has registered some."""
+    if kind in _OWN_TYPES:
+        return True
     loaded = sys.modules.get("transformers.models.auto.configuration_auto")
     if loaded is not None:
         return kind in loaded.CONFIG_MAPPING

@@ -130,6 +130,16 @@ def _request(reference: nn.Module, batch: Mapping[str, Tensor]) -> tuple[dict[st
     return moved, AnswerRequest(positions.to(device), batch["labels"].shape[1])
 
 
+@torch.no_grad()
+def output_at_labels(model: nn.Module, batch: Mapping[str, Tensor], layer: int | None, packed: bool = False) -> Tensor:
+    """Hidden states after `layer`, `[N, H]`, or logits, `[N, V]`, at the label positions of `batch`."""
+    moved, request = _request(model, batch)
+    answer = ask_about(model, moved, replace(request, layer=layer, keep_logits=layer is None), packed)
+    found = answer.logits if layer is None else answer.layer_output
+    assert found is not None
+    return found
+
+
 class ReferenceModel:
     """Gives logits and hidden states of the model before unlearning.
 
@@ -205,10 +215,7 @@ class ReferenceModel:
     def hidden(self, model: nn.Module, batch: Mapping[str, Tensor], layer: int, packed: bool = False) -> Tensor:
         """Hidden states of the model before unlearning after `layer`, at the label positions of `batch`, `[N, H]`."""
         with self._active(model) as reference:
-            moved, request = _request(reference, batch)
-            found = ask_about(reference, moved, replace(request, layer=layer), packed).layer_output
-        assert found is not None
-        return found.to(batch["labels"].device)
+            return output_at_labels(reference, batch, layer, packed).to(batch["labels"].device)
 
     @contextmanager
     def _active(self, model: nn.Module) -> Iterator[nn.Module]:

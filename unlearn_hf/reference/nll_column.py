@@ -61,13 +61,15 @@ class ReferenceColumns:
             pairs.sets[name] = dataset.add_column(COLUMN, nll.tolist())
 
     def _wanted(self) -> dict[str, list[int]]:
-        trainer, args = self.trainer, self.trainer.args
-        pairs = trainer.train_dataset
-        wanted = {name: list(range(len(pairs.sets[name]))) for name in sorted(trainer.sets_with_reference)}
-        if "retain" in wanted:
-            epochs = math.ceil(args.num_train_epochs)
-            wanted["retain"] = list(range(len(pairs.retain))) if args.max_steps > 0 else pairs.retain_rows(epochs)
-        return wanted
+        return {name: self.rows_used(name) for name in sorted(self.trainer.sets_with_reference)}
+
+    def rows_used(self, name: str) -> list[int]:
+        """The rows of a set that the run uses: of those to keep it may not come to all."""
+        args, pairs = self.trainer.args, self.trainer.train_dataset
+        if name != "retain" or args.max_steps > 0:
+            return list(range(len(pairs.sets[name])))
+        rows: list[int] = pairs.retain_rows(math.ceil(args.num_train_epochs))
+        return rows
 
     def _saved_values(self, name: str, dataset: Any, rows: list[int]) -> torch.Tensor | None:
         saved = self._saved.get(name)

@@ -12,6 +12,7 @@ from unlearn_hf.data.collator import join
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.objectives.base import ALTERNATIVE, Needs, Objective
 from unlearn_hf.reference.model_before import ReferenceModel
+from unlearn_hf.reference.stored import StoredReference
 
 
 def batch_names(name: str, needs: Needs) -> list[str]:
@@ -24,7 +25,7 @@ def contributions(
     parameters: Any,
     model: nn.Module,
     batches: list[Mapping[str, Tensor]],
-    reference: ReferenceModel | None = None,
+    reference: ReferenceModel | StoredReference | None = None,
     unwrapped: nn.Module | None = None,
     packed: bool = False,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,

@@ -19,11 +19,13 @@ class MethodHooks:
         paper: `title`, `url` and `citation`.
         needs_gram: whether `gradient_weights` gets the Gram matrix of the two gradients.
         copies_of_trained: how many more copies of the trained parameters' size the method holds.
+        uses_retain_rows: whether it trains on rows to keep; else they can be left out, and the verdict does without.
     """
 
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     copies_of_trained: ClassVar[int] = 0
+    uses_retain_rows: ClassVar[bool] = True
     args: UnlearningConfig
 
     @property

@@ -39,7 +39,7 @@ def packs_rows(trainer: _Trainer, batch: dict[str, Any], device: torch.device) -
     if args.packing == "auto" and (args.torch_compile or not packing_pays(model, device)):
         return False
     # Both sets, so that there are two rows at least.
-    rows = join([batch["forget"], batch["retain"]]) if "forget" in batch else batch
+    rows = join([batch[name] for name in ("forget", "retain") if name in batch]) if "forget" in batch else batch
     shortest = rows["attention_mask"].sum(-1).argsort()[:4]
     with trainer.compute_loss_context_manager():
         error = largest_packing_error(

@@ -32,7 +32,7 @@ def row_defaults(
 
     Args:
         forget: rows to forget.
-        retain: rows to keep.
+        retain: rows to keep; 0 where the method needs none.
         adapter: whether an adapter is trained.
         width: size of the model's hidden states, where its configuration says that.
         given: options that are given.
@@ -45,7 +45,7 @@ def row_defaults(
     batch = given.get("per_device_train_batch_size")
     if batch is not None:
         held = max(0, min(held, retain - batch * processes))
-    batch = batch or _batch_for(forget, retain - held, processes)
+    batch = batch or _batch_for(forget, (retain or forget) - held, processes)
     per_epoch = math.ceil(forget / (batch * processes))
     rate = RATE_TIMES_WIDTH / (width or _USUAL_WIDTH) * (ADAPTER_FACTOR if adapter else 1)
     chosen = {

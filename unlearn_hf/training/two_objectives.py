@@ -17,6 +17,7 @@ from unlearn_hf.gradients.weightings import NOISE_FLOOR_FLOAT32, NOISE_FLOOR_HAL
 from unlearn_hf.models.sharding import reshard
 from unlearn_hf.objectives.base import Needs, Objective
 from unlearn_hf.reference.model_before import ReferenceModel
+from unlearn_hf.reference.stored import StoredReference
 from unlearn_hf.training.automatic_learning_rate import LearningRateProbe
 from unlearn_hf.training.contributions import batch_names, contributions
 from unlearn_hf.training.divergence import total_norm
@@ -48,7 +49,7 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
     parameters: dict[str, Any]
     gradients: GradientBuffers | None = None
     geometry: GradientGeometryFile | None = None
-    reference: ReferenceModel | None = None
+    reference: ReferenceModel | StoredReference | None = None
     learning_rate_probe: LearningRateProbe | None = None
     retain_level: RetainLevel | None = None
     retain_budget: RetainBudget | None = None
@@ -85,6 +86,8 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         weights = dict(zip(Losses._fields, self._weights, strict=True))
         active = [name for name, weight in weights.items() if weight != 0]
         for name in Losses._fields:
+            if name not in inputs:
+                continue
             batch = self._batches_of(name, inputs)
             if name not in active:
                 # The loss is wanted (a dual variable follows it), its gradient is not.

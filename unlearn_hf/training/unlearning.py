@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.utils import logging
 
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
@@ -25,23 +24,20 @@ from unlearn_hf.models.loading import configured_layers
 from unlearn_hf.models.sharding import reshard, shards
 from unlearn_hf.models.wrappers import check_layer, has_dropout
 from unlearn_hf.objectives.base import ALTERNATIVE
-from unlearn_hf.reference.model_before import ReferenceModel
 from unlearn_hf.reference.nll_column import ReferenceColumns
+from unlearn_hf.reference.stored import StoredReference, choose_reference
 from unlearn_hf.training.automatic_learning_rate import AutomaticLearningRate, LearningRateProbe
 from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.contributions import batch_names
 from unlearn_hf.training.evaluators import Evaluator
-from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.training.run_verdict import RunVerdict
 from unlearn_hf.training.stop_condition import parse_condition
 from unlearn_hf.training.stop_rule import StopRule
 from unlearn_hf.training.two_objectives import TwoObjectivesTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig
-
-logger = logging.get_logger(__name__)
 
 
 class UnlearningTrainer(TwoObjectivesTrainer):
@@ -57,7 +53,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         model: a hub id, a folder (model or adapter), a `PreTrainedModel` or a `PeftModel`.
         args: the method's configuration.
         forget_dataset: rows to forget, raw (`question`/`answer`, ...) or encoded.
-        retain_dataset: rows to keep, likewise.
+        retain_dataset: rows to keep, likewise; `None` where the method does not train on them.
         eval_dataset: rows, or a dict of them, whose loss `evaluate` reports.
         evaluators: called by `evaluate`.
         processing_class: the tokenizer; by default the one that belongs to the model.
@@ -103,9 +99,18 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         if self._keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
-            if rows is None or len(rows) == 0:
+            needed = name == "forget_dataset" or self.uses_retain_rows or args.held_back_rows
+            if needed and (rows is None or len(rows) == 0):
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
-        args.check_fills_batch(len(retain_dataset))
+        if retain_dataset is not None and len(retain_dataset):
+            args.check_fills_batch(len(retain_dataset))
+        elif self._keeps_gradients_apart:
+            raise ValueError(
+                f"log_gradient_geometry: {args.log_gradient_geometry!r} compares with the gradient of rows to keep, "
+                "and there are none; leave it out, or give retain_dataset."
+            )
+        else:
+            retain_dataset = None
         model = self.given_or_fresh(model, args.seed, trainer_arguments)
         self._check_layers(model)
         self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
@@ -125,11 +130,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         )
         self.reference_columns = ReferenceColumns(self)
         if args.needs_reference_model:
-            dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
-            share = not shards(self.accelerator)
-            self.reference = ReferenceModel(self.model, args.reference_device, dtype, share, self._layers_compared)
-            size = self.reference.copied / 2**20
-            logger.info(f"The model before unlearning: {self.reference.strategy}, {size:.0f} MiB more.")
+            self.reference = choose_reference(self, self._compared, self._layers_compared)
         self._first_state: dict[str, Any] | None = None
         self._resumes = False
         if args.autolr:
@@ -156,10 +157,23 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         if ALTERNATIVE in self.needs["forget"].answers:
             rows = alternative_rows(dataset["forget"], args.refusal_file, args.alternative_column, seed)
             along[ALTERNATIVE] = self._encode(rows, tokenizer, "alternative answers")
-        forget, retain = (self._encode(dataset[name], tokenizer, f"{name}_dataset") for name in Losses._fields)
-        check_overlap(forget, retain, args.allow_overlap)
+        forget = self._encode(dataset["forget"], tokenizer, "forget_dataset")
+        retain = None
+        if dataset["retain"] is not None:
+            retain = self._encode(dataset["retain"], tokenizer, "retain_dataset")
+            check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
+
+    @property
+    def _compared(self) -> dict[str, int | None]:
+        """The sets that are compared with the model before unlearning: by a layer's output, or (`None`) logits."""
+        return {
+            each: self.parameters[name].layer if "hidden" in needs.reference else None
+            for name, needs in self.needs.items()
+            if {"logits", "hidden"} & set(needs.reference)
+            for each in batch_names(name, needs)
+        }
 
     @property
     def _layers_compared(self) -> int | None:
@@ -251,6 +265,8 @@ class UnlearningTrainer(TwoObjectivesTrainer):
             self.reference_columns.load_state_dict(state.get("reference_nll", {}))
         if not shards(self.accelerator):
             self.reference_columns.measure(self.model)
+            if isinstance(self.reference, StoredReference):
+                self.reference.measure(self.model)
             self.run_verdict.begin(self.model, self._resumes)
         with self.run_verdict.timed("training"):
             return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -68,7 +68,8 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     reference_cache: str | None = field(
         default=None,
         metadata={
-            "help": "Folder for likelihoods of the model before unlearning; runs that share it compute them once. "
+            "help": "Folder for what the model before unlearning says (likelihoods; distributions or hidden states "
+            "where that is smaller than a copy of it); runs that share it compute it once. "
             "Default: `reference` in the output folder."
         },
     )
@@ -77,7 +78,7 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         metadata={
             "help": "Where the frozen copy of the model rests and computes that objectives with distributions or "
             "hidden states of the model before unlearning need when no adapter is trained; `cpu` keeps it out of "
-            "accelerator memory. Default: beside the model."
+            "accelerator memory. Default: beside the model, or no copy where a file in `reference_cache` is smaller."
         },
     )
     reference_dtype: str | None = field(

@@ -36,9 +36,13 @@ class OwnRows(Benchmark):
             raise ValueError(
                 f"benchmark: no data are given; use --benchmark {_others()}, or --forget_file and --retain_file."
             )
-        if missing := [name for name in ("forget_file", "retain_file") if name not in files]:
+        needed = ("forget_file", "retain_file") if choice.needs_retain else ("forget_file",)
+        if missing := [name for name in needed if name not in files]:
             raise ValueError(f"{missing[0]}: missing; unlearning needs rows to forget and rows to keep.")
-        pairs = load_pairs(files["forget_file"], files["retain_file"])
+        if "retain_file" in files:
+            pairs = load_pairs(files["forget_file"], files["retain_file"])
+        else:
+            pairs = {"forget": load_rows(files["forget_file"], "forget_file")}
         if "holdout_file" in files:
             pairs["holdout"] = load_rows(files["holdout_file"], "holdout_file")
             check_holdout(pairs["holdout"], pairs["forget"], f"holdout_file: {files['holdout_file']}")

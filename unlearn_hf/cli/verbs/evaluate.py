@@ -205,10 +205,7 @@ def _check_folder(folder: Path, overwrite: bool, retain_results: str | None) -> 
     if (folder / RECORD).exists():
         return [f"output_dir: {str(folder)!r} is a run folder with results of its own; name another one."]
     if not overwrite:
-        return [
-            f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, --output_dir names another "
-            "folder."
-        ]
+        return [f"output_dir: {str(folder)!r} holds results; --overwrite sets them aside, or name another folder."]
     if retain_results is not None and Path(retain_results).resolve() in [
         (folder / name).resolve() for name in (".", *RESULTS)
     ]:

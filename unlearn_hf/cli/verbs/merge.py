@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
 from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import write_json
-from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.common.locks import check_free, release_folder
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.weights import BaseModel, base_under, tensor_shapes
 
@@ -131,6 +135,12 @@ def _misfits(merge: Merge) -> list[str]:
                 f"base_model: {merge.base!r} has {weight} of shape {list(there)}, which the adapter's "
                 f"{list(shape)} does not fit; name the model that it was trained on ({own!r})."
             ]
+    if found.fingerprint:
+        print(
+            f"warning: base_model: nothing records which weights the adapter in {str(merge.adapter)!r} was "
+            f"trained on; the shapes of {merge.base!r} fit, and that is all that is known",
+            file=sys.stderr,
+        )
     return []
 
 
@@ -142,22 +152,51 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.models.merging import merge_adapter
     from unlearn_hf.report.tables import print_differences
 
-    hold_folder(merge.folder)
     data = merge.evaluation.data
     judged = data.benchmark is not None or bool(data.files())
-    before = (
-        evaluate_model(_evaluation(merge, merge.adapter, merge.folder / "evaluations" / "adapter")) if judged else {}
-    )
-    merge_adapter(merge.adapter, merge.base, merge.arguments.merged_dtype, merge.folder)
-    _write_record(merge)
+    with _whole_folder(merge.folder, "evaluations/adapter") as folder:
+        if judged:
+            before = evaluate_model(_evaluation(merge, merge.adapter, folder / "evaluations/adapter"))
+        merge_adapter(merge.adapter, merge.base, merge.arguments.merged_dtype, folder)
+        _write_record(merge, folder)
+        if judged:
+            after = evaluate_model(_evaluation(merge, folder, folder))
+            write_json(folder / "merge.json", {"adapter": before, "merged": after})
     print(f"merged model ({merge.arguments.merged_dtype}): {merge.folder}")
-    if not judged:
+    if judged:
+        print_differences(before, after, ("adapter", "merged"))
+    else:
         print("not evaluated: no run.json says on what; --benchmark, or --forget_file and --retain_file, do")
-        return 0
-    after = evaluate_model(_evaluation(merge, merge.folder, merge.folder))
-    write_json(merge.folder / "merge.json", {"adapter": before, "merged": after})
-    print_differences(before, after, ("adapter", "merged"))
     return 0
+
+
+@contextmanager
+def _whole_folder(path: Path, *held: str) -> Iterator[Path]:
+    """A folder beside `path` to fill, which takes its place in the end; where anything fails, nothing is left of it.
+
+    Args:
+        path: absent, or an empty folder.
+        *held: folders in it that are locked meanwhile, besides itself.
+
+    Raises:
+        ValueError: when something is there by then.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for each in (*held, "."):
+            release_folder(partial / each)
+        try:
+            if path.is_dir():
+                path.rmdir()
+            partial.rename(path)
+        except OSError as problem:
+            raise ValueError(
+                f"output_dir: {str(path)!r} is there already ({problem}); name a new folder."
+            ) from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _evaluation(merge: Merge, model: Path, folder: Path) -> EvaluationRun:
@@ -171,7 +210,7 @@ def _evaluation(merge: Merge, model: Path, folder: Path) -> EvaluationRun:
     return dataclasses.replace(given, evaluate=evaluate, model=ModelArguments(str(model), tokenizer))
 
 
-def _write_record(merge: Merge) -> None:
+def _write_record(merge: Merge, folder: Path) -> None:
     """A record by which `evaluate` finds data and template, and the registry of retain results the base model."""
     configuration: dict[str, Any] = {
         **dataclasses.asdict(merge.evaluation.data),
@@ -183,7 +222,7 @@ def _write_record(merge: Merge) -> None:
     }
     base = dataclasses.asdict(BaseModel.named(merge.base))
     record = {"verb": "merge", "status": "finished", "finished": now(), "configuration": configuration}
-    write_json(merge.folder / RECORD, {**record, "base_model": base})
+    write_json(folder / RECORD, {**record, "base_model": base})
 
 
 VERB = Verb(

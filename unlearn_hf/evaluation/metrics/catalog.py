@@ -98,30 +98,20 @@ def _lume() -> dict[str, MetricDescription]:
     for name in ("forget", "retain"):
         for task, label in (("task1", "stories"), ("task2", "invented people"), ("task3", "biographies")):
             for kind, (what, unit, column, form) in kinds.items():
-                found[f"lume_{name}_{task}_{kind}"] = MetricDescription(
-                    f"LUME, {name} set, {label}: {what}",
-                    name == "retain",
-                    _LUME,
-                    unit,
-                    f"{column} of {name}_{task}_{form}",
-                )
+                said, needs = f"LUME, {name} set, {label}: {what}", f"{column} of {name}_{task}_{form}"
+                found[f"lume_{name}_{task}_{kind}"] = MetricDescription(said, name == "retain", _LUME, unit, needs)
     mean, documents = _METRICS + "base:Metric", "answer_mean_nll of member and nonmember"
-    for name in ("forget", "retain"):
-        what = f"LUME: mean of the six scores of the {name} set (not official)"
-        found[f"lume_{name}_mean"] = MetricDescription(what, name == "retain", _LUME, mean, "the six")
+    rows: dict[str, tuple[str, bool | None, str, str]] = {
+        "forget_mean": ("mean of the six scores of the forget set (not official)", False, mean, "the six"),
+        "retain_mean": ("mean of the six scores of the retain set (not official)", True, mean, "the six"),
+        "task_aggregate": ("harmonic mean of the twelve, forget ones as 1 - x", True, _HARMONIC, "the twelve"),
+        "membership_auc": ("AUC of the mean NLL of documents, nonmember above member", None, mean, documents),
+        "membership_score": ("1 - 2 |AUC - 0.5| of the membership attack", True, mean, documents),
+        "final_score": ("mean of task aggregate, membership score and accuracy on MMLU", True, mean, "all three"),
+    }
     return found | {
-        "lume_task_aggregate": MetricDescription(
-            "LUME: harmonic mean of the twelve, forget ones as 1 - x", True, _LUME, _HARMONIC, "the twelve"
-        ),
-        "lume_membership_auc": MetricDescription(
-            "LUME: AUC of the mean NLL of documents, nonmember above member", None, _LUME, mean, documents
-        ),
-        "lume_membership_score": MetricDescription(
-            "LUME: 1 - 2 |AUC - 0.5| of the membership attack", True, _LUME, mean, documents
-        ),
-        "lume_final_score": MetricDescription(
-            "LUME: mean of task aggregate, membership score and accuracy on MMLU", True, _LUME, mean, "all three"
-        ),
+        f"lume_{name}": MetricDescription(f"LUME: {what}", better, _LUME, unit, needs)
+        for name, (what, better, unit, needs) in rows.items()
     }
 
 

@@ -34,7 +34,7 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
 
     Args:
         verdict: the facts.
-        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`.
+        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`, `uses_retain_rows`.
     """
     rate = float(settings["learning_rate"])
     found = []
@@ -51,7 +51,8 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
         )
     if verdict.kept in (PARTLY, NO):
         budget = "" if settings.get("retain_budget") else ", or --retain_budget 0.02, which ends the run in time"
-        found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}, more retain rows{budget}.")
+        more = f", more retain rows{budget}" if settings.get("uses_retain_rows", True) else ""
+        found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}{more}.")
     return found
 
 
@@ -72,7 +73,7 @@ def not_checked(verdict: Verdict) -> list[str]:
         found.append("Rows to keep that were not trained on: none were held back.")
     found.append(
         "Other wordings and languages of the questions, membership attacks, relearning, quantisation, and skills "
-        "beyond the rows to keep."
+        "beyond the rows to keep (`unlearn-hf audit` tries most of them)."
     )
     if verdict.forgotten == YES:
         found.append(TRUST)
