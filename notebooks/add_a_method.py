@@ -16,6 +16,7 @@
 # it inherits. `docs/extending/method.md` lists what may be overridden. Offline, on a CPU, in under two minutes.
 
 # %%
+import logging
 import os
 import tempfile
 import warnings
@@ -25,6 +26,7 @@ from io import StringIO
 from pathlib import Path
 
 warnings.filterwarnings("ignore", message="IProgress not found")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells that there is no GPU
 os.environ["TQDM_DISABLE"] = "1"  # progress bars would fill the page
 
 import matplotlib.pyplot as plt
