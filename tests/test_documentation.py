@@ -188,7 +188,7 @@ def test_the_story_of_own_data_runs(
     few = "--max_steps 2 --use_cpu true"
     changes = {
         "--num_train_epochs 40": few,
-        "--use_lora true": f"--use_lora true {few} --max_new_tokens 4 --verdict_samples 1",
+        "--use_lora true": f"--use_lora true {few} --max_new_tokens 4 --verdict_samples 1 --verdict_rows 2",
     }
     run_in_order(OWN_DATA, changes)
     shown = capsys.readouterr().out

@@ -12,8 +12,16 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHORTER = {
-    "own_data": [('output_dir="first"', r"max_steps=2, \g<0>"), ("--output_dir second", r"--max_steps 2 \g<0>")],
+    "own_data": [
+        ('output_dir="first"', r"max_steps=2, verdict_rows=2, \g<0>"),
+        ("--output_dir second", r"--max_steps 2 --verdict_rows 2 \g<0>"),
+    ],
     "compare_methods": [(r"rates = .*", "rates = (3e-4,)"), ("max_rows=40", "max_rows=4")],
+    "muse_requests": [
+        ("hidden_size=144", "hidden_size=48"),
+        ("batch_size=64", "batch_size=64, max_rows=2"),
+        ("--verdict_samples 2", "--verdict_samples 1 --verdict_rows 2"),
+    ],
 }
 """What a run that only shows that all cells work does besides training for two epochs."""
 
