@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import socket
 from pathlib import Path
+from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -60,3 +62,13 @@ def data_root() -> Path:
     if not value or not Path(value).is_dir():
         pytest.skip("UNLEARN_HF_DATA does not name a folder of real benchmark data: NOT tested on real data")
     return Path(value)
+
+
+def load_script(name: str) -> ModuleType:
+    """A file of `scripts/` as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

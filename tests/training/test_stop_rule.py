@@ -162,17 +162,23 @@ def test_a_run_begun_without_it_cannot_be_resumed_with_it(tmp_path: Path) -> Non
         resumed.train(resume_from_checkpoint=True)
 
 
+ON_RANKS: dict[str, Any] = {
+    **TOO_FAR,
+    **ON_PATH,
+    "max_steps": 4,
+    "stop_interval": 2,
+    "verdict": True,
+    "verdict_samples": 2,
+    "held_back_rows": 5,
+}
+
+
 def _on_two_ranks(folder: str) -> None:
     run = build_trainer(
         "graddiff",
         Path(folder),
         per_device_train_batch_size=2,
-        max_steps=4,
-        stop_when="step >= 2",
-        stop_interval=2,
-        verdict=True,
-        verdict_samples=2,
-        held_back_rows=5,
+        **ON_RANKS,
         ddp_backend="gloo",
     )
     run.train()
@@ -187,18 +193,15 @@ def test_two_ranks_agree_with_one(tmp_path: Path) -> None:
     one = build_trainer(
         "graddiff",
         tmp_path / "one",
-        max_steps=4,
-        stop_when="step >= 2",
-        stop_interval=2,
-        verdict=True,
-        verdict_samples=2,
-        held_back_rows=5,
+        **ON_RANKS,
     )
     one.train()
     expected = one.verdict()
+    assert one.stop_rule is not None
+    assert "% of the way" in str(one.stop_rule.outcome)
     debug_launcher(_on_two_ranks, args=(str(tmp_path),), num_processes=2)
     first, second = (torch.load(tmp_path / f"found-{rank}.pt") for rank in (0, 1))
-    assert first["step"] == second["step"] == 2
+    assert first["step"] == second["step"] == one.state.global_step
     assert first["before"] == second["before"] == pytest.approx(expected.before, rel=1e-5)
     assert first["after"] == second["after"]
     for name in ("forget_prob", "retain_prob"):
