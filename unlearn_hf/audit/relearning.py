@@ -34,7 +34,7 @@ def relearn(
     pad: int,
     device: torch.device,
 ) -> None:
-    """Train all trainable parameters in place: AdamW, no weight decay, a rate that falls to zero.
+    """Train all trainable parameters in place: AdamW, no weight decay, gradients up to norm 1, a rate that falls to 0.
 
     Every process does the same.
 
