@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
+from unlearn_hf.cli.continuing import check_continued
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_run
@@ -70,7 +71,8 @@ def check_before_loading(run: TrainingRun) -> None:
 
 def check_inputs(run: TrainingRun) -> list[str]:
     """What is wrong with models and options, the run folder aside."""
-    problems: list[str] = []
+    if problems := check_continued(run.request.continue_from):
+        return problems  # of its model nothing else matters
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
