@@ -1,7 +1,7 @@
 """MUSE's scalability (C5) and sustainability (C6): what is left of utility as more is to be forgotten.
 
 Scalability: forget sets of growing size, each unlearned from the target. Sustainability: four requests, each unlearned
-from the model that the one before left (`--continue_from`, so each run judges those before it again: docs/requests.md).
+from the model that the one before left (`--continue_from`: each run judges those before it again, docs/requests.md).
 News only. Every run is an `unlearn-hf unlearn` with its own run folder; finished ones are kept, so a run that was
 interrupted goes on where it stopped.
 
