@@ -13,8 +13,10 @@ import pytest
 from tests.report.conftest import NASTY, ROWS, sample_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.cli.main import main
+from unlearn_hf.common.ledger import LedgerEntry, write_ledger
 from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines
 from unlearn_hf.report.intervals import bootstrap_intervals, per_sample
+from unlearn_hf.report.requests import request_chains
 from unlearn_hf.report.runs import RETAIN_ONLY, TARGET, Run, read_runs
 
 Make = Callable[..., Path]
@@ -184,3 +186,39 @@ def test_everything_that_a_model_wrote_is_escaped(make_run: Make, tmp_path: Path
     assert page.count("<script>") == 1
     assert "<img src=x" not in page
     assert "&lt;script&gt;window.broken" in page
+
+
+def test_requests_stand_in_a_table_with_the_verdict_after_each_run(
+    make_run: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries: list[LedgerEntry] = []
+    for name in ("first", "second", "<third>"):
+        earlier = {entry.request: {"forgotten": "no", "leaking": 5, "known": 9} for entry in entries}
+        if "first" in earlier:
+            earlier["first"] = {"forgotten": "not_measured", "why": "its rows are gone"}
+        previous = entries[-1].fingerprint if entries else None
+        rows = {"count": 9, "sha256": "a", "fingerprints": []}
+        verdict = {"forgotten": "partly", "kept": "yes", "leaking": 2, "known": 8}
+        entries.append(LedgerEntry(name, None, name, None, "npo", rows, verdict, earlier, "0" * 64, previous))
+        write_ledger(make_run(name.strip("<>"), 2.0, settings()), entries)
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    runs, problems = read_runs(folders)
+    assert not problems
+    (chain,) = request_chains(runs)  # the shorter ones are part of it
+    assert [[each.get("forgotten") for each in line.verdicts] for line in chain.lines] == [
+        ["partly", "not_measured", "not_measured"],
+        [None, "partly", "no"],
+        [None, None, "partly"],
+    ]
+    assert main(["report", *map(str, folders), "--output_dir", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "after second" in page
+    assert "(2 of 8)" in page
+    assert "(5 of 9)" in page
+    assert "&lt;third&gt;" in page
+    assert "<third>" not in page
+    capsys.readouterr()
+    (folders[2] / "ledger.jsonl").write_text("{}")
+    assert main(["report", *map(str, folders), "--output_dir", str(tmp_path / "damaged")]) == 0
+    assert "ledger.jsonl, line 1: it is no line of a ledger" in capsys.readouterr().err
+    assert "after second" in (tmp_path / "damaged" / "report.html").read_text()

@@ -180,6 +180,32 @@ class LoraArguments:
 
 
 @dataclass
+class RequestArguments:
+    """Requests, one after the other"""
+
+    continue_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of a finished unlearning run: begin with its model, judge its requests again, and carry "
+            "on the ledger."
+        },
+    )
+    request_id: str | None = field(
+        default=None, metadata={"help": "Name of this request in the ledger; that of the run folder by default."}
+    )
+    allow_repeated_request: bool = field(
+        default=False, metadata={"help": "Forget the rows of an earlier request once more."}
+    )
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` for an empty name, or a repetition of nothing."""
+        if self.request_id is not None and not self.request_id.strip():
+            raise ValueError("request_id: it is empty; give a name, or leave it out.")
+        if self.allow_repeated_request and self.continue_from is None:
+            raise ValueError("allow_repeated_request: True needs a run to continue; add --continue_from.")
+
+
+@dataclass
 class RunArguments:
     """Run folder"""
 

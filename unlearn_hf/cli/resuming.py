@@ -29,6 +29,8 @@ _SAME = (
     "trainable_parameters",
     "use_lora",
     "load_in_4bit",
+    "continue_from",
+    "request_id",
 )
 _SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 

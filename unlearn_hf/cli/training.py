@@ -29,6 +29,7 @@ from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.evaluation.verdict.facts import Verdict
     from unlearn_hf.training.finetuning import FinetuningTrainer
 
@@ -133,6 +134,7 @@ def train_and_judge(
     data: LoadedData,
     trained: dict[str, Any],
     method: type[FinetuningTrainer] | None = None,
+    earlier: EarlierRequests | None = None,
 ) -> int:
     """Train, evaluate, and fill the run folder.
 
@@ -142,6 +144,7 @@ def train_and_judge(
         data: as loaded.
         trained: the datasets that are trained on, by name.
         method: the trainer class of the method, for the model card.
+        earlier: requests that the model has behind it, where it was continued.
 
     Returns:
         The exit status.
@@ -162,10 +165,12 @@ def train_and_judge(
         record.content["model"] = asdict(BaseModel.named(str(run.model.model_name_or_path)))
         record.content["base_model"] = asdict(base_under(str(run.model.model_name_or_path)))
         _open_folder(folder, run, record)
+        for line in earlier.not_measured if earlier is not None else []:
+            print(line)
     trainer.accelerator.wait_for_everyone()
     try:
         with ending_on_sigterm(trainer):
-            found, verdict = _train(run, trainer)
+            found, verdict = _train(run, trainer, earlier)
     except KeyboardInterrupt as problem:
         if main:
             record.finish("interrupted")
@@ -179,6 +184,8 @@ def train_and_judge(
         raise
     if main:
         _bring_results_up(folder, trainer.state.global_step)
+        if earlier is not None and not found["divergence"]:
+            earlier.write(record.content["data"]["trained_on"])
         record.finish("diverged" if found["divergence"] else "finished", **found)
         if not (run.run.keep_checkpoints or found["divergence"]):
             for path in checkpoints(folder):
@@ -193,10 +200,13 @@ def train_and_judge(
             from unlearn_hf.report.verdict import print_verdict
 
             print_verdict(verdict)
+        for line in earlier.sentences() if earlier is not None else []:
+            print(line)
         print(f"run folder: {folder}")
     if found["divergence"]:
         return DIVERGED
     forgotten = verdict is not None and verdict.forgotten == "yes"
+    forgotten = forgotten and (earlier is None or earlier.all_forgotten)
     return NOT_FORGOTTEN if run.run.fail_unless_forgotten and not forgotten else 0
 
 
@@ -209,7 +219,9 @@ def _how_to_go_on(folder: Path, trainer: FinetuningTrainer) -> str:
     return f"the same command with --resume continues from {checkpoint.name}"
 
 
-def _train(run: TrainingRun, trainer: FinetuningTrainer) -> tuple[dict[str, Any], Verdict | None]:
+def _train(
+    run: TrainingRun, trainer: FinetuningTrainer, earlier: EarlierRequests | None
+) -> tuple[dict[str, Any], Verdict | None]:
     """Train, save, evaluate; returns what the record says about it, and the verdict."""
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=run.run.resume or None)
@@ -218,6 +230,8 @@ def _train(run: TrainingRun, trainer: FinetuningTrainer) -> tuple[dict[str, Any]
     divergence = trainer.divergence
     budget = getattr(trainer, "retain_budget", None)
     verdict = _verdict(trainer, divergence)
+    if earlier is not None and divergence is None:
+        earlier.judge(trainer)
     metrics: dict[str, float] = {}
     if run.run.final_evaluation:
         start = time.perf_counter()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import DataArguments, LoraArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.arguments import DataArguments, LoraArguments, ModelArguments, RequestArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.parsing import COMMAND_LINE, Settings
 
@@ -31,6 +31,7 @@ class TrainingRun:
     run: RunArguments
     training: FinetuningConfig
     method: str | None = None
+    request: RequestArguments = field(default_factory=RequestArguments)
 
     @property
     def folder(self) -> Path:
@@ -40,6 +41,8 @@ class TrainingRun:
     def configuration(self) -> dict[str, Any]:
         """Every option with the value in force; of training options those that were given, before torch is there."""
         found: dict[str, Any] = {"method": self.method} if self.method else {}
+        if self.method:
+            found.update(dataclasses.asdict(self.request))
         for part in (self.model, self.data, self.evaluation, self.lora, self.run):
             found.update(dataclasses.asdict(part))
         if hasattr(self.training, "to_dict"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.data.columns import detect_columns
+from unlearn_hf.data.columns import COLUMN_SETS, detect_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,23 @@ def _plain(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
     columns = detect_columns(list(rows[0])) if len(rows) else ()
     for row in rows:
         yield tuple(" ".join(str(row[column]).split()).casefold() for column in columns)
+
+
+def row_fingerprints(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A hash of the content of each row; case, spaces and the names of the columns do not make a row another one.
+
+    Args:
+        rows: with one of the accepted sets of columns. Of others, such as encoded ones, everything counts.
+    """
+    found = []
+    for row in rows:
+        columns = next((each for each in COLUMN_SETS if set(each) <= set(row)), tuple(sorted(row)))
+        values: list[Any] = [row[column] for column in columns]
+        if columns == ("messages",) and [turn["role"] for turn in row["messages"]] == ["user", "assistant"]:
+            values = [turn["content"] for turn in row["messages"]]  # a question and an answer
+        plain = json.dumps([" ".join(str(value).split()).casefold() for value in values])
+        found.append(hashlib.blake2b(plain.encode(), digest_size=16).hexdigest())
+    return found
 
 
 def warn_of_repeats(rows: Any, name: str) -> None:

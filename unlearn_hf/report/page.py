@@ -15,6 +15,7 @@ from unlearn_hf.common.files import write_text
 from unlearn_hf.report.answers import answered_rows
 from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines
 from unlearn_hf.report.intervals import bootstrap_intervals
+from unlearn_hf.report.requests import request_chains
 from unlearn_hf.report.runs import Run
 from unlearn_hf.version import __version__
 
@@ -94,6 +95,7 @@ def write_report(
         lines=lines,
         intervals=[bootstrap_intervals(run.values, run.samples) for run in runs],
         settings=differing_settings(runs),
+        chains=request_chains(runs),
         figures=[(name, _CAPTIONS[name], data) for name, data in drawn.items()],
         memory=[_memory(run) for run in runs],
         answers=answers,

@@ -10,6 +10,7 @@ from typing import Any
 from unlearn_hf.audit import AUDIT_FILE
 from unlearn_hf.benchmarks.from_logs import EvaluationLog, read_log, recompute_values
 from unlearn_hf.common.files import read_json
+from unlearn_hf.common.ledger import LedgerEntry, read_ledger
 from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metric_value import MetricValue
@@ -39,6 +40,7 @@ class Run:
         log: the evaluation with its values per sample, `None` where there is none.
         history: what the trainer logged, one dictionary a line.
         verdict: content of `verdict.json`, empty without one.
+        ledger: requests that the model has behind it, oldest first; empty without a ledger.
         audit: `rows` and `sentences` of `audit.json`, empty without one.
         notes: what is missing or damaged, a sentence each.
     """
@@ -51,6 +53,7 @@ class Run:
     log: EvaluationLog | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     verdict: dict[str, Any] = field(default_factory=dict)
+    ledger: list[LedgerEntry] = field(default_factory=list)
     audit: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -82,10 +85,11 @@ def read_run(path: Path, role: str = RUN, retain_only: Path | None = None) -> Ru
     run = Run(path, path.resolve().name, role)
     problems: list[str] = []
     if path.is_dir():
-        try:
-            run.record = read_record(path)
-        except ValueError as problem:
-            problems.append(str(problem))
+        for name, read in (("record", read_record), ("ledger", read_ledger)):
+            try:
+                setattr(run, name, read(path))
+            except ValueError as problem:
+                problems.append(str(problem))
         run.history = _history(path / TRAINER_STATE, problems)
         run.verdict = _verdict(path / VERDICT, problems)
         run.audit = _audit(path / AUDIT_FILE, problems)

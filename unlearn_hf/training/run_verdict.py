@@ -19,16 +19,12 @@ from unlearn_hf.common.files import write_json
 from unlearn_hf.data.columns import COLUMN_SETS
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.templates import resolve_template
-from unlearn_hf.evaluation.verdict import VERDICT_FILE
+from unlearn_hf.evaluation.verdict import BEFORE_FILE, VERDICT_FILE
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, known_rows
-from unlearn_hf.evaluation.verdict.guesses import with_guesses
+from unlearn_hf.evaluation.verdict.judging import make_judge
 from unlearn_hf.evaluation.verdict.measuring import Judge
-from unlearn_hf.evaluation.verdict.rows import drawn_rows, judged_rows
+from unlearn_hf.evaluation.verdict.rows import drawn_rows
 from unlearn_hf.evaluation.verdict.words import advice, not_checked, not_known, sentences
-
-_MOST_COMPARED = 2000
-"""Rows to keep that answers of a model that never saw the others are expected from."""
-BEFORE_FILE = "verdict_before.json"
 
 
 class _Trainer(Protocol):
@@ -79,37 +75,27 @@ class RunVerdict:
         held = drawn_rows(len(retain), args.held_back_rows) if retain is not None else []
         kept = retain
         if held:
-            chosen = set(held)
-            kept = retain.select([row for row in range(len(retain)) if row not in chosen])
+            kept = retain.select(sorted(set(range(len(retain))) - set(held)))
             self.held_back = retain.select(held)
         if not self.wanted:
             return kept
         template = resolve_template(tokenizer, args.template)
         holdout = self._raw["holdout"]
         encoded = {"forget": forget}
-        chosen_rows = {"forget": drawn_rows(len(forget), args.verdict_rows)}
-        pairs: list[tuple[str, str]] = []
+        chosen = {"forget": drawn_rows(len(forget), args.verdict_rows)}
         if retain is not None:
             encoded["retain"] = retain
-            chosen_rows["retain"] = (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows]
-            keep = drawn_rows(len(retain), _MOST_COMPARED)
-            pairs = [
-                (row.question, row.answer)
-                for row in judged_rows(retain, self._raw["retain"], keep, tokenizer, template, args.max_length)
-            ]
+            chosen["retain"] = (held or drawn_rows(len(retain), 2 * args.verdict_rows))[: 2 * args.verdict_rows]
         if holdout is not None and len(holdout):
             encoded["holdout"] = encode_dataset(holdout, tokenizer, template, args.max_length, "holdout_dataset")
-            chosen_rows["holdout"] = drawn_rows(len(holdout), 2 * args.verdict_rows)
-        rows = {
-            name: judged_rows(encoded[name], self._raw[name], chosen, tokenizer, template, args.max_length)
-            for name, chosen in chosen_rows.items()
-        }
-        self.judge = Judge(
-            with_guesses(rows["forget"], pairs),
-            rows.get("retain", []),
-            rows.get("holdout", []),
+            chosen["holdout"] = drawn_rows(len(holdout), 2 * args.verdict_rows)
+        self.judge = make_judge(
+            encoded,
+            self._raw,
+            chosen,
+            tokenizer,
+            template,
             samples=args.verdict_samples,
-            forget_of=len(forget),
             held_back=bool(held),
             # A padded batch seeds its samples by its prompts: all samples of a row in one batch are never the same.
             batch_size=max(args.per_device_eval_batch_size, args.verdict_samples),
@@ -144,8 +130,7 @@ class RunVerdict:
             judge.before = judge.measure(model, trainer.processing_class, trainer.accelerator)
         if not trainer.is_world_process_zero():
             return
-        if trainer.args.save_strategy != "no":
-            judge.keep_before(path)
+        judge.keep_before(path)
         if judge.forget and not knew(judge):
             found = not_known(sum(known_rows(judge)), len(judge.forget))
             warnings.warn(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RequestArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, method_fields
 from unlearn_hf.cli.parsing import (
@@ -29,7 +29,7 @@ from unlearn_hf.common.registry import nearest
 _DEFAULT_TRIALS = 20
 # What trials are compared on is the same for all of them.
 _MEASURED = (
-    *field_names([ModelArguments, DataArguments, EvaluationArguments, RunArguments]),
+    *field_names([ModelArguments, DataArguments, EvaluationArguments, RequestArguments, RunArguments]),
     *("output_dir", "template", "max_length", "held_back_rows", "allow_overlap", "reference_cache"),
     *("verdict", "verdict_rows", "verdict_samples"),
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlearn_hf.cli.arguments import DataArguments, LoraArguments, MethodArguments, ModelArguments, RunArguments
+from unlearn_hf.cli.arguments import (
+    DataArguments,
+    LoraArguments,
+    MethodArguments,
+    ModelArguments,
+    RequestArguments,
+    RunArguments,
+)
+from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import (
@@ -35,6 +43,7 @@ ARGUMENTS = (
     DataArguments,
     LoraArguments,
     EvaluationArguments,
+    RequestArguments,
     RunArguments,
 )
 
@@ -65,6 +74,7 @@ def look_at(settings: Settings, problems: Sequence[str] = ()) -> TrainingRun:
     """
     problems = list(problems)
     add_benchmark_defaults(settings)
+    problems += take_up(settings)
     method = chosen_method(settings, problems)
     if method is not None:
         return _assemble(method, settings, training_fields(method), problems)
@@ -86,12 +96,12 @@ def complete(asked: TrainingRun) -> TrainingRun:
 
 
 def _assemble(method: str, settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:
-    _, model, data, lora, evaluation, run, training = build(
+    _, model, data, lora, evaluation, request, run, training = build(
         [*ARGUMENTS, config_class], settings, problems, method_fields(besides=method)
     )
     if "output_dir" not in settings:
         training.output_dir = default_folder(data, model, method, lora.use_lora)
-    return TrainingRun("unlearn", settings, model, data, evaluation, lora, run, training, method)
+    return TrainingRun("unlearn", settings, model, data, evaluation, lora, run, training, method, request)
 
 
 def chosen_method(settings: Settings, problems: list[str]) -> str | None:
@@ -131,6 +141,7 @@ def training_config(argv: Sequence[str]) -> type:
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import load_data, naming_lines
+    from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
     from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, lora_config, train_and_judge
 
@@ -151,6 +162,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = complete(asked)
     training = arguments.training
     tokenizer = checked_tokenizer(arguments, data, trained)
+    earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
@@ -183,7 +195,7 @@ def run(argv: Sequence[str]) -> int:
             peft_config=lora_config(arguments.lora),
             holdout_dataset=data.datasets.get("holdout"),
         )
-    status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method])
+    status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
     if trainer.is_world_process_zero():
         print_retain_model(arguments.evaluation, arguments.folder)
     return status
@@ -195,6 +207,7 @@ VERB = Verb(
     examples=(
         "unlearn-hf unlearn --config configs/tofu/eupmu.yaml --learning_rate 2e-5",
         "unlearn-hf unlearn --method npo --model_name_or_path M --forget_file f.jsonl --retain_file r.jsonl",
+        "unlearn-hf unlearn --method npo --continue_from runs/first --forget_file g.jsonl --retain_file r.jsonl",
         "accelerate launch --config_file configs/accelerate/ddp.yaml -m unlearn_hf unlearn --config ...",
     ),
     arguments=ARGUMENTS,

@@ -5,3 +5,5 @@ From outside: `Judge` measures a model, `decide` makes the verdict of two measur
 
 VERDICT_FILE = "verdict.json"
 """Name of the file in a run folder."""
+BEFORE_FILE = "verdict_before.json"
+"""Likewise, of what was measured before unlearning."""

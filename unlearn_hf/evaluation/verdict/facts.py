@@ -137,10 +137,10 @@ def knew(judge: Judge) -> bool:
     return sum(known) > _FEW_KNOWN * len(known)
 
 
-def decide(judge: Judge, after: Measurement) -> Verdict:
-    """Make the verdict of what `judge` measured before and of what it measured `after`."""
-    assert judge.before is not None
-    known = known_rows(judge)
+def leaking_rows(
+    judge: Judge, after: Measurement, known: Sequence[bool]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows that were known and leak, and those that are right no oftener than by chance; see `Verdict`."""
     limits = likelihood_limits(after["forget"], after["holdout"])
     found = [
         leaks(row, values, limit) for row, values, limit in zip(judge.forget, after["forget"], limits, strict=True)
@@ -158,10 +158,25 @@ def decide(judge: Judge, after: Measurement) -> Verdict:
     if not comes_by_chance(len(guesses), chances):
         leaking = sorted(leaking + guesses, key=lambda each: each["row"])
         guesses = []
+    return leaking, guesses
+
+
+def forgotten(leaking: int, known: int) -> str:
+    """`yes`, `partly` or `no`: how many rows leak of those that were known."""
+    if not leaking:
+        return YES
+    return PARTLY if leaking <= known / 2 else NO
+
+
+def decide(judge: Judge, after: Measurement) -> Verdict:
+    """Make the verdict of what `judge` measured before and of what it measured `after`."""
+    assert judge.before is not None
+    known = known_rows(judge)
+    leaking, guesses = leaking_rows(judge, after, known)
     share = _kept_share(judge.before["retain"], after["retain"])
     known_before = knew(judge) if judge.forget else False
     return Verdict(
-        forgotten=_forgotten(len(leaking), sum(known)) if known_before else NOT_MEASURED,
+        forgotten=forgotten(len(leaking), sum(known)) if known_before else NOT_MEASURED,
         kept=_kept(share),
         changed=_changed(judge.before, after),
         known_before=known_before,
@@ -180,12 +195,6 @@ def decide(judge: Judge, after: Measurement) -> Verdict:
             "samples": judge.samples,
         },
     )
-
-
-def _forgotten(leaking: int, known: int) -> str:
-    if not leaking:
-        return YES
-    return PARTLY if leaking <= known / 2 else NO
 
 
 def _kept(share: Mapping[str, float] | None) -> str:
