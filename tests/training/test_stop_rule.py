@@ -127,6 +127,16 @@ def test_a_search_leaves_training_as_it_is(tmp_path: Path) -> None:
     assert largest_difference(runs["without"].after[7], runs["with"].after[7]) == 0
 
 
+def test_trained_again_the_line_begins_before_unlearning(tmp_path: Path) -> None:
+    run = build_trainer("graddiff", tmp_path, **{**TOO_FAR, **ON_PATH, "max_steps": 2})
+    before = list(parameters(run.model).values())
+    for _ in range(2):
+        run.train()
+        begins = run.stop_rule.state_dict()["before"]  # type: ignore[union-attr]
+        for kept, first in zip(begins, before, strict=True):
+            assert torch.equal(kept, first)
+
+
 def test_a_path_needs_a_condition(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop_on_path: it needs a condition"):
         build_trainer("graddiff", tmp_path, stop_on_path=True)

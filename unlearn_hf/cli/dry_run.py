@@ -71,7 +71,8 @@ def dry_run(
     per_epoch, steps = planned_steps(training, len(first))
     memory = estimate_memory(model, training, {name: list(each) for name, each in sets.items()}, steps, method)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=first))
+    models = getattr(method, "models_saved", 1)
+    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=first, models_saved=models))
     print("dry run: nothing is written")
     for name, each in sets.items():
         answers = sum(label != IGNORE_INDEX for labels in each["labels"] for label in labels)

@@ -27,7 +27,7 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
     given: dict[str, Any] = dict(run.settings)
     if batch := word_of(run.settings, "per_device_train_batch_size"):
         given["per_device_train_batch_size"] = int(batch) if batch.isdigit() and int(batch) else None
-    if (word_of(run.settings, "stop_when") or "").lower() in ("none", "null"):
+    if "stop_when" in given and (word_of(run.settings, "stop_when") or "none").lower() in ("none", "null"):
         given["stop_when"] = None
     chosen = row_defaults(
         forget,
