@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.continuing import check_continued
 from unlearn_hf.cli.data import LoadedData, describe_data
@@ -112,22 +111,6 @@ def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, 
     name = run.model.tokenizer_name_or_path or run.model.model_name_or_path
     assert name is not None
     return load_tokenizer(name, run.training.trust_remote_code)
-
-
-def lora_config(arguments: LoraArguments) -> Any | None:
-    """The adapter's configuration, or `None` without one."""
-    if not arguments.use_lora:
-        return None
-    from peft import LoraConfig
-
-    modules: list[str] | str = arguments.lora_target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha,
-        lora_dropout=arguments.lora_dropout,
-        target_modules=modules[0] if modules == ["all-linear"] else modules,
-    )
 
 
 def train_and_judge(

@@ -94,7 +94,7 @@ def finetune(
         The exit status.
     """
     from unlearn_hf.cli.data import load_data, make_evaluators, naming_lines, training_rows
-    from unlearn_hf.cli.training import checked_tokenizer, lora_config, train_and_judge
+    from unlearn_hf.cli.training import checked_tokenizer, train_and_judge
 
     with importing():
         data = load_data(asked.data)
@@ -122,7 +122,7 @@ def finetune(
             train_dataset=encodable,
             evaluators=evaluators,
             processing_class=tokenizer,
-            peft_config=lora_config(arguments.lora),
+            peft_config=arguments.peft_config,
         )
     return train_and_judge(arguments, trainer, data, {"train": rows})
 

@@ -143,7 +143,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
-    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, lora_config, train_and_judge
+    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
@@ -192,7 +192,7 @@ def run(argv: Sequence[str]) -> int:
             eval_dataset=None if evaluators else rows,
             evaluators=evaluators,
             processing_class=tokenizer,
-            peft_config=lora_config(arguments.lora),
+            peft_config=arguments.peft_config,
             holdout_dataset=data.datasets.get("holdout"),
         )
     status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
