@@ -15,7 +15,7 @@ WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
 
 
 def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
-    """Set what is not given, on a run over files of one's own, and say so."""
+    """Set what is not given, on a run over files of one's own, and say so, once."""
     if run.data.benchmark is not None:
         return
     from unlearn_hf.models.loading import configured_width
@@ -38,5 +38,6 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
         configuration_of(run.method).can_stop,
     )
     run.settings.update({option: Setting(value, ORIGIN) for option, value in chosen.items()})
-    if chosen and int(os.environ.get("RANK", "0")) == 0:
+    # A dry run lists all settings anyway.
+    if chosen and not run.run.dry_run and int(os.environ.get("RANK", "0")) == 0:
         print(in_words(chosen, forget))
