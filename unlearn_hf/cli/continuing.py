@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def take_up(settings: Settings) -> list[str]:
                 f"{_FIELD}: {word!r} and model_name_or_path {named!r} are two models to begin with; leave out one of "
                 "them."
             ]
-        print(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
     settings["model_name_or_path"] = Setting(word, _FIELD)
     try:
         home, record = unlearning_run(Path(word))
