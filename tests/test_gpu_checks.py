@@ -50,6 +50,7 @@ def test_every_part_on_the_cpu(tmp_path: Path) -> None:
     assert found.stdout.count("\n| ") > 50
 
 
+@pytest.mark.slow
 def test_parts_resume_and_say_what_is_missing(tmp_path: Path) -> None:
     words = ["--device", "cpu", "--parts", "attention"]
     ended = checks(tmp_path, *words, "--limit", "0")
