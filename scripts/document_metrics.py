@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unlearn_hf.evaluation.attacks.base import ATTACKS
-from unlearn_hf.evaluation.metrics.base import metric_unit
+from unlearn_hf.evaluation.metrics.base import Metric, metric_unit
 from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, metrics
 
 FILE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -25,9 +25,11 @@ def page() -> str:
     """The whole page."""
     lines = [HEAD, "| metric | what | better | formula | needs | version | source |", "|" + " --- |" * 7]
     for name, facts in metrics().items():
-        formula = (type(metric_unit(name)).__doc__ or "").splitlines()[0].rstrip(".").replace("|", r"\|")
+        unit = type(metric_unit(name))
+        formula = "Mean" if unit is Metric else (unit.__doc__ or "").splitlines()[0].rstrip(".")
         cells = (f"`{name}`", facts.summary, DIRECTIONS[facts.higher_is_better], formula, facts.needs)
-        lines.append(f"| {' | '.join(cells)} | {facts.version} | {facts.paper} |")
+        shown = (cell.replace("|", r"\|") for cell in cells)
+        lines.append(f"| {' | '.join(shown)} | {facts.version} | {facts.paper} |")
     suffixes = ", ".join(f"`{suffix}`" for suffix in VARIANT_SUFFIXES)
     lines += ["", f"A suffix names another definition than the default: {suffixes}.", "", "## Membership attacks", ""]
     lines += ["Scores are higher for texts that look less like members of the training set.", ""]

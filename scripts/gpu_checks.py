@@ -1,4 +1,4 @@
-"""What can only be seen on a GPU, in parts that resume, and a table at the end; `gpu_checks.sh` starts it.
+"""What can only be seen on a GPU, in parts that resume (long: many small checks); `gpu_checks.sh` starts it.
 
 Each part is a process of its own that is ended after `--limit` seconds and leaves `PART.json` in `--output_dir`; parts
 with a result are not run again, and one that was ended goes on with the rows it has. On the CPU all parts run on tiny

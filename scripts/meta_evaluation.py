@@ -278,13 +278,16 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = DemoSettings(hidden_size=arguments.hidden_size, layers=arguments.layers)
     made_by = arguments.output_dir / "settings.json"
+    longest = max(arguments.epochs)  # of the retain-only model, too, which others are compared with
     chosen = {name: getattr(arguments, name) for name in ("hidden_size", "layers", "relearning_rate")}
+    chosen["longest"] = longest
     if made_by.exists() and json.loads(made_by.read_text()) != chosen:
-        parser.error(f"output_dir: {arguments.output_dir} holds models of other sizes ({made_by.read_text().strip()})")
+        parser.error(
+            f"output_dir: {arguments.output_dir} holds models made with other settings ({made_by.read_text().strip()})"
+        )
     made_by.parent.mkdir(parents=True, exist_ok=True)
     write_json(made_by, chosen)
     study = MetaEvaluation(arguments.output_dir, settings, arguments.relearning_rate)
-    longest = max(arguments.epochs)
     retain = Member("kept alone", REFERENCE_SEED, longest)
     study.train(retain)
     study.reference = study.folder / "pool" / retain.name

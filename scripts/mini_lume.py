@@ -38,12 +38,11 @@ def build_mini_lume(seed: int = 0) -> dict[str, list[Row]]:
                for row in task(draw, people, f"{name[0]}{number}")]
         for name in ("forget", "retain")
     }  # fmt: skip
-    for name in ("member", "nonmember"):
-        tables[f"mia/{name}"] = [
-            {"id": f"{name}{number}", "document": " ".join(text for row in _biography(draw, people, "")[:1]
-                                                           for text in (row["input"], row["output"]))}
-            for number in range(2 * DOCUMENTS)
-        ]  # fmt: skip
+    # Members are people that are to be forgotten, the others are of the same kinds and in no other file.
+    fresh = [row for task in (_person, _biography) for _ in range(DOCUMENTS) for row in task(draw, people, "")]
+    for name, rows in (("member", tables["forget"]), ("nonmember", fresh)):
+        texts = [f"{row['input']} {row['output']}" for row in rows if "sc" in row["id"] and row["task"] != "Task1"]
+        tables[f"mia/{name}"] = [{"id": f"{name}{number}", "document": text} for number, text in enumerate(texts)]
     return tables
 
 

@@ -1,8 +1,9 @@
 """MUSE's scalability (C5) and sustainability (C6): what is left of utility as more is to be forgotten.
 
 Scalability: forget sets of growing size, each unlearned from the target. Sustainability: four requests, each unlearned
-from the model that the one before left. News only. Every run is an `unlearn-hf unlearn` with its own run folder;
-finished ones are kept, so a run that was interrupted goes on where it stopped.
+from the model that the one before left (`--continue_from`: each run judges those before it again, docs/requests.md).
+News only. Every run is an `unlearn-hf unlearn` with its own run folder; finished ones are kept, so a run that was
+interrupted goes on where it stopped.
 
     python scripts/muse_requests.py --output_dir runs/muse_requests -- --config configs/muse/npo.yaml
     python scripts/muse_requests.py --mini --output_dir runs/muse_mini
@@ -102,7 +103,8 @@ def main() -> None:
         values = [metrics_of(target)] if target is not None else []
         model = target
         for fold in FOLDS:
-            source = [] if model is None else ["--model_name_or_path", str(model)]
+            option = "--model_name_or_path" if model == target else "--continue_from"
+            source = [] if model is None else [option, str(model)]
             part = f"{'scal' if experiment == 'scalability' else 'sust'}_forget_{fold}"
             finished = run(folder / part, "unlearn", *words, *source, "--forget_part", part)
             values.append(metrics_of(finished))

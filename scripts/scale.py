@@ -120,7 +120,8 @@ def main() -> None:
     arguments = parser.parse_args()
     tokens, answers, ranks = arguments.tokens, arguments.tokens // 2, arguments.ranks
     print(
-        f"| GiB, {tokens} tokens | LoRA | LoRA + C | full + C | full + C, two gradients | the same on {ranks} ranks |"
+        f"| GiB, {tokens} tokens | adapter | adapter, again | whole, again | whole, again, two gradients "
+        f"| the same on {ranks} ranks |"
     )
     for name, shape in SHAPES.items():
         found = [

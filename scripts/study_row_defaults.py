@@ -29,6 +29,7 @@ from unlearn_hf.benchmarks.tofu.data import load_tofu
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.own_files import read_rows
 from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.evaluation.engine import settings_fingerprint
 from unlearn_hf.methods import METHODS
 from unlearn_hf.training.retain_level import RetainProbe
 
@@ -89,6 +90,13 @@ def one_try(
     }
 
 
+def file_of(model: str, size: int, seed: int, rows: Rows, arguments: argparse.Namespace) -> Path:
+    """Where a try is kept: of these rows and options alone."""
+    options = [getattr(arguments, name) for name in ("keep", "subject", "others", "method", "options")]
+    name = model.strip("/").replace("/", "_").replace(":", "_")
+    return Path(arguments.output_dir) / f"{name}_{size}_{seed}_{settings_fingerprint(rows, options)[:8]}.json"
+
+
 def table(tries: list[dict[str, Any]]) -> str:
     """A line for each try, and how many reached the aim by model."""
     lines = [
@@ -126,7 +134,7 @@ def main() -> None:
     rows = [{"question": row["question"], "answer": row["answer"]} for row in rows]
     tries = []
     for name, size, seed in product(arguments.models, arguments.sizes, arguments.seeds):
-        file = arguments.output_dir / f"{name.strip('/').replace('/', '_').replace(':', '_')}_{size}_{seed}.json"
+        file = file_of(name, size, seed, rows, arguments)
         if not file.exists():
             model, _, kind = name.partition(":")
             parts = cut(rows, size, max(arguments.keep, 5 * size), arguments.subject, seed)

@@ -159,6 +159,9 @@ def check_command(command: str) -> None:
     else:
         script = words[1] if words[0] == "python" else words[0]
         text = (ROOT / script).read_text()
+        # Options that scripts share stand in the module that has `add_arguments`.
+        for module in re.findall(r"^from (\w+) import .*\badd_arguments\b", text, re.MULTILINE):
+            text += (ROOT / script).with_name(f"{module}.py").read_text()
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert option in text or f"{option[2:]}: " in text, f"{script} has no {option}"
 

@@ -67,7 +67,8 @@ def test_a_small_run_is_continued(
     monkeypatch.setattr(script.FinetuningTrainer, "train", None)  # everything is there already
     script.main()
     assert json.loads((tmp_path / "results.json").read_text()) == content
-    monkeypatch.setattr("sys.argv", ["meta_evaluation.py", *words, "--hidden_size", "96"])
-    with pytest.raises(SystemExit):
-        script.main()
-    assert "holds models of other sizes" in capsys.readouterr().err
+    for other in (["--hidden_size", "96"], ["--hidden_size", "48", "--layers", "1", "--epochs", "1", "2"]):
+        monkeypatch.setattr("sys.argv", ["meta_evaluation.py", *words, *other])
+        with pytest.raises(SystemExit):
+            script.main()
+        assert "holds models made with other settings" in capsys.readouterr().err

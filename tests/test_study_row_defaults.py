@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,3 +48,14 @@ def test_the_table_counts_by_model(study: ModuleType) -> None:
     assert "\na: 1 of 2" in text
     assert "\nb: 1 of 1" in text
     assert text.count("| a | 4 | 1 | 80 | 0.99 to 0.010 | 0 | 1 | 0.970 |") == 2
+
+
+@pytest.mark.parametrize("other", [{"keep": 80}, {"subject": 4}, {"others": 9}, {"method": "pdu"}, {"options": "[]"}])
+def test_a_try_with_other_options_or_rows_has_another_file(other: dict[str, Any], study: ModuleType) -> None:
+    options = {"keep": 60, "subject": 10, "others": 100, "method": "npo", "options": "{}", "output_dir": Path("x")}
+    rows = [{"question": "Who?", "answer": "Ada."}]
+    file = study.file_of("runs/m:adapter", 4, 1, rows, Namespace(**options))
+    assert file == study.file_of("runs/m:adapter", 4, 1, rows, Namespace(**options))
+    assert file.name.startswith("runs_m_adapter_4_1_")
+    assert file != study.file_of("runs/m:adapter", 4, 1, rows, Namespace(**{**options, **other}))
+    assert file != study.file_of("runs/m:adapter", 4, 1, rows * 2, Namespace(**options))

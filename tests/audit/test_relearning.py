@@ -62,6 +62,11 @@ def test_steps_beyond_an_epoch_go_on_and_are_the_same_again() -> None:
     assert steps_of(33, AuditSettings(relearning_steps=7)) == 7
 
 
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="relearning: no row that is to be learnt"):
+        relearn(build_model(), [], 1e-3, 5, 0, 1, CPU)
+
+
 def test_what_is_learnt_is_not_judged_in_part_alone() -> None:
     learnt, judged = learnt_and_judged("part", 40, 100, 0)
     assert len(learnt) == 4

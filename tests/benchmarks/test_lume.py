@@ -37,6 +37,9 @@ def test_mini_has_the_shape() -> None:
         found = list(zip(rows["task"], rows["form"], strict=True))
         assert {pair: found.count(pair) for pair in counts} == counts
     assert len(lume["member"]) == len(lume["nonmember"]) == 12
+    forget, retain = ({f"{row['prompt']} {row['completion']}" for row in lume[name]} for name in ("forget", "retain"))
+    assert set(lume["member"]["text"]) <= forget
+    assert not set(lume["nonmember"]["text"]) & (forget | retain)
     one = load_lume("task2", "mini")
     assert set(one["forget"]["task"]) == {"task2"}
     assert one.fingerprint != lume.fingerprint

@@ -1,4 +1,4 @@
-"""`unlearn-hf audit`: one file and nothing else, goes on after a kill, baselines, signatures, bad input."""
+"""`unlearn-hf audit`: one file, goes on after a kill, baselines, signatures, bad input (long: one run serves all)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from tests.cli.own_rows import TRAINING, write_rows
 from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.audit import plan
+from unlearn_hf.audit.membership import Membership
 from unlearn_hf.audit.relearning import Relearning
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED, main
 
@@ -172,6 +173,28 @@ def test_what_was_killed_goes_on_and_is_equal(
     assert (run / "audit.json").read_bytes() == unbroken
     (run / "audit.json").unlink()
     assert hashes(run) == before
+
+
+def test_what_other_code_or_another_retain_only_model_left_is_not_taken(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def measures_again() -> bool:
+        capsys.readouterr()
+        assert audit("--attacks", "membership", "--reference", "retain") == INTERRUPTED
+        return "  run, memorisation" in capsys.readouterr().out
+
+    monkeypatch.setattr(Membership, "findings", killed)
+    assert measures_again()
+    assert not measures_again()
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearn_hf.cli.audit.code_digest", lambda: "other")
+        assert measures_again()
+    config = Path("retain/config.json")
+    config.write_text(config.read_text() + "\n")
+    assert measures_again()
 
 
 @pytest.mark.slow

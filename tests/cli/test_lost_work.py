@@ -123,6 +123,20 @@ def test_sigterm_without_checkpoints_ends_at_once(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_sigterm_after_the_last_step_ends_the_run_too(
+    unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminate(*_: object, **__: object) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.evaluate", terminate)
+    words = ("--eval_strategy", "epoch", "--verdict", "false", *UNJUDGED, *UNSTOPPED)
+    assert unlearn(*words) == INTERRUPTED
+    assert "interrupted; the same command with --resume continues from" in capsys.readouterr().err
+    assert read_record(run)["status"] == "interrupted"
+
+
 def test_ctrl_c_before_the_first_checkpoint(
     unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

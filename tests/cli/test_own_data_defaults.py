@@ -88,6 +88,15 @@ def test_nothing_stops_without_a_condition(tmp_path: Path) -> None:
     assert (made.stop_when, made.stop_on_path) == (None, False)
     vector = TaskVectorConfig.for_rows(build_model(), [{}] * 4, [{}] * 24, output_dir=str(tmp_path))
     assert (vector.stop_when, vector.stop_on_path) == (None, False)
+    alone = TaskVectorConfig.for_rows(build_model(), [{}] * 4, None, output_dir=str(tmp_path))
+    assert alone.held_back_rows == 0
+
+
+def test_a_file_says_that_nothing_stops(unlearn: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "unstopped.yaml").write_text("stop_when: null\n")
+    assert unlearn("--config", str(tmp_path / "unstopped.yaml"), "--verdict", "false") == 0
+    configuration = json.loads((tmp_path / "run" / "run.json").read_text())["configuration"]
+    assert (configuration["stop_when"], configuration["stop_on_path"]) == (None, False)
 
 
 def test_it_is_told_in_one_line(unlearn: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,13 @@ BAD: dict[str, tuple[Callable[[], object], dict[str, str], str]] = {
         {"continue_from": "first"},
         "the run in 'first' has not finished (diverged)",
     ),
+    "merged, adapter gone": (
+        lambda: Path("target", "run.json").write_text(
+            json.dumps({"verb": "merge", "configuration": {"model_name_or_path": "gone"}})
+        ),
+        {"continue_from": "target"},
+        "'target' was merged from 'gone', which is not there",
+    ),
     "parent missing": (
         lambda: shutil.rmtree("first"),
         {"continue_from": "third"},
@@ -195,6 +202,14 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert [line for line in error if line.startswith("error: ")] == error[-1:]
     assert told in error[-1]
     assert sorted(chain.rglob("*")) == there
+
+
+@pytest.mark.usefixtures("chain")
+def test_a_model_in_a_file_gives_way(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model.yaml").write_text("model_name_or_path: target\n")
+    assert request("third", "--config", "model.yaml", "--dry_run", continue_from="second", output_dir="dry") == 0
+    assert "continue_from: the model is that of second, not target of model.yaml" in capsys.readouterr().out
+    assert not Path("dry").exists()
 
 
 def test_what_comes_back_is_told_and_what_cannot_be_read_is_not_measured(

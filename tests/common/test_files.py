@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_hf.common.files import read_json, read_objects, whole_file, write_json
+from unlearn_hf.common.files import code_digest, read_json, read_objects, whole_file, write_json
 
 
 def test_json_files_are_whole_or_absent(tmp_path: Path) -> None:
@@ -81,3 +81,14 @@ def _circular() -> list[object]:
     items: list[object] = []
     items.append(items)
     return items
+
+
+def test_the_digest_of_code_is_of_content_and_names(tmp_path: Path) -> None:
+    def digest(name: str, content: str) -> str:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        (folder / name).write_text(content)
+        return code_digest(folder)
+
+    assert digest("a.py", "x = 1") == digest("a.py", "x = 1")
+    assert len({digest("a.py", "x = 1"), digest("a.py", "x = 2"), digest("b.py", "x = 1"), code_digest()}) == 4

@@ -204,6 +204,18 @@ def test_backends_give_the_same_texts(
     assert sampled != texts(GenerationSettings(5, samples=3, temperature=1.0, seed=1), backend)
 
 
+@pytest.mark.parametrize("backend", ["slots", "transformers"])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_samples_that_come_one_by_one_differ(
+    backend: str, batch_size: int, tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tiny_model.eval()
+    drawn = GenerationSettings(8, temperature=1.0)
+    items = [GeneratedText(f"row/{sample}", prompts()[0], drawn) for sample in range(4)]
+    found = list(generate(backend, tiny_model, tokenizer, items, CPU, batch_size=batch_size))
+    assert len(set(found)) == 4
+
+
 def test_texts_end_at_their_stops(tiny_model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     tiny_model.eval()
     whole = GeneratedText("a", prompts()[1], GenerationSettings(20))

@@ -31,6 +31,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], float]] = {
     "ExtractionStrength": ({"predictions": [[9, 2, 3, 4], [1, 9]], "references": [[1, 2, 3, 4], [1, 2]]}, 0.375),
     "ExactMemorization": ({"predictions": [[9, 2, 3, 4], [1, 9]], "references": [[1, 2, 3, 4], [1, 2]]}, 0.625),
     "AttackAUC": (SIDES, 0.75),
+    "TextAUC": (SIDES, 0.75),
+    "DistanceToHalf": (SIDES, 0.5),
     "PrivLeak": ({**SIDES, "retrain_auc": 0.5}, -50.0),
     "Metric": ({"predictions": [0.0, 0.5]}, 0.25),
 }

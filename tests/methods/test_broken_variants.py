@@ -108,11 +108,11 @@ def test_accumulation(case: str, variant: Callable[[Patch], None], tmp_path: Pat
 
 def _gram_of_one_rank(patch: Patch) -> None:
     """Gradients are averaged over ranks, but only after each rank has chosen weights by its own Gram matrix."""
-    passes, combine = UnlearningTrainer._separate_backward_passes, GradientBuffers.combine
+    step, combine = UnlearningTrainer.training_step, GradientBuffers.combine
 
     def without_reduction(self: UnlearningTrainer, model: Any, *arguments: Any) -> Tensor:
         with getattr(model, "no_sync", contextlib.nullcontext)():
-            return passes(self, model, *arguments)
+            return step(self, model, *arguments)
 
     def reduce_late(self: GradientBuffers, weights: Any) -> None:
         if torch.distributed.is_initialized():
@@ -121,7 +121,7 @@ def _gram_of_one_rank(patch: Patch) -> None:
                 gradient /= torch.distributed.get_world_size()
         combine(self, weights)
 
-    patch.setattr(UnlearningTrainer, "_separate_backward_passes", without_reduction)
+    patch.setattr(UnlearningTrainer, "training_step", without_reduction)
     patch.setattr(GradientBuffers, "combine", reduce_late)
 
 

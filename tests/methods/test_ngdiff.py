@@ -196,16 +196,16 @@ def test_direction_is_the_sum_of_unit_gradients(tmp_path: Path) -> None:
     trainer = build_trainer("ngdiff", tmp_path, max_steps=1, learning_rate=0.1)
     before = parameters(trainer.model)
     gradients: dict[str, list[torch.Tensor]] = {}
-    original = trainer._finish_window
+    original = trainer.gradients_collected
 
-    def record(model: Any) -> None:
+    def record(scale: float) -> None:
         batch = trainer._prepare_inputs(trainer.window.batches[0])  # type: ignore[union-attr]
         for name in ("forget", "retain"):
-            loss = trainer.objective_loss(model, name, batch)
-            gradients[name] = list(torch.autograd.grad(loss, list(model.parameters())))
-        original(model)
+            loss = trainer.objective_loss(trainer.model, name, batch)
+            gradients[name] = list(torch.autograd.grad(loss, list(trainer.model.parameters())))
+        original(scale)
 
-    trainer._finish_window = record  # type: ignore[method-assign]
+    trainer.gradients_collected = record  # type: ignore[method-assign]
     trainer.train()
     units = []
     for values in gradients.values():

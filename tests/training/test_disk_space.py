@@ -152,6 +152,33 @@ def test_what_is_needed(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("drop_last", "accumulation", "planned"), [(False, 1, (4, 8)), (True, 1, (3, 6)), (True, 8, (1, 2))]
+)
+def test_planned_steps_are_those_of_the_loop(
+    drop_last: bool, accumulation: int, planned: tuple[int, int], tmp_path: Path
+) -> None:
+    trainer = build_trainer(
+        "npo",
+        tmp_path,
+        forget=10,
+        max_steps=-1,
+        num_train_epochs=2,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=accumulation,
+        dataloader_drop_last=drop_last,
+    )
+    rows = len(trainer.train_dataset)
+    assert disk_space.planned_steps(trainer.args, rows) == planned
+    trainer.train()
+    assert trainer.state.global_step == planned[1]
+
+
+def test_two_models_at_the_end_need_room_for_two(tmp_path: Path) -> None:
+    one, two = (build_trainer(name, tmp_path, **STEPS | {"save_strategy": "no"}) for name in ("npo", "whp"))
+    assert disk_space.space_needed(two) == pytest.approx(2 * disk_space.space_needed(one), abs=1)
+
+
 def test_what_is_written_is_what_was_estimated(tmp_path: Path) -> None:
     trainer = build_trainer("npo", tmp_path, **STEPS)
     trainer.train()

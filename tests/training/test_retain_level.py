@@ -267,3 +267,12 @@ def test_kl_can_be_followed_by_a_probe(tmp_path: Path) -> None:
 def test_bad_options_are_refused(options: dict[str, Any], field: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=field):
         UnlearningConfig(output_dir=str(tmp_path), **options)
+
+
+def test_a_budget_cannot_be_added_to_a_run_that_is_resumed(tmp_path: Path) -> None:
+    """Its loss before unlearning is not known: that of the checkpoint would pass for it."""
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    build_trainer("graddiff", tmp_path, max_steps=2, **saving).train()
+    resumed = build_trainer("graddiff", tmp_path, max_steps=4, retain_budget=0.1, **saving)
+    with pytest.raises(ValueError, match=r"retain_budget: 0\.1 needs the retain loss before unlearning"):
+        resumed.train(resume_from_checkpoint=True)

@@ -127,6 +127,24 @@ def test_a_search_leaves_training_as_it_is(tmp_path: Path) -> None:
     assert largest_difference(runs["without"].after[7], runs["with"].after[7]) == 0
 
 
+def test_a_run_begun_without_the_path_cannot_be_resumed_with_it(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "stop_when": NEVER}
+    build_trainer("graddiff", tmp_path, max_steps=2, **saving).train()
+    resumed = build_trainer("graddiff", tmp_path, max_steps=4, stop_on_path=True, **saving)
+    with pytest.raises(ValueError, match="stop_on_path: True needs the weights before unlearning"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_trained_again_the_line_begins_before_unlearning(tmp_path: Path) -> None:
+    run = build_trainer("graddiff", tmp_path, **{**TOO_FAR, **ON_PATH, "max_steps": 2})
+    before = list(parameters(run.model).values())
+    for _ in range(2):
+        run.train()
+        begins = run.stop_rule.state_dict()["before"]  # type: ignore[union-attr]
+        for kept, first in zip(begins, before, strict=True):
+            assert torch.equal(kept, first)
+
+
 def test_a_path_needs_a_condition(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop_on_path: it needs a condition"):
         build_trainer("graddiff", tmp_path, stop_on_path=True)

@@ -34,7 +34,7 @@ def relearn(
     pad: int,
     device: torch.device,
 ) -> None:
-    """Train all trainable parameters in place: AdamW, no weight decay, a rate that falls to zero.
+    """Train all trainable parameters in place: AdamW, no weight decay, gradients up to norm 1, a rate that falls to 0.
 
     Every process does the same.
 
@@ -47,6 +47,9 @@ def relearn(
         pad: fills up batches.
         device: of the model.
 
+    Raises:
+        ValueError: where there is nothing to learn.
+
     Source:
         one epoch, 2e-5, windows of 32 rows: the robustness protocol of open-unlearning, arXiv 2506.12618.
     """
@@ -56,6 +59,10 @@ def relearn(
     from unlearn_hf.data.labels import IGNORE_INDEX
     from unlearn_hf.likelihood.answers import answer_likelihood
 
+    if not texts:
+        raise ValueError(
+            "relearning: no row that is to be learnt has an answer within max_length; leave this attack out."
+        )
     model.eval()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)

@@ -18,7 +18,7 @@ from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
 from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
-from unlearn_hf.common.files import write_json
+from unlearn_hf.common.files import code_digest, write_json
 from unlearn_hf.common.locks import hold_folder
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
 from unlearn_hf.models.weights import content_digest
@@ -214,6 +214,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
 
     from unlearn_hf.audit.running import attack_models, audit_content
     from unlearn_hf.cli.processes import join_processes
+    from unlearn_hf.evaluation.engine import settings_fingerprint
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
     from unlearn_hf.report.audit import print_audit
 
@@ -223,6 +224,14 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     if accelerator.is_main_process:
         hold_folder(folder)
     accelerator.wait_for_everyone()
+
+    digests = {
+        role: content_digest(Path(name)) if Path(name).is_dir() else name
+        for role, name in models.items()
+        if name is not None
+    }
+    # What an interrupted audit has left is of this code, and where an attack compares, of this retain-only model.
+    partial = folder / PARTIAL / settings_fingerprint(code_digest(), digests.get("retain"))[:16]
 
     def loader(name: str) -> Callable[[], Any]:
         return lambda: load_model(name, arguments.model_dtype, False).to(accelerator.device)
@@ -238,7 +247,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
             holdout,
             arguments.attacking,
             accelerator,
-            folder / PARTIAL,
+            partial,
             others["retain"],
         )
 
@@ -247,21 +256,13 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return 0
-    fingerprints = {
-        "weights": {
-            role: content_digest(Path(name)) if Path(name).is_dir() else name
-            for role, name in models.items()
-            if name is not None
-        },
-        "data": audited.fingerprint,
-    }
     settings = {
         **asdict(arguments.attacking),
         "model_dtype": arguments.model_dtype,
         **audited.evaluator.settings(),
         "evaluation": {name: value for name, value in given.items() if value is not None},
     }
-    content = audit_content(found, plan, fingerprints, models, settings)
+    content = audit_content(found, plan, {"weights": digests, "data": audited.fingerprint}, models, settings)
     if backup := set_aside(folder, (AUDIT_FILE, SIGNATURE_FILE)):
         print(f"the old audit is now in {backup}")
     write_json(folder / AUDIT_FILE, content, strict=True)

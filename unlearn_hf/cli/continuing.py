@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,13 @@ _INHERITED = ("template", "max_length")
 
 
 def take_up(settings: Settings) -> list[str]:
-    """Set the model, and how rows look to it, to those of the run that is continued; returns what is wrong."""
+    """Set the model, and how rows look to it, to those of the run that is continued; returns what contradicts that.
+
+    Whether there is such a run, and whether its ledger is sound, `check_continued` says.
+    """
     word = word_of(settings, _FIELD)
     if word is None:
         return []
-    try:
-        home, record = unlearning_run(Path(word))
-        ledger_of(Path(word))
-    except ValueError as problem:
-        return [str(problem)]
     model = settings.get("model_name_or_path")
     named = word_of(settings, "model_name_or_path")
     if model is not None and named is not None and Path(named).resolve() != Path(word).resolve():
@@ -32,13 +31,28 @@ def take_up(settings: Settings) -> list[str]:
                 f"{_FIELD}: {word!r} and model_name_or_path {named!r} are two models to begin with; leave out one of "
                 "them."
             ]
-        print(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
     settings["model_name_or_path"] = Setting(word, _FIELD)
+    try:
+        home, record = unlearning_run(Path(word))
+    except ValueError:
+        return []
     configuration = record["configuration"]
     adapter = ("load_in_4bit",) if (Path(word) / "adapter_config.json").is_file() else ()
     for name in (*_INHERITED, *adapter):
         if configuration.get(name) is not None:
             settings.setdefault(name, Setting(configuration[name], str(home / RECORD)))
+    return []
+
+
+def check_continued(folder: str | None) -> list[str]:
+    """What is wrong with the run that is continued, or with its ledger."""
+    try:
+        if folder is not None:
+            ledger_of(Path(folder))
+    except ValueError as problem:
+        return [str(problem)]
     return []
 
 

@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from unlearn_hf.cli.arguments import MEASURE
 from unlearn_hf.cli.data import naming_lines
 from unlearn_hf.cli.parsing import COMMAND_LINE
-from unlearn_hf.cli.training import lora_config
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.labels import IGNORE_INDEX
@@ -65,13 +64,14 @@ def dry_run(
     if method is not None and "retain" in sets:
         check_overlap(sets["forget"], sets["retain"], training.allow_overlap)  # type: ignore[attr-defined]
         training.check_fills_batch(len(sets["retain"]))  # type: ignore[attr-defined]
-    model = model_without_weights(str(run.model.model_name_or_path), training, lora_config(run.lora))
+    model = model_without_weights(str(run.model.model_name_or_path), training, run.peft_config)
     check_vocabulary(model, tokenizer)
     first = next(iter(sets.values()))
     per_epoch, steps = planned_steps(training, len(first))
     memory = estimate_memory(model, training, {name: list(each) for name, each in sets.items()}, steps, method)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=first))
+    models = getattr(method, "models_saved", 1)
+    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=first, models_saved=models))
     print("dry run: nothing is written")
     for name, each in sets.items():
         answers = sum(label != IGNORE_INDEX for labels in each["labels"] for label in labels)
@@ -139,7 +139,7 @@ def seconds_per_step(
                 setattr(args, name, changes[name])
         options: dict[str, Any] = {
             "processing_class": tokenizer,
-            "peft_config": lora_config(run.lora),
+            "peft_config": run.peft_config,
             "callbacks": [clock],
         }
         name = str(run.model.model_name_or_path)

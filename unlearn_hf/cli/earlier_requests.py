@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.continuing import ledger_of, run_folder, unlearning_run
-from unlearn_hf.cli.data import load_data
+from unlearn_hf.cli.data import LoadedData, load_data
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.run_folder import now
 from unlearn_hf.cli.training_run import TrainingRun
@@ -36,14 +36,14 @@ class _Request:
     Attributes:
         entry: its line of the ledger.
         configuration: options of its run.
-        rows: sets by name, `forget` among them; empty where they could not be read as they were.
+        data: its rows, `forget` among the sets; `None` where they could not be read as they were.
         before: what was measured before its run.
         why: why it is not measured, `None` where it is.
     """
 
     entry: LedgerEntry
     configuration: Mapping[str, Any]
-    rows: dict[str, Dataset] = field(default_factory=dict)
+    data: LoadedData | None = None
     before: dict[str, Any] = field(default_factory=dict)
     why: str | None = None
 
@@ -131,20 +131,24 @@ class EarlierRequests:
             settings = request.configuration
             if request.why is None and not getattr(trainer.args, "verdict", True):
                 request.why = "this run makes no verdict"
-            if request.why is None:
+            if request.why is None and request.data is not None:
                 length, count = settings["max_length"], settings["verdict_rows"]
                 template = resolve_template(tokenizer, settings["template"])
                 with trainer.args.main_process_first(desc="encoding earlier requests"):
+                    raw = {
+                        name: rows if name == "holdout" else request.data.as_trained(rows, tokenizer, length)
+                        for name, rows in request.data.datasets.items()
+                    }
                     encoded = {
                         name: encode_dataset(rows, tokenizer, template, length, f"{name} rows of an earlier request")
-                        for name, rows in request.rows.items()
+                        for name, rows in raw.items()
                     }
                 chosen = {"forget": drawn_rows(len(encoded["forget"]), count)}
                 if "holdout" in encoded:
                     chosen["holdout"] = drawn_rows(len(encoded["holdout"]), 2 * count)
                 samples = settings["verdict_samples"]
                 judge = make_judge(
-                    encoded, request.rows, chosen, tokenizer, template, samples=samples, held_back=False,
+                    encoded, raw, chosen, tokenizer, template, samples=samples, held_back=False,
                     batch_size=max(trainer.args.per_device_eval_batch_size, samples), max_length=length,
                 )  # fmt: skip
                 judge.before = {"holdout": [], **request.before}
@@ -168,7 +172,7 @@ class EarlierRequests:
     def sentences(self) -> list[str]:
         """What was found, a line each."""
         return [
-            f"Earlier request {name!r}: {found['why']}."
+            f"Earlier request {name!r}: not measured: {found['why'].rstrip('.')}."
             if "why" in found
             else f"Earlier request {name!r}: forgotten: {found['forgotten']}. {found['leaking']} of {found['known']} "
             "rows that the model knew leak."
@@ -218,29 +222,37 @@ def _read(folder: Path, entry: LedgerEntry | None) -> _Request:
     record = read_record(folder)
     configuration = record["configuration"]
     sets = record["data"]["trained_on"]
-    rows: dict[str, Dataset] = {}
-    why = None
+    data = why = None
+    before: dict[str, Any] = {}
     try:
-        rows = _rows(configuration, sets)
+        data = _rows(configuration, sets)
+        before = _before(folder / BEFORE_FILE)
     except (ValueError, OSError) as problem:
         why = " ".join(str(problem).split())
     if entry is None:
         name = configuration.get("request_id") or folder.resolve().name
-        fingerprints = row_fingerprints(rows["forget"]) if rows else []
+        fingerprints = row_fingerprints(data.datasets["forget"]) if data is not None else []
         entry = _entry(folder, record, name, fingerprints, sets["forget"]["sha256"])
         entry.rows["count"] = sets["forget"]["rows"]
     elif entry.rows["sha256"] != sets["forget"]["sha256"]:
         why = f"{folder} holds another run now"
-    before: dict[str, Any] = {}
-    if why is None:
-        if (folder / BEFORE_FILE).is_file():
-            before = read_json(folder / BEFORE_FILE)["before"]
-        else:
-            why = f"{folder / BEFORE_FILE} is not there, so what the model knew before is not known"
-    return _Request(entry, configuration, rows, before, why)
+    return _Request(entry, configuration, data, before, why)
 
 
-def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str, Dataset]:
+def _before(path: Path) -> dict[str, Any]:
+    """What was measured before an earlier run.
+
+    Raises:
+        ValueError: when the file is gone or damaged.
+    """
+    content = read_json(path)
+    before = content.get("before") if isinstance(content, dict) else None
+    if not isinstance(before, dict) or not isinstance(before.get("forget"), list):
+        raise ValueError(f"{path} holds no measurement.")
+    return before
+
+
+def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> LoadedData:
     """The rows of an earlier run; those to keep and of the holdout set as far as they are there as they were.
 
     Raises:
@@ -251,7 +263,7 @@ def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str
     forget = arguments.forget_file
     if forget is None:
         data = load_data(arguments)
-        found = {name: data.part(name) for name in sets}
+        parts, found = data.parts, {name: data.part(name) for name in sets}
         if "holdout" in data.datasets:
             found["holdout"] = data.part("holdout")
     else:
@@ -259,11 +271,12 @@ def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> dict[str
 
         files = {name.removesuffix("_file"): file for name, file in arguments.files().items()}
         there = {name: file for name, file in files.items() if name == "forget" or Path(file).expanduser().is_file()}
-        found = {name: load_rows(file, f"{name}_file") for name, file in there.items()}
+        parts = found = {name: load_rows(file, f"{name}_file") for name, file in there.items()}
         for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
             if limit is not None and name in found:
                 found[name] = found[name].select(range(min(limit, len(found[name]))))
     changed = [name for name in found if name in sets and content_fingerprint(found[name]) != sets[name]["sha256"]]
     if "forget" in changed:
         raise ValueError(f"its rows to forget ({forget or arguments.benchmark}) are not those of then.")
-    return {name: rows for name, rows in found.items() if name not in changed}
+    kept = {name: rows for name, rows in found.items() if name not in changed}
+    return LoadedData(kept, arguments.unit, parts)

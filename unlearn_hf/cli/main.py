@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `unlearn-hf`; those of the process by default.
 
     Returns:
-        The exit status: 0, 1 when a run diverged, 2 for bad input, 130 when interrupted.
+        The exit status: 0, 1 when a run diverged, 2 for bad input, 3 with `--fail_unless_forgotten` when rows still
+        leak or could not be judged, 130 when interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):

@@ -15,7 +15,7 @@ WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
 
 
 def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
-    """Set what is not given, on a run over files of one's own, and say so."""
+    """Set what is not given, on a run over files of one's own, and say so, once."""
     if run.data.benchmark is not None:
         return
     from unlearn_hf.models.loading import configured_width
@@ -27,7 +27,7 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
     given: dict[str, Any] = dict(run.settings)
     if batch := word_of(run.settings, "per_device_train_batch_size"):
         given["per_device_train_batch_size"] = int(batch) if batch.isdigit() and int(batch) else None
-    if (word_of(run.settings, "stop_when") or "").lower() in ("none", "null"):
+    if "stop_when" in given and (word_of(run.settings, "stop_when") or "none").lower() in ("none", "null"):
         given["stop_when"] = None
     chosen = row_defaults(
         forget,
@@ -38,5 +38,6 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
         configuration_of(run.method).can_stop,
     )
     run.settings.update({option: Setting(value, ORIGIN) for option, value in chosen.items()})
-    if chosen and int(os.environ.get("RANK", "0")) == 0:
+    # A dry run lists all settings anyway.
+    if chosen and not run.run.dry_run and int(os.environ.get("RANK", "0")) == 0:
         print(in_words(chosen, forget))

@@ -6,16 +6,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import LoraArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
+from unlearn_hf.cli.continuing import check_continued
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.resuming import check_same_run
+from unlearn_hf.cli.resuming import check_same_rows, check_same_run
 from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import whole_file
@@ -27,6 +27,8 @@ from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.evaluation.verdict.facts import Verdict
     from unlearn_hf.training.finetuning import FinetuningTrainer
@@ -70,7 +72,8 @@ def check_before_loading(run: TrainingRun) -> None:
 
 def check_inputs(run: TrainingRun) -> list[str]:
     """What is wrong with models and options, the run folder aside."""
-    problems: list[str] = []
+    if problems := check_continued(run.request.continue_from):
+        return problems  # of its model nothing else matters
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
@@ -87,20 +90,27 @@ def check_inputs(run: TrainingRun) -> list[str]:
     return problems
 
 
-def lora_config(arguments: LoraArguments) -> Any | None:
-    """The adapter's configuration, or `None` without one."""
-    if not arguments.use_lora:
-        return None
-    from peft import LoraConfig
+def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Look at what only the defaults of training and the rows can tell of a run that is continued; its tokenizer.
 
-    modules: list[str] | str = arguments.lora_target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha,
-        lora_dropout=arguments.lora_dropout,
-        target_modules=modules[0] if modules == ["all-linear"] else modules,
-    )
+    Args:
+        run: what was asked for, defaults filled in.
+        data: as loaded.
+        trained: the datasets that are trained on, by name.
+
+    Raises:
+        ArgumentsError: when the run was begun with other options or rows.
+        ValueError: for a tokenizer that cannot be loaded.
+    """
+    from unlearn_hf.models.loading import load_tokenizer
+
+    if problems := check_same_run(run):
+        raise ArgumentsError(problems)
+    if run.run.resume:
+        check_same_rows(run, describe_data(data, dict(trained))["trained_on"])
+    name = run.model.tokenizer_name_or_path or run.model.model_name_or_path
+    assert name is not None
+    return load_tokenizer(name, run.training.trust_remote_code)
 
 
 def train_and_judge(

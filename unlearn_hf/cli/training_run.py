@@ -38,6 +38,22 @@ class TrainingRun:
         """The run folder."""
         return Path(str(self.training.output_dir))
 
+    @property
+    def peft_config(self) -> Any | None:
+        """The configuration of the adapter, or `None` without one."""
+        if not self.lora.use_lora:
+            return None
+        from peft import LoraConfig
+
+        modules: list[str] | str = self.lora.lora_target_modules
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.lora.lora_r,
+            lora_alpha=self.lora.lora_alpha,
+            lora_dropout=self.lora.lora_dropout,
+            target_modules=modules[0] if modules == ["all-linear"] else modules,
+        )
+
     def configuration(self) -> dict[str, Any]:
         """Every option with the value in force; of training options those that were given, before torch is there."""
         found: dict[str, Any] = {"method": self.method} if self.method else {}

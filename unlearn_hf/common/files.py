@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+
+@cache
+def code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """SHA-256 over the files of a package, this one by default: what a version does not tell of a checkout."""
+    digest = hashlib.sha256()
+    for file in sorted(each for pattern in ("*.py", "*.txt") for each in package.rglob(pattern)):
+        digest.update(f"{file.relative_to(package).as_posix()} ".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

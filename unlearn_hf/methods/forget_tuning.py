@@ -88,5 +88,9 @@ class ForgetTuningTrainer(UnlearningTrainer):
         if self.divergence is None:
             self.finish_with(before)
         else:
-            warnings.warn("The fine-tuning diverged, so it is not subtracted.", stacklevel=2)
+            warnings.warn(
+                "The fine-tuning diverged, so it is not used; its last sound weights are left, which may know the "
+                "rows better than before.",
+                stacklevel=2,
+            )
         return found

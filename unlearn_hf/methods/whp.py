@@ -73,6 +73,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
     config_class = WHPConfig
     args: WHPConfig
+    models_saved: ClassVar[int] = 2
     paper: ClassVar[dict[str, str]] = {
         "title": "Who's Harry Potter? Approximate Unlearning in LLMs",
         "url": "https://arxiv.org/abs/2310.02238",

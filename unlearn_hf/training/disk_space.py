@@ -64,7 +64,8 @@ def check_space(trainer: Any) -> None:
 def space_needed(trainer: Any) -> int:
     """The most bytes that checkpoints and the weights at the end take together."""
     weights, state, saves, kept = _weights_state_saves_kept(trainer)
-    return math.ceil(_SPARE * max(min(saves, kept + 1) * (weights + state), kept * (weights + state) + weights))
+    at_the_end = kept * (weights + state) + getattr(trainer, "models_saved", 1) * weights
+    return math.ceil(_SPARE * max(min(saves, kept + 1) * (weights + state), at_the_end))
 
 
 def _weights_state_saves_kept(trainer: Any) -> tuple[int, int, int, int]:
@@ -76,8 +77,9 @@ def _weights_state_saves_kept(trainer: Any) -> tuple[int, int, int, int]:
 
 def planned_steps(args: Any, rows: int) -> tuple[int, int]:
     """Optimizer steps of an epoch over `rows` rows, and of the run, as the loop of transformers counts them."""
-    batches = math.ceil(rows / (args.per_device_train_batch_size * args.world_size))
-    per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    batches = rows / (args.per_device_train_batch_size * args.world_size)
+    batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
     return per_epoch, args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
 
 

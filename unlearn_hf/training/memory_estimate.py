@@ -121,7 +121,7 @@ def estimate_memory(
     hooks: Any = object.__new__(method or UnlearningTrainer)
     hooks.args = args
     trained = sum(each.nbytes for each in model.parameters() if each.requires_grad)
-    apart = method is not None and hooks._keeps_gradients_apart
+    apart = method is not None and hooks.keeps_gradients_apart
     needs = [args.needs_of(side) for side in ("forget", "retain")] if method is not None else []
     copies = hooks.copies_of_trained if method is not None else 0
     copies += sum(getattr(args, name, None) is not None for name in ("stop_when", "retain_budget"))

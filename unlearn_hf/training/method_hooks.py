@@ -19,12 +19,14 @@ class MethodHooks:
         paper: `title`, `url` and `citation`.
         needs_gram: whether `gradient_weights` gets the Gram matrix of the two gradients.
         copies_of_trained: how many more copies of the trained parameters' size the method holds.
+        models_saved: how many models of the size of the one that is trained the run ends with.
         uses_retain_rows: whether it trains on rows to keep; else they can be left out, and the verdict does without.
     """
 
     paper: ClassVar[dict[str, str]] = {}
     needs_gram: ClassVar[bool] = False
     copies_of_trained: ClassVar[int] = 0
+    models_saved: ClassVar[int] = 1
     uses_retain_rows: ClassVar[bool] = True
     args: UnlearningConfig
 
@@ -37,6 +39,11 @@ class MethodHooks:
     def gradient_level(self) -> bool:
         """Whether the weights are chosen after both gradients are known."""
         return self.needs_gram
+
+    @property
+    def keeps_gradients_apart(self) -> bool:
+        """Whether there are two gradients to choose weights from, or to look at."""
+        return self.gradient_level or self.args.log_gradient_geometry != "none"
 
     @property
     def remeasured(self) -> tuple[str, ...]:

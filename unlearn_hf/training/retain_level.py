@@ -186,9 +186,20 @@ class RetainLevel:
         return {"base": self.base, "current": self.current, "step": self.step, "averages": list(self._averages)}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Take up a saved state exactly; `None` of a run that did not follow the level."""
+        """Take up a saved state exactly; averages begin anew where the run that is resumed had none (`None`).
+
+        Raises:
+            ValueError: when that run has not measured the probe before unlearning.
+        """
         if state is None:
-            return
+            if self._probe is None:
+                return
+            budget = self.trainer.args.retain_budget
+            option = f"retain_budget: {budget}" if budget is not None else "level_estimate: 'probe'"
+            raise ValueError(
+                f"{option} needs the retain loss before unlearning, and the run that is resumed was begun without a "
+                "probe of it; leave it out, or begin afresh."
+            )
         self.base, self.current, self.step = state["base"], state["current"], state["step"]
         self._averages = list(state["averages"])
         self._resumed = True

@@ -132,7 +132,12 @@ class RunVerdict:
             return
         judge.keep_before(path)
         if judge.forget and not knew(judge):
-            warnings.warn(not_known(sum(known_rows(judge)), len(judge.forget)), stacklevel=2)
+            found = not_known(sum(known_rows(judge)), len(judge.forget))
+            warnings.warn(
+                f"{found}: there is little to forget. Check that the model is the one that learned them, and that the "
+                "prompt template is the one it learned them with.",
+                stacklevel=2,
+            )
 
     def finish(self, model: nn.Module) -> Verdict:
         """Measure the model as it is now, and make the verdict.

@@ -162,12 +162,17 @@ class StopRule:
         """Take up a saved state; `begin` puts it to use.
 
         Raises:
-            ValueError: when the run that is resumed had no stop condition.
+            ValueError: when the run that is resumed had no stop condition, or did not keep the weights before it.
         """
         if state is None:
             raise ValueError(
                 f"stop_when: {self.condition.text!r} needs the values before unlearning, and the run that is resumed "
                 "was begun without a stop condition; leave it out, or begin afresh."
+            )
+        if self._path is not None and state.get("before") is None and not shards(self.trainer.accelerator):
+            raise ValueError(
+                "stop_on_path: True needs the weights before unlearning, and the checkpoint does not hold them; set "
+                "it to false, or begin afresh."
             )
         self._resumed = state
 

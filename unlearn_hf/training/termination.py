@@ -39,6 +39,8 @@ class _Ending(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.training = False
+        if self.asked:  # while the last step's evaluation was made: no step has followed that would have saved
+            raise KeyboardInterrupt
 
 
 @contextmanager

@@ -127,14 +127,13 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         """Weighted sum of the objectives whose batches are in `inputs`; a plain batch gives the cross-entropy."""
         if "labels" in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        assert self.window is not None
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
                 if name in self._measured_again and self.repeats_dropout:
-                    assert self.window is not None
                     self.window.random_states.setdefault(name, []).append(random_state(self.args.device))
                 part = self.objective_loss(model, name, inputs)
-                assert self.window is not None
                 self.window.record(name, part)
                 loss = loss + weight * part
         return (loss, {}) if return_outputs else loss
@@ -233,17 +232,13 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
             if not self.needs_gram:
                 grams = None
             self._weights = self.gradient_weights(grams.sum(0) if grams is not None else None, losses)
-            if grams is not None:
-                by_parameter = self.parameter_weights(grams, losses, self._weights)
-                if by_parameter is not None:
-                    return by_parameter
+            if grams is not None and (found := self.parameter_weights(grams, losses, self._weights)) is not None:
+                return found
         return torch.tensor(self._weights, dtype=torch.float64)
 
     def optimizer_stepped(self) -> None:
         """Parameters are new, gradients still alive: measure again and let the method update its state."""
-        if self.update_was_dropped or self.ended is not None:
-            return
-        if not self.divergence_guard.after_update():
+        if self.update_was_dropped or self.ended is not None or not self.divergence_guard.after_update():
             return
         assert self._losses is not None
         again = {name: self.loss_again(name) for name in self._measured_again}

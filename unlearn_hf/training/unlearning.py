@@ -96,7 +96,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         self.objectives = {"forget": args.forget_objective, "retain": args.retain_objective}
         self.needs = {"forget": args.needs_of("forget"), "retain": args.needs_of("retain")}
         self.parameters = {name: args.parameters_of(objective) for name, objective in self.objectives.items()}
-        if self._keeps_gradients_apart:
+        if self.keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
             needed = name == "forget_dataset" or self.uses_retain_rows or args.held_back_rows
@@ -104,7 +104,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
                 raise ValueError(f"{name}: the dataset is empty; unlearning needs rows to forget and rows to keep.")
         if retain_dataset is not None and len(retain_dataset):
             args.check_fills_batch(len(retain_dataset))
-        elif self._keeps_gradients_apart:
+        elif self.keeps_gradients_apart:
             raise ValueError(
                 f"log_gradient_geometry: {args.log_gradient_geometry!r} compares with the gradient of rows to keep, "
                 "and there are none; leave it out, or give retain_dataset."
@@ -209,7 +209,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
             self.reference_columns.measure(self._model_for_evaluation())
             self.run_verdict.begin(self._model_for_evaluation(), self._resumes)
             reshard(self.model)
-        if self._keeps_gradients_apart:
+        if self.keeps_gradients_apart:
             # Only now, because sharding replaces the parameters.
             self.gradients = GradientBuffers(self.model.parameters(), device=self.args.gradient_buffer_device)
         super().training_begins()
@@ -219,11 +219,6 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         if self.args.log_gradient_geometry == "layers" and self.is_world_process_zero():
             names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
             self.geometry = GradientGeometryFile(Path(str(self.args.output_dir)), names, self.state.global_step)
-
-    @property
-    def _keeps_gradients_apart(self) -> bool:
-        """Whether there are two gradients to choose weights from, or to look at."""
-        return self.gradient_level or self.args.log_gradient_geometry != "none"
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """AutoLR is the scheduler, so that nothing else sets the rate and its state is saved and resumed."""

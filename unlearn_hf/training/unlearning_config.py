@@ -181,13 +181,13 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         Args:
             model: what the trainer will get.
             forget_dataset: rows to forget.
-            retain_dataset: rows to keep.
+            retain_dataset: rows to keep; `None` where the method needs none.
             adapter: whether the trainer will get a `peft_config`.
             **given: options, which win over what would be chosen.
         """
         chosen = row_defaults(
             len(forget_dataset),
-            len(retain_dataset),
+            len(retain_dataset or ()),
             adapter or is_adapter(model),
             configured_width(model, bool(given.get("trust_remote_code"))),
             given,

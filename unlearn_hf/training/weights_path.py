@@ -28,8 +28,9 @@ class WeightsPath:
         self._before, self._now = WeightsCopy(model), WeightsCopy(model)
 
     def begin(self, before: list[Tensor] | None = None) -> None:
-        """Take the parameters as they are, or those that `before` brings along, as the beginning of the line."""
-        self._before.keep(before)
+        """Take the parameters as they are, unless the line has a beginning already, or those that `before` brings."""
+        if before is not None or not self._before.filled:
+            self._before.keep(before)
 
     def tensors(self) -> list[Tensor]:
         """The beginning of the line, a tensor for each trained parameter."""

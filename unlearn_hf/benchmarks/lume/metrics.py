@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unlearn_hf.benchmarks.lume.benchmark import TABLE_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.statistics import attack_auc
 from unlearn_hf.evaluation.sample_table import Missing, column_values, prepare_table, split_rows
 
 COLUMNS = {"sc": "rouge_l_recall", "qa": "exact_match"}
@@ -79,11 +79,14 @@ def aggregate_lume(
         name = "lume_task_aggregate"
         rows = min(values[term].n for term in terms)
         add(name, metric_unit(name).aggregate(terms), rows, "harmonic_of_twelve")
-    losses = [column_values(split_rows(table, name), "answer_mean_nll", missing) for name in ("member", "nonmember")]
-    if losses[0] is not None and losses[1] is not None:
-        area, texts = attack_auc(losses[0], losses[1]), losses[0].size + losses[1].size
-        add("lume_membership_auc", area, texts, "nonmember_above_member")
-        add("lume_membership_score", 1 - 2 * abs(area - 0.5), texts, "distance_to_half")
+    found = [column_values(split_rows(table, name), "answer_mean_nll", missing) for name in ("member", "nonmember")]
+    losses = [each for each in found if each is not None]
+    if len(losses) == 2:
+        sides = np.repeat([0, 1], [each.size for each in losses])
+        for name in ("lume_membership_auc", "lume_membership_score"):
+            unit = metric_unit(name)
+            value = unit.compute(predictions=np.concatenate(losses), references=sides)[name]
+            add(name, value, sides.size, unit.definition)
     if mmlu_accuracy is not None and {"lume_task_aggregate", "lume_membership_score"} <= set(values):
         parts = [values["lume_task_aggregate"].value, values["lume_membership_score"].value, mmlu_accuracy]
         name = "lume_final_score"

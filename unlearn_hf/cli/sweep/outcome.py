@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from unlearn_hf.cli.sweep.study import repeated
 from unlearn_hf.cli.sweep.trials import as_words
 from unlearn_hf.common.files import write_json
+from unlearn_hf.models.paths import WEIGHTS
 
 RESULT_FILE = "sweep.json"
 KEPT = 0.95
@@ -21,7 +22,6 @@ RULE = (
     f"fewest leaking rows, then the lowest forget Prob, among trials that keep {100 * KEPT:.0f} % of the probability "
     "of retain rows"
 )
-_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def drop_beaten_weights(found: Sequence[Result]) -> None:
     """Remove the weights of trials that are neither on the frontier nor chosen; what was measured stays."""
     keep = {each.folder for each in (*frontier(found), choose(found)) if each is not None}
     for each in found:
-        for pattern in _WEIGHTS if each.folder not in keep else ():
+        for pattern in WEIGHTS if each.folder not in keep else ():
             for path in Path(each.folder).glob(pattern):
                 path.unlink(missing_ok=True)
 

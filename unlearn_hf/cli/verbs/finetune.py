@@ -9,7 +9,7 @@ from unlearn_hf.cli.arguments import FinetuningDataArguments, LoraArguments, Mod
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, training_fields
-from unlearn_hf.cli.parsing import ArgumentsError, Settings, add_benchmark_defaults, build, collect_settings
+from unlearn_hf.cli.parsing import Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
@@ -93,29 +93,21 @@ def finetune(
     Returns:
         The exit status.
     """
-    from unlearn_hf.cli.data import describe_data, load_data, make_evaluators, naming_lines, training_rows
-    from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-    from unlearn_hf.cli.training import lora_config, train_and_judge
+    from unlearn_hf.cli.data import load_data, make_evaluators, naming_lines, training_rows
+    from unlearn_hf.cli.training import checked_tokenizer, train_and_judge
 
     with importing():
         data = load_data(asked.data)
         from unlearn_hf.cli.processes import join_processes
-        from unlearn_hf.models.loading import load_tokenizer
         from unlearn_hf.training.finetuning import FinetuningTrainer
 
     join_processes()
     arguments = complete(asked)
-    if problems := check_same_run(arguments):  # now with the defaults of training
-        raise ArgumentsError(problems)
     assert isinstance(arguments.data, FinetuningDataArguments)
     rows = training_rows(data, arguments.data)
-    if arguments.run.resume:
-        check_same_rows(arguments, describe_data(data, {"train": rows})["trained_on"])
     training = arguments.training
+    tokenizer = checked_tokenizer(arguments, data, {"train": rows})
     assert arguments.model.model_name_or_path is not None
-    tokenizer = load_tokenizer(
-        arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
-    )
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     check(data, evaluators)
     encodable = data.as_trained(rows, tokenizer, training.max_length)
@@ -130,7 +122,7 @@ def finetune(
             train_dataset=encodable,
             evaluators=evaluators,
             processing_class=tokenizer,
-            peft_config=lora_config(arguments.lora),
+            peft_config=arguments.peft_config,
         )
     return train_and_judge(arguments, trainer, data, {"train": rows})
 

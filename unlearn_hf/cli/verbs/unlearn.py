@@ -140,11 +140,10 @@ def training_config(argv: Sequence[str]) -> type:
 
 def run(argv: Sequence[str]) -> int:
     """Unlearn."""
-    from unlearn_hf.cli.data import describe_data, load_data, naming_lines
+    from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
-    from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-    from unlearn_hf.cli.training import check_before_loading, lora_config, train_and_judge
+    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
@@ -154,7 +153,6 @@ def run(argv: Sequence[str]) -> int:
         from unlearn_hf.cli.processes import join_processes
         from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
         from unlearn_hf.methods import METHODS
-        from unlearn_hf.models.loading import load_tokenizer
         from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
@@ -162,20 +160,14 @@ def run(argv: Sequence[str]) -> int:
     trained = {name: data.part(name) for name in (("forget",) if alone else ("forget", "retain"))}
     add_own_data_defaults(asked, *(len(trained.get(name, ())) for name in ("forget", "retain")))
     arguments = complete(asked)
-    if problems := check_same_run(arguments):  # now with the defaults of training
-        raise ArgumentsError(problems)
-    if arguments.run.resume:
-        check_same_rows(arguments, describe_data(data, trained)["trained_on"])
-    earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
     training = arguments.training
+    tokenizer = checked_tokenizer(arguments, data, trained)
+    earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
     assert arguments.method is not None
     assert arguments.model.model_name_or_path is not None
     assert isinstance(training, UnlearningConfig)
     if training.verdict is None:  # rows of a benchmark may come as tokens; they are judged, too
         training.verdict = True
-    tokenizer = load_tokenizer(
-        arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path, training.trust_remote_code
-    )
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     if arguments.run.dry_run:
         from unlearn_hf.cli.dry_run import dry_run
@@ -200,7 +192,7 @@ def run(argv: Sequence[str]) -> int:
             eval_dataset=None if evaluators else rows,
             evaluators=evaluators,
             processing_class=tokenizer,
-            peft_config=lora_config(arguments.lora),
+            peft_config=arguments.peft_config,
             holdout_dataset=data.datasets.get("holdout"),
         )
     status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -83,7 +84,9 @@ def transformers_settings(
 
 
 def _seed_of(seed: int, prompts: Sequence[GeneratedText]) -> int:
-    return (seed * 1_000_003 + sum(sum(prompt.input_ids) for prompt in prompts)) % 2**63
+    """Of a batch: by its keys, since samples of one prompt may come one by one and are to differ."""
+    digest = hashlib.sha256(repr((seed, [prompt.key for prompt in prompts])).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def decoded_rows(rows: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, ends: list[int]) -> Iterator[str]:

@@ -22,7 +22,7 @@ class GenerationSettings:
         temperature: 0 is greedy decoding; 1 draws from the model's own distribution.
         top_p: share of probability that is drawn from, the most likely tokens first.
         seed: of what is drawn, together with the prompt's key and the number of the sample, so that neither batches
-            nor ranks change a sample.
+            nor ranks change a sample; the backend `transformers` draws for a batch at a time, by all of its keys.
         stops: texts at which a continuation may end, because nothing after them is used.
     """
 

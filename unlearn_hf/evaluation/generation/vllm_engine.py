@@ -1,7 +1,7 @@
 """Continuations by vLLM, for GPUs: the model is written to a temporary folder and served from there.
 
-Never run here, for want of a GPU; `tests/evaluation/test_vllm_generation.py` compares its texts with those of
-transformers where vLLM is installed.
+Not yet measured on a GPU; `tests/evaluation/test_vllm_generation.py` compares its texts with those of transformers
+where vLLM is installed.
 """
 
 from __future__ import annotations

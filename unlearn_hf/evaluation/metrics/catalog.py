@@ -101,12 +101,13 @@ def _lume() -> dict[str, MetricDescription]:
                 said, needs = f"LUME, {name} set, {label}: {what}", f"{column} of {name}_{task}_{form}"
                 found[f"lume_{name}_{task}_{kind}"] = MetricDescription(said, name == "retain", _LUME, unit, needs)
     mean, documents = _METRICS + "base:Metric", "answer_mean_nll of member and nonmember"
+    area, distance = (_METRICS + f"privacy:{unit}" for unit in ("TextAUC", "DistanceToHalf"))
     rows: dict[str, tuple[str, bool | None, str, str]] = {
         "forget_mean": ("mean of the six scores of the forget set (not official)", False, mean, "the six"),
         "retain_mean": ("mean of the six scores of the retain set (not official)", True, mean, "the six"),
         "task_aggregate": ("harmonic mean of the twelve, forget ones as 1 - x", True, _HARMONIC, "the twelve"),
-        "membership_auc": ("AUC of the mean NLL of documents, nonmember above member", None, mean, documents),
-        "membership_score": ("1 - 2 |AUC - 0.5| of the membership attack", True, mean, documents),
+        "membership_auc": ("AUC of the mean NLL of documents, nonmember above member", None, area, documents),
+        "membership_score": ("1 - 2 |AUC - 0.5| of the membership attack", True, distance, documents),
         "final_score": ("mean of task aggregate, membership score and accuracy on MMLU", True, mean, "all three"),
     }
     return found | {

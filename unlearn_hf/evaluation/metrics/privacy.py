@@ -42,6 +42,29 @@ class AttackAUC(Metric):
         return {self.key: attack.aggregate(*_sides(predictions, references))}
 
 
+class TextAUC(Metric):
+    """AUC of the mean NLL of texts: P(NLL of another text > NLL of a member)."""
+
+    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
+    definition = "nonmember_above_member"
+
+    def compute(  # type: ignore[override]
+        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
+    ) -> dict[str, Any]:
+        """Mean NLL of all texts, and for each 0 where it is a member and 1 where not."""
+        return {self.key: attack_auc(*_sides(predictions, references))}
+
+
+class DistanceToHalf(TextAUC):
+    """1 - 2 |AUC - 0.5|: 1 where members cannot be told from others."""
+
+    definition = "distance_to_half"
+
+    def compute(self, **inputs: Any) -> dict[str, Any]:
+        """Inputs as for `TextAUC`."""
+        return {self.key: 1 - 2 * abs(super().compute(**inputs)[self.key] - 0.5)}
+
+
 class PrivLeak(Metric):
     """100 (AUC - AUC_retrain) / AUC_retrain, where the AUC is P(score of holdout < score of forget)."""
 

@@ -22,11 +22,8 @@ TRUST = (
 
 
 def not_known(known: int, rows: int) -> str:
-    """What is said before training, when there is little to forget."""
-    return (
-        f"the model did not know these rows ({known} of {rows} before training): there is little to forget. Check "
-        "that the model is the one that learned them, and that the prompt template is the one it learned them with."
-    )
+    """What is said of a model that has little to forget."""
+    return f"the model did not know these rows ({known} of {rows} before training)"
 
 
 def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
@@ -40,7 +37,7 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
     found = []
     if not verdict.known_before:
         found.append(
-            "The model did not know these rows before training; check model_name_or_path, forget_file and template."
+            "Check model_name_or_path, forget_file and template: the model and the prompt that learned these rows."
         )
     elif not verdict.changed:
         higher = max(5 * rate, _LORA_RATE) if settings["adapter"] else 5 * rate
@@ -93,7 +90,7 @@ def sentences(verdict: Verdict, leaks: bool = True) -> list[str]:
         found.append("Nothing changed: neither answers nor probabilities moved.")
     if verdict.forgotten == NOT_MEASURED:
         found.append(
-            f"Forgotten: not measured, because {not_known(rows['known_before'], rows['forget'])}"
+            f"Forgotten: not measured, because {not_known(rows['known_before'], rows['forget'])}."
             if rows["forget"]
             else "Forgotten: not measured, because no row has both a prompt and an answer."
         )
