@@ -44,7 +44,7 @@ def test_says_what_would_happen_and_writes_nothing(
     assert (listing(workplace), listing(tmp_path)) == before
     assert not (tmp_path / "run").exists()
     out = capfd.readouterr().out
-    assert out.startswith("dry run: nothing is written\n")
+    assert "dry run: nothing is written\n" in out
     for text in [*shown, "parameters", "memory   about", "disk     about", "Who is author 0?"]:
         assert text in out, text
     assert ">>>" in out

@@ -1,6 +1,10 @@
 """Losses over a vocabulary whose gradient overwrites the logits, so that these exist once instead of three times.
 
 The logits must not be used elsewhere: autograd's version counter raises an error where a backward pass needs them.
+
+This stays beside the chunks, which bound the logits too, because most batches fit into one chunk: with a vocabulary of
+49152, 4 + 4 rows and a small model, all tensors together peak at 279 MiB instead of 296 (cross-entropy), and at 334
+instead of 499 (KL divergence).
 """
 
 from __future__ import annotations
