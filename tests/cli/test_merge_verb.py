@@ -18,7 +18,7 @@ from unlearn_hf.models.loading import load_model
 from unlearn_hf.training import machine_checks
 
 SHORT = ["--max_new_tokens", "4", "--max_evaluation_rows", "4"]
-LORA = ["--use_lora", "--lora_r", "4", "--learning_rate", "1e-2"]
+LORA = ["--use_lora", "--lora_r", "4", "--learning_rate", "1e-2", "--stop_when", "none"]
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: 4 bit is NOT tested"
 )
