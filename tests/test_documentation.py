@@ -1,4 +1,4 @@
-"""What README and docs show is true: examples run, commands parse, pages written from registries are up to date."""
+"""What README and docs show is true: examples run, commands parse, pages are up to date (long: one test a page)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sweep`: what is searched, one study for several processes, killed and failed trials, and the choice."""
+"""`sweep`: space, a shared study, killed and failed trials, the choice (long: all on one stand-in program)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every unlearning method: two objectives, two weights, one optimizer step."""
+"""The base of every unlearning method: a run from begin to end (long: one class, all that a `Trainer` is asked)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration that every unlearning method shares: the objectives, the reference, the verdict, when to stop."""
+"""Options that every unlearning method shares: objectives, reference, verdict, stop (long: one line of help each)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unlearn-hf evaluate`."""
+"""`unlearn-hf evaluate`: a model, or what others measured (long: both ways in)."""
 
 from __future__ import annotations
 
