@@ -151,6 +151,7 @@ README_RUNS: dict[str, tuple[dict[str, str], str]] = {
     "unlearn-hf evaluate --from_log": ({"TOFU_EVAL.json": "runs/a", "retain_log.json": "runs/retain"}, ""),
     "unlearn-hf report": ({"runs/b": "runs/mine"}, ""),
     "unlearn-hf ask": ({}, "--max_new_tokens 2"),
+    "unlearn-hf audit": ({}, "--attacks memorisation --max_new_tokens 2"),
     "unlearn-hf list": ({}, ""),
     "accelerate launch": ({}, f"{MINI} {FEW} --verdict false --output_dir runs/launched"),
 }
