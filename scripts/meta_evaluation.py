@@ -201,7 +201,14 @@ def faithfulness(knowing: list[float], ignorant: list[float], seed: int = 0) -> 
     """AUC, P(a model that knows has more), and its 95 % bootstrap interval over models."""
     know, others = np.asarray(knowing), np.asarray(ignorant)
     draws = np.random.default_rng(seed)
-    areas = [attack_auc(draws.choice(others, others.size), draws.choice(know, know.size)) for _ in range(1000)]
+
+    def more(a: np.ndarray, b: np.ndarray) -> float:  # scikit-learn's takes a hundred times as long for a few values
+        return float(np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b)))
+
+    areas = []
+    for _ in range(1000):
+        drawn = draws.choice(others, others.size)
+        areas.append(more(draws.choice(know, know.size), drawn))
     return attack_auc(others, know), float(np.quantile(areas, 0.025)), float(np.quantile(areas, 0.975))
 
 

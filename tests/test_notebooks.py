@@ -54,7 +54,15 @@ def written(output: nbformat.NotebookNode) -> list[str]:
     return [output.get("text", ""), *(str(data[kind]) for kind in data if kind.startswith("text/"))]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# Where a page tells the same story and is run (own_data), or others run the same trainers (compare_methods): slow.
+SLOW = ("own_data", "compare_methods")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs_with_fewer_steps(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     shorter = [(r"num_train_epochs=\d+", "num_train_epochs=2"), *SHORTER.get(path.stem, ())]
