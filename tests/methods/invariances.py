@@ -40,10 +40,11 @@ def run(case: str, folder: Path, **overrides: Any) -> dict[str, torch.Tensor]:
     return parameters(trainer.model)
 
 
-def check_accumulation(case: str, folder: Path) -> None:
-    """Four rows at once, or one by one."""
-    difference = largest_difference(run(case, folder), run(case, folder, **ONE_BY_ONE))
-    assert difference < TOLERANCE, difference
+def check_accumulation(case: str, folder: Path, jumps: int = 0) -> None:
+    """Four rows at once, or one by one; `jumps` elements may differ, where a rule jumps at zero."""
+    once, one_by_one = run(case, folder), run(case, folder, **ONE_BY_ONE)
+    differences = torch.cat([(once[name] - one_by_one[name]).abs().flatten() for name in once])
+    assert (differences >= TOLERANCE).sum() <= jumps, differences.max()
 
 
 def _rank(cases: list[str], folder: str) -> None:
