@@ -241,7 +241,7 @@ def steps(part: Part) -> None:
         VARIANTS.setdefault(name, (name, {}))
         if part.has(name):
             continue
-        if name == "task_vector":  # has no step of two sets
+        if name in ("task_vector", "whp"):  # have no step of two sets
             part.add(name, note="skipped: it fine-tunes on the forget rows alone")
             continue
         row = measure(name)
