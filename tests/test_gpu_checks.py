@@ -36,7 +36,7 @@ def test_every_part_on_the_cpu(tmp_path: Path) -> None:
     found = checks(tmp_path, *words)
     assert found.returncode == 0, found.stderr[-2000:]
     parts = {path.stem: rows(tmp_path, path.stem) for path in (tmp_path / "checks").glob("*.json")}
-    assert len(parts) == 18
+    assert len(parts) == 17
     for part, each in parts.items():
         skipped = [row for row in each if str(row.get("note", "")).startswith("skipped: ")]
         assert each, part
@@ -45,7 +45,7 @@ def test_every_part_on_the_cpu(tmp_path: Path) -> None:
     assert all(
         "passed" in str(row["note"]) for part, each in parts.items() if part.startswith("tests_") for row in each
     )
-    assert all(row["ratio"] > 0 for row in parts["steps_8b_lora"] if "seconds" in row)  # type: ignore[operator]
+    assert all(row["ratio"] > 0 for row in parts["steps_8b_lora"][1:] if "seconds" in row)  # type: ignore[operator]
     assert {"target", "retain_only", "npo_full"} <= {row["case"] for row in parts["tofu"]}
     assert found.stdout.count("\n| ") > 50
 
@@ -66,7 +66,7 @@ def test_parts_resume_and_say_what_is_missing(tmp_path: Path) -> None:
     before = (tmp_path / "checks" / "attention.json").stat().st_mtime_ns
     assert checks(tmp_path, *words).returncode == 0
     assert (tmp_path / "checks" / "attention.json").stat().st_mtime_ns == before
-    assert (tmp_path / "checks" / "table.md").read_text().count("attention |") == len(cases)
+    assert (tmp_path / "checks" / "table.md").read_text().count("| attention |") == len(cases)
 
 
 def test_no_gpu_is_told(tmp_path: Path) -> None:
