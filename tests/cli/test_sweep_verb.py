@@ -362,10 +362,9 @@ def test_a_sweep_that_was_killed_goes_on(
     assert not Path(f"/proc/{trial}").exists() or "Z" in Path(f"/proc/{trial}/stat").read_text()
 
 
-# SQLite lost one trial of seven in one run of many, on a busy machine: looked for among the slow tests.
-@pytest.mark.parametrize("kind", ["study.log", pytest.param("study.db", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["study.log", "study.db"])
 def test_two_workers_share_a_study(kind: str, words: Callable[..., list[str]], tmp_path: Path) -> None:
-    given = words(trials="7", study=str(tmp_path / kind))
+    given = words(trials="7", study=str(tmp_path / kind), prune="false")  # or a trial that lags behind may be pruned
     workers = [begin(given), begin(given)]
     printed = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
