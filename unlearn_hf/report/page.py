@@ -161,12 +161,6 @@ def _words(value: Any) -> str:
 
 
 def _memory(run: Run) -> str:
-    """Peak memory, where the run or its verdict says it."""
-    for source in (run.record.get("memory"), run.verdict.get("cost")):
-        if isinstance(source, dict):
-            found = {
-                name: value for name, value in source.items() if "mib" in name.lower() or "memory" in name.lower()
-            }
-            if found:
-                return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in found.items())
-    return ""
+    """Peak memory, where the run's verdict says it."""
+    peak = run.verdict.get("cost", {}).get("peak_memory_mib")
+    return "" if peak is None else f"{_number(peak)} MiB at the peak"
