@@ -6,6 +6,7 @@ python sweep_program.py unlearn --learning_rate 1e-4 ... --output_dir FOLDER
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -45,7 +46,7 @@ if behaviour == "poor" and rate < 2e-5:
         sys.exit(130)
 known = 10
 verdict = {
-    "after": {"forget_prob": 1 / (1 + 1e4 * rate)},
+    "after": {"forget_prob": math.nan if behaviour == "nan" else 1 / (1 + 1e4 * rate)},
     "kept_share": {"mean": 1 - 200 * rate},
     "leaking_rows": [{}] * max(0, known - int(5e4 * rate)),
     "rows": {"known_before": known, "forget": 12, "held_back": True},

@@ -283,12 +283,17 @@ def test_failed_trials_are_told_with_their_last_line(
     assert found["others"][0] in printed
 
 
+@pytest.mark.parametrize(("how", "reason"), [("fail", "the rows are gone"), ("nan", "its verdict is not finite")])
 def test_it_ends_when_the_first_trials_all_fail(
-    words: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    how: str,
+    reason: str,
+    words: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("SWEEP_PROGRAM", "fail")
+    monkeypatch.setenv("SWEEP_PROGRAM", how)
     assert main(words(space="learning_rate=1e-3:2e-3")) == BAD_INPUT
-    assert "the first 3 trials failed, the last one with: failed: the rows are gone" in capsys.readouterr().err
+    assert f"the first 3 trials failed, the last one with: failed: {reason}" in capsys.readouterr().err
 
 
 def test_a_model_that_did_not_know_the_rows(

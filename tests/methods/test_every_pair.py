@@ -57,5 +57,5 @@ def test_accumulation(pair: tuple[str, str, str], tmp_path: Path, monkeypatch: p
     if refused(*pair) and not raw:
         pytest.skip("refused, see above")
     monkeypatch.setitem(CASES, "pair", (method, {**options(forget, retain), **raw, "max_steps": 2}))
-    # The sign of an element near zero turns by rounding, and SAGO's rule with it: one or two of 44,192 here.
-    invariances.check_accumulation("pair", tmp_path, jumps=5 if method == "sago" else 0)
+    # SAGO: in three pairs one of 44,192 elements jumps: its retain gradient, 1e-9 to 1e-12, has its sign by rounding.
+    invariances.check_accumulation("pair", tmp_path, jumps=1 if method == "sago" else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import subprocess
@@ -165,6 +166,8 @@ class TrialRunner:
         share = verdict.get("kept_share")
         if share is None:
             raise ValueError("its verdict measured no rows to keep")
+        if not math.isfinite(verdict["after"]["forget_prob"] + share["mean"]):
+            raise ValueError("its verdict is not finite")  # which Optuna would not take, and the trial would never end
         return {
             "forget_prob": verdict["after"]["forget_prob"],
             "kept": share["mean"],
