@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 
 warnings.filterwarnings("ignore", message="IProgress not found")
+warnings.filterwarnings("ignore", message=".* come more than once")  # facts do so on purpose
 os.environ["TQDM_DISABLE"] = "1"  # progress bars would fill the page
 
 import matplotlib.pyplot as plt

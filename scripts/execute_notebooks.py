@@ -21,9 +21,8 @@ def main() -> None:
             continue
         print(f"executing {script.name}", flush=True)
         notebook = jupytext.read(script)
-        NotebookClient(
-            notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": folder}}
-        ).execute()
+        where = {"metadata": {"path": folder}}
+        NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, coalesce_streams=True).execute()
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # time stamps would change the file in every run
         nbformat.write(notebook, script.with_suffix(".ipynb"))
