@@ -7,11 +7,13 @@ its own slot up to itself. Nothing is padded, nothing grows by copying.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,9 +43,8 @@ class KeyValueSlots:
     def of_layer(self, index: int, like: Tensor) -> Layer:
         """Keys and values of a layer whose keys look like `like`, `[1, heads, T, D]`."""
         if index not in self.layers:
-            # Zeros, because what a mask hides is still multiplied; the system gives their memory when they are used.
             shape = (self.slots, like.shape[1], self.capacity, like.shape[3])
-            self.layers[index] = (like.new_zeros(shape), like.new_zeros(shape))
+            self.layers[index] = (_zeros(shape, like), _zeros(shape, like))
         return self.layers[index]
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -66,6 +67,13 @@ class KeyValueSlots:
                 each[slot, :, : part.shape[1]] = part
 
 
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros, because what a mask hides is still multiplied; on a CPU the system gives their memory when it is used."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
+
+
 @dataclass
 class DecodingStep:
     """The new tokens of some texts, end to end.
@@ -81,7 +89,7 @@ class DecodingStep:
     past: Sequence[int]
     new: Sequence[int]
     device: torch.device
-    _masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find slot, column in the padded rows and position of each new token."""
@@ -114,10 +122,10 @@ class DecodingStep:
         for slot, (past, count) in enumerate(zip(self.past, self.new, strict=True)):
             if count > 1:
                 part = by_token[start : start + count].permute(1, 2, 0, 3)  # [heads, groups, n, D]
-                mask = self._mask(slice(slot, slot + 1), count, past + count, window)
+                mask = self._mask(slice(slot, slot + 1), count, past + count, window, groups, query.dtype)
                 found[start : start + count] = F.scaled_dot_product_attention(
                     part.flatten(1, 2)[None], keys[slot : slot + 1, :, : past + count],
-                    values[slot : slot + 1, :, : past + count], mask.repeat(1, 1, groups, 1), scale=scaling,
+                    values[slot : slot + 1, :, : past + count], mask, scale=scaling,
                 )[0].unflatten(1, (groups, count)).permute(2, 0, 1, 3)  # fmt: skip
             start += count
         return found.flatten(1, 2)[None]
@@ -134,27 +142,29 @@ class DecodingStep:
                           window: int | None) -> Tensor:  # fmt: skip
         """Attention of `[texts, widest, heads, groups, D]` in place; the same shape."""
         texts, groups = padded.shape[0], padded.shape[3]
-        mask = self._mask(slice(0, texts), widest, self.longest, window)
+        mask = self._mask(slice(0, texts), widest, self.longest, window, groups, padded.dtype)
         # The queries of a group share keys and values: side by side in one head, nothing is copied for them.
         found = F.scaled_dot_product_attention(
             padded.permute(0, 2, 3, 1, 4).flatten(2, 3),
             keys[:texts, :, : self.longest],
             values[:texts, :, : self.longest],
-            mask.repeat(1, 1, groups, 1),
+            mask,
             scale=scaling,
         )
         return found.unflatten(2, (groups, widest)).permute(0, 3, 1, 2, 4)
 
-    def _mask(self, rows: slice, widest: int, longest: int, window: int | None) -> Tensor:
-        """Which tokens of its slot each new token sees, `[texts, 1, widest, longest]`."""
-        key = (rows.start * 100_000 + widest, window)
+    def _mask(self, rows: slice, widest: int, longest: int, window: int | None, groups: int,
+              dtype: torch.dtype) -> Tensor:  # fmt: skip
+        """0 where a new token sees its slot, else -inf, `[texts, 1, groups * widest, longest]`; one for all layers."""
+        key = (rows.start, widest, window, groups, dtype)
         if key not in self._masks:
             own = torch.tensor(self.past[rows], device=self.device)[:, None] + torch.arange(widest, device=self.device)
             seen = torch.arange(longest, device=self.device)
             mask = seen <= own[..., None]
             if window is not None:
                 mask &= seen > own[..., None] - window
-            self._masks[key] = mask[:, None]
+            hidden = torch.zeros(mask.shape, dtype=dtype, device=self.device).masked_fill_(~mask, -torch.inf)
+            self._masks[key] = hidden[:, None].repeat(1, 1, groups, 1)
         return self._masks[key]
 
 
