@@ -25,6 +25,7 @@ from transformers import (
 from tests.tiny_models import build_model
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
 from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, shared_beginning
+from unlearn_hf.evaluation.generation.decoding_cache import KeyValueSlots
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -153,6 +154,20 @@ def test_a_wrong_guess_costs_a_few_tokens_once() -> None:
     with_guess, fed = fed, 0
     assert decode(model, [Text(prompts(1)[0], 30)]) == [expected]
     assert with_guess == fed + 6
+
+
+def test_slots_keep_what_they_hold_where_they_grow() -> None:
+    cache, held = KeyValueSlots(3, 40), torch.randn(3, 2, 6, 4)
+    cache.reserve(6, 0)
+    keys, values = cache.of_layer(0, held[:1])
+    assert keys.shape == values.shape == (3, 2, 9, 4)
+    keys[:, :, :6], values[:, :, :6] = held, -held
+    cache.slots = 2
+    for longest, room in ((9, 9), (10, 15), (38, 40)):
+        cache.reserve(longest, 2)
+        for each, expected in zip(cache.layers[0], (held, -held), strict=True):
+            assert each.shape[2] == room and torch.equal(each[:2, :, :6], expected[:2])
+            assert not each[:2, :, 6:].any()
 
 
 def test_repetition_is_guessed(tiny_model: LlamaForCausalLM) -> None:

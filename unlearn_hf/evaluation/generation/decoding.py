@@ -73,7 +73,7 @@ class Text:
         self._indexed = 0
 
     def next_guess(self) -> list[int]:
-        """Tokens worth checking in the next pass: the guess while it is right, later what followed the last ones before.
+        """Tokens worth checking next: the guess while it is right, later what followed the last tokens before.
 
         A wrong token costs the arithmetic of a right one. So few are tried at first, and of a phrase that repeats half
         as many as have repeated.
@@ -186,6 +186,8 @@ class Decoder:
                 text.cached, text.pending = len(prefix), text.prompt[len(prefix) :]
             self._active.append(text)
             new += len(text.pending) + len(text.guess)
+        if not waiting:
+            cache.slots = len(self._active)
 
     def _step(self, cache: KeyValueSlots) -> None:
         """One pass: check guesses, choose tokens, let go of what is done."""

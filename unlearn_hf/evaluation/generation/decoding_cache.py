@@ -2,18 +2,17 @@
 
 A step of decoding lays the new tokens of all texts end to end in one row, so that every layer but attention treats
 each token once, whatever the lengths. Attention writes the new keys and values into the slots and lets every token see
-its own slot up to itself. Nothing is padded, nothing grows by copying.
+its own slot up to itself. Nothing is padded. The slots are copied where they grow: by half of what the longest text
+needs, not at every step.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,22 +28,42 @@ Layer = tuple[Tensor, Tensor]
 
 
 class KeyValueSlots:
-    """Keys and values of every layer, `[slots, heads, capacity, D]` each, made when a layer first writes.
+    """Keys and values of every layer, `[slots, heads, room, D]` each, made when a layer first writes.
 
     Args:
-        slots: texts that are continued at a time.
+        slots: texts that are continued at a time; lowered when no more will come, so that what grows is for these.
         capacity: tokens of the longest of them.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots, self.capacity = slots, capacity
         self.layers: dict[int, Layer] = {}
+        self._room = 0
+
+    def reserve(self, longest: int, used: int) -> None:
+        """Make room for `longest` tokens, and for half of that to come; most texts end long before `capacity`.
+
+        Args:
+            longest: tokens of the longest text.
+            used: slots whose tokens are kept.
+        """
+        if longest <= self._room:
+            return
+        self._room = min(max(self.capacity, longest), longest + longest // 2)
+        for index, layer in self.layers.items():
+            self.layers[index] = (self._grown(layer[0], used), self._grown(layer[1], used))
+
+    def _grown(self, held: Tensor, used: int) -> Tensor:
+        # Zeros, because what a mask hides is still multiplied.
+        grown = held.new_zeros((max(self.slots, used), held.shape[1], self._room, held.shape[3]))
+        grown[:used, :, : held.shape[2]] = held[:used]
+        return grown
 
     def of_layer(self, index: int, like: Tensor) -> Layer:
         """Keys and values of a layer whose keys look like `like`, `[1, heads, T, D]`."""
         if index not in self.layers:
-            shape = (self.slots, like.shape[1], self.capacity, like.shape[3])
-            self.layers[index] = (_zeros(shape, like), _zeros(shape, like))
+            nothing = like.new_zeros((0, like.shape[1], 0, like.shape[3]))
+            self.layers[index] = (self._grown(nothing, 0), self._grown(nothing, 0))
         return self.layers[index]
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -65,13 +84,6 @@ class KeyValueSlots:
         for index, layer in saved.items():
             for each, part in zip(self.layers[index], layer, strict=True):
                 each[slot, :, : part.shape[1]] = part
-
-
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Zeros, because what a mask hides is still multiplied; on a CPU the system gives their memory when it is used."""
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
 
 
 @dataclass
@@ -98,6 +110,7 @@ class DecodingStep:
         self.slot, self.column = torch.tensor([slots, columns], device=self.device)
         self.position = self.column + torch.tensor(self.past, device=self.device)[self.slot]
         self.longest = max(past + new for past, new in zip(self.past, self.new, strict=True))
+        self.cache.reserve(self.longest, len(self.past))
         widest = max(self.new)
         # Padding to the widest text must not cost more than it saves.
         self.together = widest <= WIDEST_TOGETHER and widest * len(self.new) <= 2 * len(slots)
