@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.option_names import all_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, Setting, Settings, build, collect_settings
 from unlearn_hf.cli.run_folder import RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
@@ -29,33 +30,23 @@ _QUESTION = "question> "
 class AskArguments:
     """What to ask, and how"""
 
-    answer: str | None = field(
-        default=None, metadata={"help": "An answer whose probability is wanted, the true one say."}
+    answer: str | None = option(None, "An answer whose probability is wanted, the true one say.")
+    before: str | None = option(
+        None, "The model to compare with. Default: what the run began with; none for other folders."
     )
-    before: str | None = field(
-        default=None,
-        metadata={"help": "The model to compare with. Default: what the run began with; none for other folders."},
+    samples: int = option(2, "Sampled answers of each model, beside the greedy one.")
+    temperature: float = option(1.0, "Of samples; 1 is the model's own distribution.")
+    seed: int = option(0, "Of samples.")
+    max_new_tokens: int = option(64, "Tokens of an answer, at most.")
+    tokenizer_name_or_path: str | None = option(
+        None, "Hub id or folder of the tokenizer; by default the one of the run."
     )
-    samples: int = field(default=2, metadata={"help": "Sampled answers of each model, beside the greedy one."})
-    temperature: float = field(default=1.0, metadata={"help": "Of samples; 1 is the model's own distribution."})
-    seed: int = field(default=0, metadata={"help": "Of samples."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer, at most."})
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the tokenizer; by default the one of the run."}
+    template: str = option(
+        "auto", "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."
     )
-    template: str = field(
-        default="auto",
-        metadata={"help": "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."},
-    )
-    model_dtype: str = field(
-        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
-    )
-    load_in_4bit: bool = field(
-        default=False, metadata={"help": "Hold the base model in 4 bit; by default as the run that made the adapter."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
-    )
+    model_dtype: str = option("float32", "Precision of the weights.", choices=MODEL_DTYPES)
+    load_in_4bit: bool = option(False, "Hold the base model in 4 bit; by default as the run that made the adapter.")
+    trust_remote_code: bool = option(False, "Run code that comes with the model or tokenizer. Read it before.")
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import build, collect_settings, field_names
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
@@ -16,12 +17,8 @@ from unlearn_hf.common.locks import hold_folder
 class DemoArguments:
     """Where the demonstration goes"""
 
-    output_dir: str = field(
-        default="runs/demo", metadata={"help": "Folder for models, results, plot and summary.json."}
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
-    )
+    output_dir: str = option("runs/demo", "Folder for models, results, plot and summary.json.")
+    overwrite: bool = option(False, "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ...")
 
 
 ARGUMENTS = (DemoArguments,)

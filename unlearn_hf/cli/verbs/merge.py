@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
 from unlearn_hf.cli.run_folder import RECORD, now, read_record
 from unlearn_hf.cli.verbs import Verb
@@ -34,17 +35,12 @@ _ADAPTER = "adapter_config.json"
 class MergeArguments:
     """What to merge, and where the model goes"""
 
-    output_dir: str | None = field(default=None, metadata={"help": "Folder for the merged model; it must be new."})
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": "The base model, where it is not where the adapter says; never a quantised one."},
+    output_dir: str | None = option(None, "Folder for the merged model; it must be new.")
+    base_model: str | None = option(
+        None, "The base model, where it is not where the adapter says; never a quantised one."
     )
-    merged_dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Precision of the merged weights; sums are taken in float32.",
-            "choices": list(MERGED_DTYPES),
-        },
+    merged_dtype: str = option(
+        "float32", "Precision of the merged weights; sums are taken in float32.", choices=MERGED_DTYPES
     )
 
     def __post_init__(self) -> None:

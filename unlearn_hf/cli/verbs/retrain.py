@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from unlearn_hf.cli.arguments import (
     RunArguments,
 )
 from unlearn_hf.cli.option_names import all_fields, training_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -69,9 +70,7 @@ _RECIPE = (
 class RetrainArguments:
     """The target, whose recipe is followed"""
 
-    target: str | None = field(
-        default=None, metadata={"help": "Run folder of the target model, as `finetune` left it; its recipe is taken."}
-    )
+    target: str | None = option(None, "Run folder of the target model, as `finetune` left it; its recipe is taken.")
 
 
 def first_look(argv: Sequence[str]) -> tuple[TrainingRun, str]:
