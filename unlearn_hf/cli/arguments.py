@@ -5,10 +5,12 @@ The first line of each docstring is the heading under which `--help` shows the f
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
-from unlearn_hf.cli.options import option
+from unlearn_hf.cli.options import default_of, option
 from unlearn_hf.common.checks import check_positive
 
 SUBSETS = ("full", "retain")
@@ -82,6 +84,12 @@ class DataArguments:
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")
 
+    @classmethod
+    def of_run(cls, configuration: Mapping[str, Any]) -> Self:
+        """The data of a run, from the configuration in its record."""
+        names = [item.name for item in fields(cls)]
+        return cls(**{name: configuration[name] for name in names if name in configuration})
+
     @property
     def unit(self) -> Benchmark:
         """The entry of the registry: the benchmark, or rows of one's own."""
@@ -149,8 +157,7 @@ class LoraArguments:
         if not self.lora_target_modules:
             raise ValueError("lora_target_modules: the list is empty; name layers, or `all-linear`.")
         for item in [] if self.use_lora else fields(self):
-            default = item.default if item.default_factory is MISSING else item.default_factory()
-            if getattr(self, item.name) != default:
+            if getattr(self, item.name) != default_of(item):
                 raise ValueError(
                     f"{item.name}: {getattr(self, item.name)!r} has no effect without an adapter; add --use_lora, or "
                     "leave it out."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
-from dataclasses import field
+from dataclasses import MISSING, Field, field
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -24,3 +24,10 @@ def option(default: Value, help: str | Callable[[], str], choices: Collection[st
         named = {"default_factory": lambda: copy.copy(default)}
     found: Value = field(**named, metadata=metadata)
     return found
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of a field, `None` where it has none."""
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    return None if item.default is MISSING else item.default

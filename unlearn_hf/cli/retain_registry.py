@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
-from unlearn_hf.cli.run_folder import RECORD, now, read_record
+from unlearn_hf.cli.run_folder import now, read_record
 from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.common.locks import opened_alone
+from unlearn_hf.common.run_record import run_of
+from unlearn_hf.common.terminal import say
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.models.weights import BaseModel
@@ -39,7 +41,7 @@ def base_of(name: str) -> BaseModel | None:
     seen: set[Path] = set()
     while (folder := Path(name)).is_dir() and folder.resolve() not in seen:
         seen.add(folder.resolve())
-        home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+        home = run_of(folder)
         if home is None:
             adapter = folder / "adapter_config.json"
             base = read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None
@@ -234,17 +236,13 @@ def evaluators_with_retain_results(
             except ValueError as problem:
                 reasons.append(f"{file} is not taken: {problem}")
                 continue
-            _say([f"{file} (registered in {os.path.relpath(registry)}; --retain_results none leaves them out)"])
+            where = f"registered in {os.path.relpath(registry)}; --retain_results none leaves them out"
+            say(f"retain results: {file} ({where})")
             return evaluators
-        _say(reasons)
+        for reason in reasons:
+            say(f"retain results: {reason}")
     evaluation.retain_results = None
     return evaluators
-
-
-def _say(lines: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        for line in lines:
-            print(f"retain results: {line}")
 
 
 def print_retain_model(evaluation: EvaluationArguments, folder: Path) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
-from unlearn_hf.cli.continuing import check_continued
+from unlearn_hf.cli.continuing import ledger_of
 from unlearn_hf.cli.data import LoadedData, describe_data
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
 from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.terminal import wrapped
+from unlearn_hf.common.terminal import is_main_process, wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
@@ -44,23 +44,16 @@ def check_before_loading(run: TrainingRun) -> None:
         ArgumentsError: listing everything that is missing or in the way.
         ValueError: when another process works in the run folder.
     """
-    main = os.environ.get("RANK", "0") == "0"
+    main = is_main_process()
     if main:
         check_free(run.folder)  # of a folder in use nothing else matters
     problems = check_inputs(run)
-
-    def collect(check: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except ValueError as problem:
-            problems.append(str(problem))
-
     if main:
-        collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+        problems += problems_of(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
-        collect(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
+        problems += problems_of(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
@@ -72,8 +65,10 @@ def check_before_loading(run: TrainingRun) -> None:
 
 def check_inputs(run: TrainingRun) -> list[str]:
     """What is wrong with models and options, the run folder aside."""
-    if problems := check_continued(run.request.continue_from):
+    parent = run.request.continue_from
+    if parent is not None and (problems := problems_of(ledger_of, Path(parent))):
         return problems  # of its model nothing else matters
+    problems = []
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)

@@ -11,6 +11,11 @@ from unlearn_hf.common.locks import status_now
 RECORD = "run.json"
 
 
+def run_of(folder: Path) -> Path | None:
+    """The run that the model in `folder` is of: there, or, of a checkpoint, above; `None` where there is no record."""
+    return next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of the run in `folder`, or an empty one when there is none.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
@@ -12,7 +11,7 @@ from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
 from unlearn_hf.cli.evaluation_arguments import REGISTERED
 from unlearn_hf.cli.options import option
-from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
+from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names, split_named
 from unlearn_hf.cli.run_folder import CARD, RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
@@ -89,8 +88,8 @@ def parse(argv: Sequence[str]) -> tuple[Path, AuditArguments]:
     """
     # `--verify RUN` is as good as `RUN --verify`.
     words = [word for word in argv if word != _VERIFY]
-    named = list(takewhile(lambda word: not word.startswith("--"), words))
-    given = [*words[len(named) :], *([_VERIFY] if _VERIFY in argv else [])]
+    named, given = split_named(words)
+    given += [_VERIFY] if _VERIFY in argv else []
     settings, problems = collect_settings(given, field_names(ARGUMENTS))
     if len(named) != 1:
         problems = [*problems, f"run: {' '.join(named) or 'missing'}; name one run folder before the options."]

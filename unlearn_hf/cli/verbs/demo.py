@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_hf.cli.options import option
-from unlearn_hf.cli.parsing import build, collect_settings, field_names
+from unlearn_hf.cli.parsing import read_arguments
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.locks import hold_folder
@@ -26,8 +26,7 @@ ARGUMENTS = (DemoArguments,)
 
 def run(argv: Sequence[str]) -> int:
     """Show the whole story on the bundled data."""
-    settings, problems = collect_settings(argv, field_names(ARGUMENTS))
-    (arguments,) = build(ARGUMENTS, settings, problems)
+    (arguments,) = read_arguments(ARGUMENTS, argv)
     folder = Path(arguments.output_dir)
     check_run_folder(folder, arguments.overwrite, resume=False)
     hold_folder(folder)

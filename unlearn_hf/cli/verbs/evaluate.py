@@ -16,9 +16,9 @@ from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
-    Setting,
     Settings,
     add_benchmark_defaults,
+    add_unless_given,
     build,
     collect_settings,
     word_of,
@@ -27,6 +27,7 @@ from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.common.run_record import run_of
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
@@ -93,7 +94,7 @@ def inherit(settings: Settings, folder: Path) -> None:
 
     What is given wins; the rest of the run's data are taken as long as they are of the same benchmark.
     """
-    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    home = run_of(folder)
     if home is None:
         return
     recorded = read_record(home).get("configuration", {})
@@ -110,9 +111,7 @@ def inherit(settings: Settings, folder: Path) -> None:
         results = recorded["retain_results"]
         if benchmark and results and Path(results).exists() and not changed & {"split", "source", "revision"}:
             names.append("retain_results")
-    for name in names:
-        if name not in settings and recorded.get(name) is not None:
-            settings[name] = Setting(recorded[name], str(home / RECORD))
+    add_unless_given(settings, {name: recorded.get(name) for name in names}, str(home / RECORD))
 
 
 def run(argv: Sequence[str]) -> int:

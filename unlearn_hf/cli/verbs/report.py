@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from unlearn_hf.cli.options import option
-from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
+from unlearn_hf.cli.parsing import ArgumentsError, read_arguments, split_named
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 
@@ -44,9 +43,8 @@ ARGUMENTS = (ReportArguments,)
 
 def run(argv: Sequence[str]) -> int:
     """Write the report of the runs that are named before the options."""
-    named = list(takewhile(lambda word: not word.startswith("--"), argv))
-    settings, problems = collect_settings(argv[len(named) :], field_names(ARGUMENTS))
-    (arguments,) = build(ARGUMENTS, settings, problems)
+    named, options = split_named(argv)
+    (arguments,) = read_arguments(ARGUMENTS, options)
     if not named:
         raise ArgumentsError(["runs: none is named; name run folders or result files before the options."])
     folder = Path(arguments.output_dir)

@@ -16,14 +16,7 @@ from unlearn_hf.cli.arguments import (
 from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.importing import importing
-from unlearn_hf.cli.option_names import (
-    all_fields,
-    configuration_of,
-    method_fields,
-    methods,
-    objectives,
-    training_fields,
-)
+from unlearn_hf.cli.option_names import all_fields, configuration_of, method_fields, methods, training_fields
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
     Settings,
@@ -36,6 +29,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 ARGUMENTS = (
     MethodArguments,
@@ -118,8 +112,8 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
             problems.append(f"method: missing; choose one of {names}.")
         return None
     hint = nearest(method, methods())
-    for option, registry in (("forget_loss", "FORGET_OBJECTIVES"), ("retain_loss", "RETAIN_OBJECTIVES")):
-        if method in objectives(registry):
+    for option, registry in (("forget_loss", FORGET_OBJECTIVES), ("retain_loss", RETAIN_OBJECTIVES)):
+        if method in registry:
             hint = f"; it is an objective: choose a method, and add --{option} {method}."
     origin = settings["method"].origin
     problems.append(f"{origin}: method: {method!r} is not known{hint or '.'} There are {names}.")
