@@ -16,9 +16,10 @@ from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
-from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.common.files import code_digest, write_json
 from unlearn_hf.common.locks import hold_folder
+from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.common.terminal import say
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
 from unlearn_hf.models.weights import content_digest
@@ -268,7 +269,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
 
         print(f"signature: {sign(folder / AUDIT_FILE, key)}")
     if arguments.card:
-        from unlearn_hf.cli.model_card import add_audit
+        from unlearn_hf.report.model_card import add_audit
 
         add_audit(folder)
     return 0

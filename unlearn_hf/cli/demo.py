@@ -20,9 +20,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments
 from unlearn_hf.cli.data import load_data, training_rows
 from unlearn_hf.cli.parsing import as_words
-from unlearn_hf.cli.run_folder import read_record
 from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.data.templates import TEMPLATES
 from unlearn_hf.evaluation import SAMPLES_FILE
 from unlearn_hf.evaluation.results import read_samples

@@ -12,11 +12,10 @@ from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.continuing import ledger_of, run_folder, unlearning_run
 from unlearn_hf.cli.data import LoadedData, load_data
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.run_folder import now
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import read_json
 from unlearn_hf.common.ledger import LedgerEntry, write_ledger
-from unlearn_hf.common.run_record import read_record
+from unlearn_hf.common.run_record import now, read_record
 from unlearn_hf.data.row_checks import row_fingerprints
 from unlearn_hf.evaluation.verdict import BEFORE_FILE, VERDICT_FILE
 from unlearn_hf.models.weights import folder_fingerprint

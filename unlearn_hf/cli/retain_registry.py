@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
-from unlearn_hf.cli.run_folder import now, read_record
 from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.common.locks import opened_alone
-from unlearn_hf.common.run_record import run_of
+from unlearn_hf.common.run_record import now, read_record, run_of
 from unlearn_hf.common.terminal import say
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.evaluator import TableEvaluator

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.common.locks import status_now
 
-RECORD = "run.json"
+RECORD, CARD = "run.json", "README.md"
+
+
+def now() -> str:
+    """The time in UTC, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def run_of(folder: Path) -> Path | None:

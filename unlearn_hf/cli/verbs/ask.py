@@ -20,11 +20,10 @@ from unlearn_hf.cli.parsing import (
     collect_settings,
     split_named,
 )
-from unlearn_hf.cli.run_folder import RECORD, read_record
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, problems_of
 from unlearn_hf.common.files import read_json, read_json_lines
-from unlearn_hf.common.run_record import run_of
+from unlearn_hf.common.run_record import RECORD, read_record, run_of
 
 if TYPE_CHECKING:
     from unlearn_hf.report.asked import Asked

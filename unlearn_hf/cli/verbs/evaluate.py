@@ -23,11 +23,11 @@ from unlearn_hf.cli.parsing import (
     collect_settings,
     word_of,
 )
-from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.run_record import run_of
+from unlearn_hf.common.run_record import RECORD, read_record, run_of
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)

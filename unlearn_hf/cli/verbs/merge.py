@@ -18,12 +18,12 @@ from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArg
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
-from unlearn_hf.cli.run_folder import RECORD, now, read_record
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
 from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, release_folder
+from unlearn_hf.common.run_record import RECORD, now, read_record
 from unlearn_hf.models.paths import check_model_path
 from unlearn_hf.models.weights import BaseModel, base_under, tensor_shapes
 

@@ -22,10 +22,10 @@ from unlearn_hf.cli.parsing import (
     collect_settings,
     word_of,
 )
-from unlearn_hf.cli.run_folder import RECORD, read_record
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.finetune import ARGUMENTS, assemble, finetune, training_config
+from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.common.terminal import is_main_process, say
 
 if TYPE_CHECKING:
