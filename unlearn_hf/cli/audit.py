@@ -15,12 +15,13 @@ from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
-from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
+from unlearn_hf.cli.retain_results import registry_of, trained_on
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.common.files import code_digest, write_json
 from unlearn_hf.common.locks import hold_folder
 from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.common.terminal import say
+from unlearn_hf.evaluation.retain_registry import evaluated_by, find
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
 from unlearn_hf.models.weights import content_digest
 

@@ -233,8 +233,9 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
         from accelerate import Accelerator
 
         from unlearn_hf.cli.processes import join_processes
-        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+        from unlearn_hf.report.tables import print_retain_model
 
     join_processes()
     evaluate = arguments.evaluate
@@ -282,7 +283,7 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
             for pass_name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
                 print(f"{pass_name}: {seconds:.1f} s")
     if accelerator.is_main_process:
-        print_retain_model(arguments.evaluation, folder)
+        print_retain_model(arguments.evaluation.named_retain_results, folder)
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}

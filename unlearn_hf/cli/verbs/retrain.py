@@ -151,8 +151,9 @@ def run(argv: Sequence[str]) -> int:
             ["final_evaluation: False leaves no results to register; leave it out, or use `finetune`."]
         )
     check_before_loading(asked)
-    from unlearn_hf.cli.retain_registry import evaluated_by, read_registry, register, registry_of, trained_on
+    from unlearn_hf.cli.retain_results import registry_of, trained_on
     from unlearn_hf.evaluation import RESULT_FILE
+    from unlearn_hf.evaluation.retain_registry import evaluated_by, read_registry, register
     from unlearn_hf.models.weights import BaseModel
 
     registry = registry_of(asked.evaluation, asked.folder)

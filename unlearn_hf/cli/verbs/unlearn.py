@@ -145,8 +145,9 @@ def run(argv: Sequence[str]) -> int:
     with importing():
         data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
         from unlearn_hf.cli.processes import join_processes
-        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.methods import METHODS
+        from unlearn_hf.report.tables import print_retain_model
         from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
@@ -191,7 +192,7 @@ def run(argv: Sequence[str]) -> int:
         )
     status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
     if trainer.is_world_process_zero():
-        print_retain_model(arguments.evaluation, arguments.folder)
+        print_retain_model(arguments.evaluation.named_retain_results, arguments.folder)
     return status
 
 
