@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn_hf.cli.arguments import MEASURE
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
 from unlearn_hf.cli.continuing import ledger_of
-from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.data import LoadedData, describe_data, naming_lines
+from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
 from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
@@ -107,6 +108,28 @@ def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, 
     name = run.model.tokenizer_name_or_path or run.model.model_name_or_path
     assert name is not None
     return load_tokenizer(name, run.training.trust_remote_code)
+
+
+def tell_dry_run(
+    run: TrainingRun, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, method: type[Any] | None = None
+) -> int:
+    """Say what a run over `rows` by set would do; returns the exit status.
+
+    Raises:
+        ValueError: for what the run itself would refuse before its first step.
+    """
+    from unlearn_hf.training.dry_run import BEGINS, ENDS, dry_run
+
+    name, measure = str(run.model.model_name_or_path), run.run.dry_run == MEASURE
+    with naming_lines(run.data):
+        example = dry_run(name, run.training, rows, tokenizer, method, run.peft_config, measure)
+    print("\nsettings:")
+    for name, setting in run.settings.items():
+        if name != "dry_run":
+            origin = "" if setting.origin == COMMAND_LINE else f"  ({setting.origin})"
+            print(f"  {name} {' '.join(setting.words)}{origin}")
+    print(f"\nan example as the model sees it, what is trained between {BEGINS} and {ENDS}:\n{example}")
+    return 0
 
 
 def train_and_judge(

@@ -137,7 +137,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
-    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, train_and_judge
+    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, tell_dry_run, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
@@ -165,9 +165,7 @@ def run(argv: Sequence[str]) -> int:
         training.verdict = True
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     if arguments.run.dry_run:
-        from unlearn_hf.cli.dry_run import dry_run
-
-        return dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
+        return tell_dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,
