@@ -95,6 +95,11 @@ class DataArguments:
         """The entry of the registry: the benchmark, or rows of one's own."""
         return BENCHMARKS[self.benchmark or OWN_ROWS]
 
+    @property
+    def are_named(self) -> bool:
+        """Whether there are any data."""
+        return self.benchmark is not None or bool(self.files())
+
     def files(self) -> dict[str, str]:
         """The files of one's own that are named, by option."""
         found = {name: getattr(self, name, None) for name in OWN_FILES}

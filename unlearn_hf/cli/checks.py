@@ -126,7 +126,7 @@ def _is_metrics(path: Path) -> bool:
 def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
     """Options of evaluation that mean nothing for these data, and are given nevertheless."""
     problems = _check_tasks(evaluation)
-    tasks_alone = data.benchmark is None and not data.files()
+    tasks_alone = not data.are_named
     if tasks_alone and not evaluation.lm_eval_tasks:
         return problems
     subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"

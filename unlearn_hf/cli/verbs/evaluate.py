@@ -227,9 +227,9 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     """
     from unlearn_hf.cli.data import load_data, task_evaluators
 
-    without_data = arguments.data.benchmark is None and not arguments.data.files()
+    tasks_alone = not arguments.data.are_named and bool(arguments.evaluation.lm_eval_tasks)
     with importing():
-        data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
+        data = None if tasks_alone else load_data(arguments.data)
         from accelerate import Accelerator
 
         from unlearn_hf.cli.processes import join_processes
