@@ -8,15 +8,8 @@ import pytest
 
 from unlearn_hf import __version__
 from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments, ModelArguments
-from unlearn_hf.cli.run_folder import (
-    RunRecord,
-    changed_settings,
-    check_run_folder,
-    default_folder,
-    hide_secrets,
-    set_aside,
-)
-from unlearn_hf.common.run_record import read_record
+from unlearn_hf.cli.run_folder import check_run_folder, default_folder, set_aside
+from unlearn_hf.common.run_record import RunRecord, changed_settings, hide_secrets, read_record
 from unlearn_hf.common.versions import code_commit
 
 

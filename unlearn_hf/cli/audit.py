@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
+from unlearn_hf.audit.baselines import other_rows, target_of
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
@@ -19,7 +20,7 @@ from unlearn_hf.cli.retain_results import registry_of, trained_on
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.common.files import code_digest, write_json
 from unlearn_hf.common.locks import hold_folder
-from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.common.terminal import say
 from unlearn_hf.evaluation.retain_registry import evaluated_by, find
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
@@ -106,15 +107,6 @@ def _rows(data: LoadedData, evaluator: Any, most: int | None) -> dict[str, list[
     return found
 
 
-def target_of(folder: Path, configuration: Mapping[str, Any], verb: str | None) -> str | None:
-    """The model that the run in `folder` was unlearned from; `None` where it is no such run."""
-    before = configuration.get("model_name_or_path")
-    if verb == "merge" and before is not None and Path(before).resolve() != folder.resolve():
-        record = read_record(Path(before))
-        return target_of(Path(before), record.get("configuration", {}), record.get("verb"))
-    return before if verb == "unlearn" else None
-
-
 def reference_of(folder: Path, audited: Audited) -> str | None:
     """The retain-only model that the run compared with, or that is registered for it; `None` where none is there."""
     results = audited.configuration.get("retain_results")
@@ -124,23 +116,6 @@ def reference_of(folder: Path, audited: Audited) -> str | None:
         files += find(registry_of(options, folder), evaluated, trained_on(audited.data), str(folder))[0]
     homes = (file if file.is_dir() else file.parent for file in files)
     return next((str(each) for each in homes if any(list(each.glob(pattern)) for pattern in WEIGHTS)), None)
-
-
-def other_rows(folder: Path, audited: Audited) -> str | None:
-    """Why the model in `folder` is no retain-only model of these data, as far as its record tells."""
-    if not (folder / RECORD).is_file():
-        return None
-    record = read_record(folder)
-    theirs, mine = record.get("data", {}), audited.record.get("data", {})
-    learnt = theirs.get("trained_on", {}).get("train", {}).get("sha256")
-    if learnt is not None and learnt == mine.get("trained_on", {}).get("retain", {}).get("sha256"):
-        return None
-    names = ("benchmark", "split", "fingerprint", "forget_part")
-    same = mine.get("benchmark") is not None and all(theirs.get(name) == mine.get(name) for name in names)
-    if same and record.get("configuration", {}).get("subset") == "retain":
-        return None
-    what = "has learnt the forget rows, too" if same else "was trained on other rows than this run keeps"
-    return f"reference: {str(folder)!r} {what}; name a retain-only model of the same data, or none."
 
 
 def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> dict[str, str | None]:
@@ -153,7 +128,7 @@ def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> 
     for role, option, named, default in (
         ("retain", "reference", arguments.reference, lambda: reference_of(folder, audited)),
         ("target", "target", arguments.target,
-         lambda: target_of(folder, audited.configuration, audited.record.get("verb"))),
+         lambda: target_of(folder)),
     ):  # fmt: skip
         found[role] = name = default() if named == REGISTERED else named
         try:
@@ -175,7 +150,7 @@ def _check_other(name: str, option: str, folder: Path, audited: Audited) -> None
     other = Path(name)
     if other.is_dir() and content_digest(other) == content_digest(folder):
         raise ValueError(f"{option}: {name!r} is the audited run itself, or has the same weights; name another model.")
-    if option == "reference" and (problem := other_rows(other, audited)):
+    if option == "reference" and (problem := other_rows(other, audited.record)):
         raise ValueError(problem)
 
 

@@ -16,12 +16,12 @@ from unlearn_hf.cli.continuing import ledger_of
 from unlearn_hf.cli.data import LoadedData, describe_data, naming_lines
 from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, set_aside
+from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.run_record import RECORD, RunRecord, changed_settings, read_record
 from unlearn_hf.common.terminal import is_main_process, wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.weights import BaseModel, base_under

@@ -79,7 +79,6 @@ def frontier(found: Sequence[Result]) -> list[Result]:
         return any(
             other.forget_prob <= one.forget_prob
             and other.kept >= one.kept
-            and (other.forget_prob, other.kept, -other.number) != (one.forget_prob, one.kept, -one.number)
             and ((other.forget_prob, other.kept) != (one.forget_prob, one.kept) or other.number < one.number)
             for other in found
         )

@@ -11,7 +11,6 @@ from typing import Any
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
@@ -26,6 +25,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.importing import importing
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.common.run_record import RECORD, read_record, run_of
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import FinetuningDataArguments, LoraArguments, ModelArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.importing import importing
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.data import LoadedData

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError, Setting, Settings, as_words
-from unlearn_hf.cli.run_folder import check_run_folder, hide_secrets
+from unlearn_hf.cli.run_folder import check_run_folder
 from unlearn_hf.cli.sweep.plan import Plan, SweepArguments, first_look
 from unlearn_hf.cli.verbs import Verb, unlearn
+from unlearn_hf.common.run_record import hide_secrets
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.sweep.study import SharedStudy

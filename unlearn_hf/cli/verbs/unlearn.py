@@ -15,7 +15,6 @@ from unlearn_hf.cli.arguments import (
 )
 from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, configuration_of, method_fields, methods, training_fields
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
@@ -29,6 +28,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.importing import importing
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 ARGUMENTS = (
