@@ -35,11 +35,11 @@ def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
 
 def test_set_aside_keeps_every_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert set_aside(folder) is None
+    assert set_aside(folder, "it is now") is None
     for number in (1, 2):
         folder.mkdir(exist_ok=True)
         (folder / "file").write_text(str(number))
-        assert set_aside(folder) == tmp_path / f"run.backup-{number}"
+        assert set_aside(folder, "it is now") == tmp_path / f"run.backup-{number}"
     assert list(folder.iterdir()) == []
     assert [(tmp_path / f"run.backup-{number}" / "file").read_text() for number in (1, 2)] == ["1", "2"]
 

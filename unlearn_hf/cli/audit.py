@@ -12,9 +12,10 @@ from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
 from unlearn_hf.audit.baselines import other_rows, target_of
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
+from unlearn_hf.audit.rows import SETS, audited_rows
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
-from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
+from unlearn_hf.cli.data import load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_results import registry_of, trained_on
 from unlearn_hf.cli.run_folder import set_aside
@@ -29,7 +30,6 @@ from unlearn_hf.models.weights import content_digest
 if TYPE_CHECKING:
     from unlearn_hf.cli.verbs.audit import AuditArguments
 
-_SETS = ("forget", "retain", "holdout")
 _EVALUATION = ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size", "protocol", "retain_registry")
 
 
@@ -54,7 +54,7 @@ class Audited:
     @property
     def fingerprint(self) -> str:
         """Of the rows."""
-        return content_fingerprint([self.rows[name] for name in _SETS])
+        return content_fingerprint([self.rows[name] for name in SETS])
 
 
 def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
@@ -79,32 +79,14 @@ def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
         configuration.get("template", "auto"),
         configuration.get("max_length", 512),
     )
-    if not evaluators or not (rows := _rows(loaded, evaluators[0], options.get("max_evaluation_rows"))):
+    if not evaluators or not (
+        rows := audited_rows(loaded.datasets, evaluators[0], options.get("max_evaluation_rows"))
+    ):
         raise ValueError(
             f"run: {str(folder)!r} is about rows without a question and an answer each; the audit asks questions, so "
             "it needs them."
         )
     return Audited(record, configuration, data, evaluators[0], rows)
-
-
-def _rows(data: LoadedData, evaluator: Any, most: int | None) -> dict[str, list[dict[str, Any]]]:
-    """The rows that the evaluator asks about, with the paraphrased questions of one's own files; maybe none."""
-    from unlearn_hf.audit.rewording import PARAPHRASE_COLUMN
-    from unlearn_hf.data.columns import detect_columns
-    from unlearn_hf.evaluation.requests import SplitRequest
-
-    asked = {each.split: list(each.rows) for each in evaluator.requests() if isinstance(each, SplitRequest)}
-    if not {"forget", "retain"} <= asked.keys():
-        return {}
-    found = {name: [dict(row) for row in asked.get(name, [])] for name in _SETS}
-    own = data.datasets.get("forget")
-    if own is not None and PARAPHRASE_COLUMN in own.column_names and PARAPHRASE_COLUMN not in found["forget"][0]:
-        for row, text in zip(found["forget"], own[PARAPHRASE_COLUMN], strict=False):
-            row[PARAPHRASE_COLUMN] = text
-    others = data.datasets.get("holdout")
-    if not found["holdout"] and others is not None and len(columns := detect_columns(others.column_names)) == 2:
-        found["holdout"] = [{"question": row[columns[0]], "answer": row[columns[1]]} for row in others][:most]
-    return found
 
 
 def reference_of(folder: Path, audited: Audited) -> str | None:
@@ -174,7 +156,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     others = _other_models(folder, audited, arguments)
     models = {"run": str(folder), **others}
     roles = [role for role, name in models.items() if name is not None]
-    forget, retain, holdout = (audited.rows[name] for name in _SETS)
+    forget, retain, holdout = (audited.rows[name] for name in SETS)
     sizes = Sizes(len(forget), len(retain), len(holdout), arguments.attacking)
     weights = sum(file.stat().st_size for pattern in WEIGHTS for file in folder.glob(pattern))
     for line in cost_lines(plan, sizes, roles, weights):
@@ -234,8 +216,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         "evaluation": {name: value for name, value in given.items() if value is not None},
     }
     content = audit_content(found, plan, {"weights": digests, "data": audited.fingerprint}, models, settings)
-    if backup := set_aside(folder, (AUDIT_FILE, SIGNATURE_FILE)):
-        print(f"the old audit is now in {backup}")
+    set_aside(folder, "the old audit is now in", (AUDIT_FILE, SIGNATURE_FILE))
     write_json(folder / AUDIT_FILE, content, strict=True)
     shutil.rmtree(folder / PARTIAL)
     print_audit(content)

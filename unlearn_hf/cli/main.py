@@ -93,9 +93,6 @@ def _is_bad_input(problem: Exception) -> bool:
 
 def _print_error(message: str) -> None:
     lines = message.splitlines() or ["unknown"]
-    if len(lines) == 1:
-        print(f"error: {lines[0]}", file=sys.stderr)
-        return
-    print(f"error: {len(lines)} problems", file=sys.stderr)
-    for line in lines:
-        print(f"  {line}", file=sys.stderr)
+    if len(lines) > 1:
+        lines = [f"{len(lines)} problems", *(f"  {line}" for line in lines)]
+    print("error: " + "\n".join(lines), file=sys.stderr)

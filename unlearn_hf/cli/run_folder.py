@@ -56,8 +56,8 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
-def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
-    """Move what is in a folder to `NAME.backup-1`, `-2`, ..., and say where it went.
+def set_aside(path: Path, told: str, names: Collection[str] | None = None) -> Path | None:
+    """Move what is in a folder to `NAME.backup-1`, `-2`, ..., and say where it went, after the words `told`.
 
     With `names`, only the entries of these names move there; a lock stays in any case.
     """
@@ -74,4 +74,5 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     backup.mkdir()
     for each in found:
         each.rename(backup / each.name)
+    print(f"{told} {backup}")
     return backup

@@ -284,10 +284,8 @@ def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
     if run.run.resume:
         for change in changed_settings(read_record(folder), record.content["configuration"]):
             print(f"resuming with a change: {change}")
-    else:
-        backup = set_aside(folder) if run.run.overwrite else None
-        if backup is not None:
-            print(f"the old run folder is now {backup}")
+    elif run.run.overwrite:
+        set_aside(folder, "the old run folder is now")
     record.write()
 
 

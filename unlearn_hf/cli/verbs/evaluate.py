@@ -79,14 +79,24 @@ def parse(argv: Sequence[str]) -> EvaluationRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
+    settings, parts = read_with_record(ARGUMENTS, argv)
+    return EvaluationRun(settings, *parts)
+
+
+def read_with_record(classes: Sequence[type], argv: Sequence[str]) -> tuple[Settings, list[Any]]:
+    """Settings from files, command line and the record of the run that made the model, and an instance of each class.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
     known = all_fields()
     settings, problems = collect_settings(argv, known)
-    model = settings.get("model_name_or_path")
+    model = word_of(settings, "model_name_or_path")
     if model is not None and "from_log" not in settings:
-        inherit(settings, Path(" ".join(model.words)))
+        inherit(settings, Path(model))
     add_benchmark_defaults(settings)
     # The files of a training run describe its data too; what else they say has no meaning here.
-    return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
+    return settings, build(classes, settings, problems, ignored=known)
 
 
 def inherit(settings: Settings, folder: Path) -> None:
@@ -265,7 +275,7 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     if accelerator.is_main_process:
         hold_folder(folder)
         if evaluate.overwrite and _has_results(folder):
-            print(f"the old results are now in {set_aside(folder, RESULTS)}")
+            set_aside(folder, "the old results are now in", RESULTS)
     accelerator.wait_for_everyone()
     model = load_model(
         name,

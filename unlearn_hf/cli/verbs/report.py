@@ -69,8 +69,8 @@ def make_report(paths: Sequence[Path], folder: Path, arguments: ReportArguments)
     runs, problems = read_runs(paths, *anchors)
     if not runs:
         raise ArgumentsError(problems)
-    if arguments.overwrite and (backup := set_aside(folder, FILES)) is not None:
-        print(f"the old report is now in {backup}")
+    if arguments.overwrite:
+        set_aside(folder, "the old report is now in", FILES)
     written = write_report(
         runs,
         folder,

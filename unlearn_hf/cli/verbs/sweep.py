@@ -98,7 +98,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
     """
     from optuna.trial import TrialState
 
-    from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, results
+    from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, options_text, results
     from unlearn_hf.cli.sweep.study import repeated
 
     begin = time.monotonic()
@@ -111,8 +111,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
             line = runner.run(trial)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the trial is given back; the same command goes on") from None
-        options = " ".join(f"{name}={value}" for name, value in trial.user_attrs.get("options", {}).items())
-        print(f"trial {trial.number}: {options}: {line}", flush=True)
+        print(f"trial {trial.number}: {options_text(trial.user_attrs)}: {line}", flush=True)
         trials = study.trials()
         again = repeated(trials)
         ended = [
