@@ -13,13 +13,14 @@ from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
 from unlearn_hf.audit.baselines import other_rows, target_of
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
 from unlearn_hf.audit.rows import SETS, audited_rows
+from unlearn_hf.audit.signing import load_key, sign, verify
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_results import registry_of, trained_on
 from unlearn_hf.cli.run_folder import set_aside
-from unlearn_hf.common.files import code_digest, write_json
+from unlearn_hf.common.files import code_digest, read_json, write_json
 from unlearn_hf.common.locks import hold_folder
 from unlearn_hf.common.run_record import read_record
 from unlearn_hf.common.terminal import say
@@ -144,8 +145,6 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     """
     key = None
     if arguments.sign is not None:
-        from unlearn_hf.audit.signing import load_key
-
         key = load_key(Path(arguments.sign))
     tokenizer_name = arguments.tokenizer_name_or_path or str(folder)
     check_model_path(str(folder), "run")
@@ -166,9 +165,9 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     from accelerate import Accelerator
 
     from unlearn_hf.audit.running import attack_models, audit_content
-    from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.evaluation.engine import settings_fingerprint
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+    from unlearn_hf.models.sharding import join_processes
     from unlearn_hf.report.audit import print_audit
 
     join_processes()
@@ -222,8 +221,6 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     print_audit(content)
     print(f"audit: {folder / AUDIT_FILE}")
     if key is not None:
-        from unlearn_hf.audit.signing import sign
-
         print(f"signature: {sign(folder / AUDIT_FILE, key)}")
     if arguments.card:
         from unlearn_hf.report.model_card import add_audit
@@ -238,9 +235,6 @@ def verify_audit(folder: Path) -> int:
     Raises:
         ValueError: naming what does not fit.
     """
-    from unlearn_hf.audit.signing import verify
-    from unlearn_hf.common.files import read_json
-
     content = read_json(folder / AUDIT_FILE)
     given = content.get("settings", {}).get("evaluation", {}) if isinstance(content, dict) else {}
     key = verify(folder / AUDIT_FILE, content_digest(folder), read_audited(folder, given).fingerprint)

@@ -24,6 +24,7 @@ from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.common.run_record import RECORD, RunRecord, changed_settings, read_record
 from unlearn_hf.common.terminal import is_main_process, wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
@@ -79,7 +80,7 @@ def check_inputs(run: TrainingRun) -> list[str]:
         problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
     if run.run.fail_unless_forgotten and run.method is None:
         problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
-    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+    if run.lora.use_lora and is_adapter(str(run.model.model_name_or_path)):
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
             "--use_lora."
@@ -232,7 +233,6 @@ def _train(
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = trainer.divergence
-    budget = getattr(trainer, "retain_budget", None)
     verdict = _verdict(trainer, divergence)
     if earlier is not None and divergence is None:
         earlier.judge(trainer)
@@ -247,14 +247,11 @@ def _train(
             print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    spent = budget.exceeded if budget is not None else None
-    ended = getattr(trainer, "ended", None)
-    stop_rule = getattr(trainer, "stop_rule", None)
     return {
         "divergence": divergence,
-        "ended": ended,
-        "stopped": stop_rule.outcome if stop_rule is not None else None,
-        "retain_budget_spent": spent,
+        "ended": getattr(trainer, "ended", None),
+        "stopped": getattr(getattr(trainer, "stop_rule", None), "outcome", None),
+        "retain_budget_spent": getattr(getattr(trainer, "retain_budget", None), "exceeded", None),
         "seconds": seconds,
         "metrics": metrics,
         "verdict": verdict and {"forgotten": verdict.forgotten, "kept": verdict.kept},

@@ -132,14 +132,10 @@ def _is_text(record: dict[str, Any]) -> bool:
 
 def _missing(name: str, arguments: AskArguments) -> list[str]:
     """What is wrong with the models that are named."""
-    problems: list[str] = []
-    for field_name, model, mend in (
-        ("run", name, ""),
-        ("before", arguments.before, " --before names the model that the run began with."),
-    ):
-        if model is not None:
-            found = problems_of(check_model_path, model, field_name, arguments.trust_remote_code)
-            problems += [f"{problem}{mend}" for problem in found]
+    problems = problems_of(check_model_path, name, "run", arguments.trust_remote_code)
+    if arguments.before is not None:
+        found = problems_of(check_model_path, arguments.before, "before", arguments.trust_remote_code)
+        problems += [f"{problem} --before names the model that the run began with." for problem in found]
     if arguments.tokenizer_name_or_path is not None:
         problems += problems_of(check_tokenizer_path, arguments.tokenizer_name_or_path)
     return problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,7 +27,9 @@ from unlearn_hf.common.files import write_json
 from unlearn_hf.common.importing import importing
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.common.run_record import RECORD, read_record, run_of
+from unlearn_hf.common.terminal import is_main_process
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
+from unlearn_hf.models.paths import is_adapter
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 # What an evaluation leaves in its folder; whatever else is there stays where it is.
@@ -113,7 +114,7 @@ def inherit(settings: Settings, folder: Path) -> None:
     own = given["forget_file"] is not None or given["retain_file"] is not None
     benchmark = None if own else given["benchmark"] or recorded.get("benchmark")
     names = ["tokenizer_name_or_path", "template"]
-    if (folder / "adapter_config.json").is_file() and recorded.get("load_in_4bit"):
+    if is_adapter(folder) and recorded.get("load_in_4bit"):
         names.append("load_in_4bit")
     if benchmark == recorded.get("benchmark"):
         names += ["max_length", *(name for name in given if _BELONGS_TO.get(name) not in changed)]
@@ -185,7 +186,7 @@ def _check(arguments: EvaluationRun) -> None:
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
     """
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         check_free(arguments.folder)
     problems = []
     if arguments.model.model_name_or_path is None:
@@ -242,15 +243,14 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
         data = None if tasks_alone else load_data(arguments.data)
         from accelerate import Accelerator
 
-        from unlearn_hf.cli.processes import join_processes
         from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+        from unlearn_hf.models.sharding import join_processes
         from unlearn_hf.report.tables import print_retain_model
 
     join_processes()
     evaluate = arguments.evaluate
-    name = arguments.model.model_name_or_path
-    assert name is not None
+    name = str(arguments.model.model_name_or_path)
     evaluators = (
         task_evaluators(arguments.evaluation)
         if data is None

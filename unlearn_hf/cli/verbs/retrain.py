@@ -147,9 +147,7 @@ def run(argv: Sequence[str]) -> int:
 
     asked, target = first_look(argv)
     if not asked.run.final_evaluation:
-        raise ArgumentsError(
-            ["final_evaluation: False leaves no results to register; leave it out, or use `finetune`."]
-        )
+        raise ValueError("final_evaluation: False leaves no results to register; leave it out, or use `finetune`.")
     check_before_loading(asked)
     from unlearn_hf.cli.retain_results import registry_of, trained_on
     from unlearn_hf.evaluation import RESULT_FILE
