@@ -154,10 +154,8 @@ def _from_log(arguments: EvaluationRun) -> dict[str, float]:
         options["corpus"] = arguments.data.split
     if "protocol" in arguments.settings:
         options["protocol"] = evaluation.protocol
-    assert arguments.evaluate.from_log is not None
-    return evaluate_from_log(
-        arguments.evaluate.from_log, evaluation.named_retain_results, arguments.evaluate.output_file, **options
-    )
+    log = str(arguments.evaluate.from_log)
+    return evaluate_from_log(log, evaluation.named_retain_results, arguments.evaluate.output_file, **options)
 
 
 def _check_log(arguments: EvaluationRun) -> None:
