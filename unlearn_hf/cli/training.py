@@ -19,11 +19,9 @@ from unlearn_hf.cli.resuming import check_same_rows, check_same_run
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.checks import problems_of
-from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
 from unlearn_hf.common.run_record import RECORD, RunRecord, changed_settings, read_record
 from unlearn_hf.common.terminal import is_main_process, wrapped
-from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
@@ -154,6 +152,7 @@ def train_and_judge(
     Returns:
         The exit status.
     """
+    from unlearn_hf.training.evaluators import bring_results_up
     from unlearn_hf.training.termination import ending_on_sigterm
 
     main = trainer.is_world_process_zero()
@@ -188,7 +187,7 @@ def train_and_judge(
                 print(f"not written: {folder / RECORD} ({other})", file=sys.stderr)
         raise
     if main:
-        _bring_results_up(folder, trainer.state.global_step)
+        bring_results_up(folder, trainer.state.global_step)
         if earlier is not None and not found["divergence"]:
             earlier.write(record.content["data"]["trained_on"])
         record.finish("diverged" if found["divergence"] else "finished", **found)
@@ -284,15 +283,6 @@ def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
     elif run.run.overwrite:
         set_aside(folder, "the old run folder is now")
     record.write()
-
-
-def _bring_results_up(folder: Path, step: int) -> None:
-    """Copy the last evaluation's files to the top of the run folder."""
-    results = folder / "evaluations" / f"step-{step}"
-    for file in (RESULT_FILE, SAMPLES_FILE, TASKS_FILE):
-        for found in sorted(results.rglob(file))[:1]:  # several evaluators have folders of their own
-            with whole_file(folder / file) as partial:
-                shutil.copy2(found, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:

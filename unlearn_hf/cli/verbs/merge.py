@@ -14,10 +14,10 @@ from typing import Any
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
+from unlearn_hf.cli.evaluation_run import EvaluationRun, read_with_record
 from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.verbs import Verb
-from unlearn_hf.cli.verbs.evaluate import EvaluationRun, read_with_record
 from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, release_folder
@@ -25,8 +25,6 @@ from unlearn_hf.common.run_record import RECORD, now
 from unlearn_hf.models.adapter_base import check_base
 from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
-
-MERGED_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -38,7 +36,9 @@ class MergeArguments:
         None, "The base model, where it is not where the adapter says; never a quantised one."
     )
     merged_dtype: str = option(
-        "float32", "Precision of the merged weights; sums are taken in float32.", choices=MERGED_DTYPES
+        "float32",
+        "Precision of the merged weights; sums are taken in float32.",
+        choices=("float32", "bfloat16", "float16"),
     )
 
 
