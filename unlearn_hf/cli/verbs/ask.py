@@ -29,7 +29,6 @@ from unlearn_hf.models.paths import check_model_path, check_tokenizer_path, is_a
 from unlearn_hf.models.weights import base_under
 
 _CONTINUED = "completion"
-_TEXT = "text"
 _QUESTION = "question> "
 
 
@@ -127,7 +126,7 @@ def _is_text(record: dict[str, Any]) -> bool:
     if columns is None:  # a record of before these were noted
         file = Path(str(record.get("configuration", {}).get("forget_file")))
         columns = read_json_lines(file)[0][1] if file.is_file() else ()
-    return _TEXT in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
+    return "text" in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
 
 
 def _missing(name: str, arguments: AskArguments) -> list[str]:
