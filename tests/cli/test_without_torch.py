@@ -78,7 +78,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "no such model": (["finetune", "--model_name_or_path", "/no/such", *TOFU], "'/no/such' is not there"),
     "no such split": (
         ["finetune", *MODEL, *TOFU, "--split", "forget11"],
-        "split: 'forget11' is not known; choose one of forget10, forget01",
+        "split: 'forget11' is not known; choose one of forget10",
     ),
     "a split of the other benchmark": (
         ["finetune", *MODEL, "--benchmark", "muse", "--source", "mini", "--split", "forget10"],
