@@ -7,14 +7,14 @@ The table has the splits `<forget or retain>_<task>_<form>` with `rouge_l_recall
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
 from unlearn_hf.benchmarks.lume.benchmark import TABLE_SPLITS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.base import metric_unit
+from unlearn_hf.evaluation.metrics.privacy import TextAUC
 from unlearn_hf.evaluation.sample_table import Missing, column_values, prepare_table, split_rows
 
 COLUMNS = {"sc": "rouge_l_recall", "qa": "exact_match"}
@@ -82,11 +82,9 @@ def aggregate_lume(
     found = [column_values(split_rows(table, name), "answer_mean_nll", missing) for name in ("member", "nonmember")]
     losses = [each for each in found if each is not None]
     if len(losses) == 2:
-        sides = np.repeat([0, 1], [each.size for each in losses])
         for name in ("lume_membership_auc", "lume_membership_score"):
-            unit = metric_unit(name)
-            value = unit.compute(predictions=np.concatenate(losses), references=sides)[name]
-            add(name, value, sides.size, unit.definition)
+            unit = cast(TextAUC, metric_unit(name))
+            add(name, unit.of_sides(*losses), sum(map(len, losses)), unit.definition)
     if mmlu_accuracy is not None and {"lume_task_aggregate", "lume_membership_score"} <= set(values):
         parts = [values["lume_task_aggregate"].value, values["lume_membership_score"].value, mmlu_accuracy]
         name = "lume_final_score"

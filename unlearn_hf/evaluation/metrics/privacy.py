@@ -27,19 +27,7 @@ from unlearn_hf.evaluation.metrics.statistics import (
 )
 from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
 
-
-class AttackAUC(Metric):
-    """What the scores of an attack on members and others amount to: its AUC."""
-
-    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
-    definition = "holdout_above_forget"
-
-    def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
-    ) -> dict[str, Any]:
-        """Scores of all texts, and for each 0 where it is of the forget set and 1 where of the holdout set."""
-        attack = ATTACKS[self.key.removeprefix("mia_").removesuffix("_auc")]
-        return {self.key: attack.aggregate(*_sides(predictions, references))}
+Array = NDArray[np.float64]
 
 
 class TextAUC(Metric):
@@ -48,11 +36,26 @@ class TextAUC(Metric):
     inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "nonmember_above_member"
 
+    def of_sides(self, members: Array, others: Array) -> float:
+        """The value from the scores of members and of others."""
+        return attack_auc(members, others)
+
     def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
+        self, *, predictions: Sequence[float], references: Sequence[float], **options: Any
     ) -> dict[str, Any]:
-        """Mean NLL of all texts, and for each 0 where it is a member and 1 where not."""
-        return {self.key: attack_auc(*_sides(predictions, references))}
+        """Scores of all texts, and for each 0 where it is a member (of the forget set) and 1 where not (holdout)."""
+        scores, other = np.asarray(predictions, dtype=np.float64), np.asarray(references) == 1
+        return {self.key: self.of_sides(scores[~other], scores[other], **options)}
+
+
+class AttackAUC(TextAUC):
+    """What the scores of an attack on members and others amount to: its AUC."""
+
+    definition = "holdout_above_forget"
+
+    def of_sides(self, members: Array, others: Array) -> float:
+        """As the attack aggregates them."""
+        return ATTACKS[self.key.removeprefix("mia_").removesuffix("_auc")].aggregate(members, others)
 
 
 class DistanceToHalf(TextAUC):
@@ -60,39 +63,32 @@ class DistanceToHalf(TextAUC):
 
     definition = "distance_to_half"
 
-    def compute(self, **inputs: Any) -> dict[str, Any]:
-        """Inputs as for `TextAUC`."""
-        return {self.key: 1 - 2 * abs(super().compute(**inputs)[self.key] - 0.5)}
+    def of_sides(self, members: Array, others: Array) -> float:
+        """See the class."""
+        return 1 - 2 * abs(attack_auc(members, others) - 0.5)
 
 
-class PrivLeak(Metric):
+class PrivLeak(TextAUC):
     """100 (AUC - AUC_retrain) / AUC_retrain, where the AUC is P(score of holdout < score of forget)."""
 
-    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "muse_reference_log"
 
-    def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], retrain_auc: float, **_: Any
-    ) -> dict[str, Any]:
-        """Min-K scores and sides as for `AttackAUC`; `retrain_auc` is its value on a retrained model."""
-        return {self.key: privleak_muse(1 - attack_auc(*_sides(predictions, references)), 1 - retrain_auc)}
+    def of_sides(self, members: Array, others: Array, retrain_auc: float) -> float:  # type: ignore[override]
+        """From Min-K scores; `retrain_auc` is the AUC of a retrained model."""
+        return privleak_muse(1 - attack_auc(members, others), 1 - retrain_auc)
 
 
-def _sides(scores: Sequence[float], sides: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values, holdout = np.asarray(scores, dtype=np.float64), np.asarray(sides) == 1
-    return values[~holdout], values[holdout]
-
-
-_RESAMPLES = 1000
+def _scores(table: pd.DataFrame, attack: str, missing: Missing) -> tuple[Array, Array] | None:
+    """Scores of an attack on forget and holdout rows, `None` where one of the two is absent."""
+    forget = column_values(split_rows(table, "forget"), attack, missing)
+    holdout = column_values(split_rows(table, "holdout"), attack, missing)
+    return None if forget is None or holdout is None else (forget, holdout)
 
 
 def table_auc(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[float, int] | None:
     """AUC of one attack and the number of texts it is over, `None` where forget or holdout scores are absent."""
-    forget = column_values(split_rows(table, "forget"), attack, missing)
-    holdout = column_values(split_rows(table, "holdout"), attack, missing)
-    if forget is None or holdout is None:
-        return None
-    return attack_auc(forget, holdout), forget.size + holdout.size
+    sides = _scores(table, attack, missing)
+    return None if sides is None else (attack_auc(*sides), sides[0].size + sides[1].size)
 
 
 def paired_auc(
@@ -124,20 +120,10 @@ def aggregate_attacks(
     """
     values = {}
     for attack, unit in ATTACKS.items():
-        forget = column_values(split_rows(table, "forget"), attack, missing)
-        holdout = column_values(split_rows(table, "holdout"), attack, missing)
-        if forget is None or holdout is None:
-            continue
-        interval = bootstrap_auc_interval(forget, holdout, resamples=_RESAMPLES)
-        name = f"mia_{attack}_auc"
-        values[name] = metric_value(
-            name,
-            unit.aggregate(forget, holdout),
-            forget.size + holdout.size,
-            unit.definition(compatibility),
-            interval=interval,
-            **record,
-        )
+        if (sides := _scores(table, attack, missing)) is not None:
+            name, texts, definition = f"mia_{attack}_auc", sum(map(len, sides)), unit.definition(compatibility)
+            interval = bootstrap_auc_interval(*sides)
+            values[name] = metric_value(name, unit.aggregate(*sides), texts, definition, interval=interval, **record)
     return values
 
 
