@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unlearn_hf.evaluation.metrics.statistics import strength_open_unlearning
-
 Protocol = Literal["all", "official"]
 Missing = Literal["error", "skip"]
 OFFICIAL_ROWS = 300
@@ -120,15 +118,19 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
 def extraction_of(samples: pd.DataFrame, compatibility: Compatibility, ends: int = 0) -> pd.DataFrame:
     """The table with extraction strengths as `compatibility` defines them, as its mean has them.
 
+    open-unlearning gives 1/n, not 0, where not even the last of n tokens is predicted.
+
     Args:
         samples: a table of ours.
         compatibility: whose definition is asked for.
         ends: tokens of each answer that extraction leaves out, the end of text.
     """
-    if compatibility is None or "extraction_strength" not in samples:
+    if compatibility is None or not {"extraction_strength", "answer_tokens"} <= set(samples):
         return samples
     strength, tokens = (samples[name].to_numpy(np.float64) for name in ("extraction_strength", "answer_tokens"))
-    return samples.assign(extraction_strength=strength_open_unlearning(strength, tokens - ends))
+    tokens = tokens - ends
+    floor = np.where(tokens >= 1, 1 / np.maximum(tokens, 1), 0.0)
+    return samples.assign(extraction_strength=np.where((strength == 0) & ~np.isnan(tokens), floor, strength))
 
 
 def row_fingerprint(row: Mapping[str, Any]) -> str:

@@ -198,16 +198,3 @@ def privleak_open_unlearning(auc: float, reference_auc: float = 0.5) -> float:
         reference_auc: `attack_auc` of the retrained model; that framework takes 0.5 where it has no log of it.
     """
     return ((1 - auc) - (1 - reference_auc)) / ((1 - reference_auc) + 1e-10) * 100
-
-
-def strength_open_unlearning(strength: NDArray[np.float64], tokens: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Extraction strength as open-unlearning computes it: 1/n where not even the last of n tokens is predicted.
-
-    Args:
-        strength: ours, 0 there, shape `[n]`.
-        tokens: tokens of each answer without an end of sequence; NaN where unknown, `None` for none known.
-    """
-    if tokens is None:
-        return strength
-    floor = np.where(tokens >= 1, 1 / np.maximum(tokens, 1), 0.0)
-    return np.where((strength == 0) & ~np.isnan(tokens), floor, strength)
