@@ -139,9 +139,8 @@ def bootstrap_interval(
         ValueError: if `values` is empty or holds NaN.
     """
     array = as_values(values, "bootstrap sample")
-    # A mean over a resample is a weighted mean with multinomial counts: no [resamples, n] gather is needed.
-    counts = np.random.default_rng(seed).multinomial(array.size, np.full(array.size, 1 / array.size), size=resamples)
-    return _percentiles(counts @ array / array.size, confidence)
+    counts = resample_counts(np.random.default_rng(seed), array.size, resamples)
+    return percentile_interval(counts @ array / array.size, confidence)
 
 
 def bootstrap_auc_interval(
@@ -155,14 +154,21 @@ def bootstrap_auc_interval(
     members, others = as_values(forget, "forget scores"), as_values(holdout, "holdout scores")
     wins = (others[None, :] > members[:, None]) + 0.5 * (others[None, :] == members[:, None])
     generator = np.random.default_rng(seed)
-    size_forget, size_holdout = wins.shape
-    counts_forget = generator.multinomial(size_forget, np.full(size_forget, 1 / size_forget), size=resamples)
-    counts_holdout = generator.multinomial(size_holdout, np.full(size_holdout, 1 / size_holdout), size=resamples)
+    counts_forget, counts_holdout = (resample_counts(generator, size, resamples) for size in wins.shape)
     areas = ((counts_forget @ wins) * counts_holdout).sum(axis=1) / wins.size
-    return _percentiles(areas, confidence)
+    return percentile_interval(areas, confidence)
 
 
-def _percentiles(statistics: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def resample_counts(generator: np.random.Generator, rows: int, resamples: int) -> NDArray[np.int64]:
+    """How often each row is drawn into each resample, shape `[resamples, rows]`.
+
+    The mean over a resample is the mean weighted by these counts: nothing needs to be gathered.
+    """
+    return generator.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+
+
+def percentile_interval(statistics: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval that holds the middle of the resampled values of a statistic."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)
