@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, percentile_interval, resample_counts
+from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, resample_counts
 
 RESAMPLES = 1000
 _EPSILON = 1e-12
@@ -129,6 +129,6 @@ def _numbers(means: Mapping[str, float], compared_by: str | None) -> dict[str, f
 
 def _interval(name: str, drawn: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     rest = np.array([each[name] for each in drawn[1:] if each[name] is not None])
-    low, high = percentile_interval(rest) if rest.size else (None, None)
+    low, high = np.quantile(rest, [0.025, 0.975]).tolist() if rest.size else (None, None)
     value = drawn[0][name]
     return {"value": None if value is None else float(value), "low": low, "high": high}

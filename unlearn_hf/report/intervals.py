@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.catalog import MetricDescription, describe, is_metric
-from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval, percentile_interval, resample_counts
+from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval, resample_counts
 from unlearn_hf.evaluation.sample_table import split_rows
 
 Array = NDArray[np.float64]
@@ -97,4 +97,5 @@ def _utility_interval(
                 whole += 1 / sample.mean()
     if not np.isclose(9 / whole, utility.value, rtol=1e-6):
         return None
-    return percentile_interval(9 / inverse)
+    low, high = np.quantile(9 / inverse, [0.025, 0.975])
+    return float(low), float(high)

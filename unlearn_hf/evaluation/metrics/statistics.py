@@ -140,7 +140,7 @@ def bootstrap_interval(
     """
     array = as_values(values, "bootstrap sample")
     counts = resample_counts(np.random.default_rng(seed), array.size, resamples)
-    return percentile_interval(counts @ array / array.size, confidence)
+    return _percentiles(counts @ array / array.size, confidence)
 
 
 def bootstrap_auc_interval(
@@ -156,7 +156,7 @@ def bootstrap_auc_interval(
     generator = np.random.default_rng(seed)
     counts_forget, counts_holdout = (resample_counts(generator, size, resamples) for size in wins.shape)
     areas = ((counts_forget @ wins) * counts_holdout).sum(axis=1) / wins.size
-    return percentile_interval(areas, confidence)
+    return _percentiles(areas, confidence)
 
 
 def resample_counts(generator: np.random.Generator, rows: int, resamples: int) -> NDArray[np.int64]:
@@ -167,8 +167,7 @@ def resample_counts(generator: np.random.Generator, rows: int, resamples: int) -
     return generator.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
 
 
-def percentile_interval(statistics: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the middle of the resampled values of a statistic."""
+def _percentiles(statistics: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)
