@@ -77,7 +77,8 @@ def aggregate_muse(
             for name, scale in ((fraction, 1), (split, 100)):
                 found.add_from(name, scores, f"rouge_l_f1_{stemmer}", interval=(scale * low, scale * high))
     found.add_memorization("verbmem_forget")
-    found.add_privacy()
+    found.add_attacks()
+    found.add_privleak()
     area = table_auc(found.table, "min_k", missing)
     if area is not None:
         auc, n = area

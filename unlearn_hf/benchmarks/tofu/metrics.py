@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.composite import composite_scores
+from unlearn_hf.evaluation.metrics.composite import add_composites
 from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
 from unlearn_hf.evaluation.metrics.statistics import KolmogorovSmirnov, kolmogorov_smirnov
 from unlearn_hf.evaluation.metrics.truth_ratio import (
@@ -87,9 +87,11 @@ def aggregate_tofu(
     found.add_model_utility()
     found.add_forget_quality()
     found.add_memorization("forget", ends=1)
-    found.add_privacy()
+    found.add_attacks()
+    found.add_privleak()
     values = found.checked("answer_mean_nll and rouge_l_recall")
-    return values | composite_scores(values, found.table, found.reference, missing=missing, **found.record)
+    add_composites(found)
+    return values
 
 
 class _TofuAggregates(Aggregates):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from numpy.typing import NDArray
 
+from unlearn_hf.evaluation.attacks.base import ATTACKS
 from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
+from unlearn_hf.evaluation.metrics.privacy import attack_sides, paired_auc, table_auc
+from unlearn_hf.evaluation.metrics.statistics import bootstrap_auc_interval, privleak_muse, privleak_open_unlearning
 from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k, has_truth_ratios
 from unlearn_hf.evaluation.sample_table import (
     Compatibility,
@@ -90,11 +93,45 @@ class Aggregates:
         self.add_from("extraction_strength", strength, self.compatibility or "zero_without_match")
         self.add_from("exact_memorization", self.column(split, "exact_memorization"), "teacher_forced")
 
-    def add_privacy(self) -> None:
-        """Membership attacks, and PrivLeak relative to the reference."""
-        common: dict[str, Any] = {"missing": self.missing, **self.record}
-        self.values |= aggregate_attacks(self.table, self.compatibility, **common)
-        self.values |= aggregate_privleak(self.table, self.reference, self.compatibility, **common)
+    def add_attacks(self) -> None:
+        """`mia_<attack>_auc` with a 95 % bootstrap interval, for each attack whose scores the table has."""
+        for attack, unit in ATTACKS.items():
+            if (sides := attack_sides(self.table, attack, self.missing)) is not None:
+                area, texts = unit.aggregate(*sides), sum(map(len, sides))
+                interval = bootstrap_auc_interval(*sides)
+                self.add(f"mia_{attack}_auc", area, texts, unit.definition(self.compatibility), interval=interval)
+
+    def add_privleak(self) -> None:
+        """PrivLeak from Min-K scores, relative to a retrained model.
+
+        That is `privleak` against the reference (MUSE's ratio; open-unlearning's, which differs by 1e-10, with that
+        compatibility) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
+        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
+        reference with an AUC of 1 leaves it undefined: a warning says so.
+
+        Raises:
+            ValueError: if the reference is over other forget or holdout rows.
+        """
+        area = table_auc(self.table, "min_k", self.missing)
+        if area is None:
+            return
+        auc, n = area
+        half = privleak_open_unlearning(auc)
+        self.add("privleak_versus_half", half, n, "open_unlearning_reference_0.5")
+        pair = None if self.reference is None else paired_auc(self.table, self.reference, "min_k", self.missing)
+        if pair is None:
+            if self.compatibility:
+                self.add("privleak", half, n, "open_unlearning_reference_0.5")
+        elif self.compatibility:
+            self.add("privleak", privleak_open_unlearning(*pair), n, "open_unlearning_reference_log")
+        elif pair[1] == 1:
+            warnings.warn(
+                "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
+                "divides by one minus that. Is the reference a model that never saw the forget set?",
+                stacklevel=2,
+            )
+        else:
+            self.add("privleak", privleak_muse(1 - auc, 1 - pair[1]), n, "muse_reference_log")
 
     def checked(self, wanted: str) -> dict[str, MetricValue]:
         """All values.

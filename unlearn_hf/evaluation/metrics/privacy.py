@@ -8,7 +8,6 @@ set: holdout texts may be easier by nature (on TOFU retrained models have 0.35 t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,14 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.attacks.base import ATTACKS
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.base import Kind, Metric
-from unlearn_hf.evaluation.metrics.statistics import (
-    attack_auc,
-    bootstrap_auc_interval,
-    privleak_muse,
-    privleak_open_unlearning,
-)
+from unlearn_hf.evaluation.metrics.statistics import attack_auc, privleak_muse
 from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
 
 Array = NDArray[np.float64]
@@ -78,7 +71,7 @@ class PrivLeak(TextAUC):
         return privleak_muse(1 - attack_auc(members, others), 1 - retrain_auc)
 
 
-def _scores(table: pd.DataFrame, attack: str, missing: Missing) -> tuple[Array, Array] | None:
+def attack_sides(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[Array, Array] | None:
     """Scores of an attack on forget and holdout rows, `None` where one of the two is absent."""
     forget = column_values(split_rows(table, "forget"), attack, missing)
     holdout = column_values(split_rows(table, "holdout"), attack, missing)
@@ -87,7 +80,7 @@ def _scores(table: pd.DataFrame, attack: str, missing: Missing) -> tuple[Array, 
 
 def table_auc(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[float, int] | None:
     """AUC of one attack and the number of texts it is over, `None` where forget or holdout scores are absent."""
-    sides = _scores(table, attack, missing)
+    sides = attack_sides(table, attack, missing)
     return None if sides is None else (attack_auc(*sides), sides[0].size + sides[1].size)
 
 
@@ -105,67 +98,3 @@ def paired_auc(
     for split in ("forget", "holdout"):
         check_same_rows(split_rows(table, split), split_rows(reference, split), f"the attack {attack}", split)
     return mine[0], theirs[0]
-
-
-def aggregate_attacks(
-    table: pd.DataFrame, compatibility: str | None = None, *, missing: Missing = "error", **record: Any
-) -> dict[str, MetricValue]:
-    """`mia_<attack>_auc` with a 95 % bootstrap interval, for each attack whose scores the table has.
-
-    Args:
-        table: per-sample table with splits `forget` and `holdout`.
-        compatibility: whose definition of each attack the scores have.
-        missing: see `prepare_table`.
-        **record: further fields of `MetricValue`.
-    """
-    values = {}
-    for attack, unit in ATTACKS.items():
-        if (sides := _scores(table, attack, missing)) is not None:
-            name, texts, definition = f"mia_{attack}_auc", sum(map(len, sides)), unit.definition(compatibility)
-            interval = bootstrap_auc_interval(*sides)
-            values[name] = metric_value(name, unit.aggregate(*sides), texts, definition, interval=interval, **record)
-    return values
-
-
-def aggregate_privleak(
-    table: pd.DataFrame,
-    reference: pd.DataFrame | None,
-    compatibility: str | None = None,
-    *,
-    missing: Missing = "error",
-    **record: Any,
-) -> dict[str, MetricValue]:
-    """PrivLeak from Min-K scores, relative to a retrained model.
-
-    Returns:
-        `privleak` against the reference (MUSE's ratio; open-unlearning's, which differs by 1e-10, with that
-        `compatibility`) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
-        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
-        reference with an AUC of 1 leaves it undefined: a warning says so.
-
-    Raises:
-        ValueError: if the reference is over other forget or holdout rows.
-    """
-    area = table_auc(table, "min_k", missing)
-    if area is None:
-        return {}
-    auc, n = area
-    half = privleak_open_unlearning(auc)
-    values = [metric_value("privleak_versus_half", half, n, "open_unlearning_reference_0.5", **record)]
-    pair = None if reference is None else paired_auc(table, reference, "min_k", missing)
-    if pair is not None:
-        if compatibility == "open_unlearning":
-            relative = privleak_open_unlearning(*pair)
-            values.append(metric_value("privleak", relative, n, "open_unlearning_reference_log", **record))
-        elif pair[1] == 1:
-            warnings.warn(
-                "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
-                "divides by one minus that. Is the reference a model that never saw the forget set?",
-                stacklevel=2,
-            )
-        else:
-            relative = privleak_muse(1 - auc, 1 - pair[1])
-            values.append(metric_value("privleak", relative, n, "muse_reference_log", **record))
-    elif compatibility == "open_unlearning":
-        values.append(metric_value("privleak", half, n, "open_unlearning_reference_0.5", **record))
-    return {value.name: value for value in values}
