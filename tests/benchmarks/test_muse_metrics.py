@@ -54,9 +54,9 @@ def test_memorisation_of_the_continuations() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="corpus is 'papers'"):
+    with pytest.raises(ValueError, match="corpus: 'papers' is not known"):
         aggregate_muse(muse_table(), corpus="papers")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="compatibility is 'muse'"):
+    with pytest.raises(ValueError, match="compatibility: 'muse' is not known"):
         aggregate_muse(muse_table(), compatibility="muse")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no metric can be computed"):
         aggregate_muse(muse_table()[["split", "index"]])

@@ -26,8 +26,7 @@ from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
 from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Protocol,
-    check_compatibility,
-    check_protocol,
+    check_choices,
     check_same_rows,
     prepare_table,
     row_fingerprint,
@@ -84,8 +83,7 @@ class TableEvaluator:
         fluency_label: str = "clean",
     ) -> None:
         check_count("max_rows", max_rows)
-        check_protocol(protocol)
-        check_compatibility(compatibility)
+        check_choices(protocol, compatibility)
         self.engine = engine
         self.resume = resume
         self.max_rows = max_rows

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unlearn_hf.common.checks import check_choice
+
 Protocol = Literal["all", "official"]
 Missing = Literal["error", "skip"]
 OFFICIAL_ROWS = 300
@@ -23,16 +25,10 @@ _ROWS_TO_JUDGE_LENGTHS = 20
 _SCORED = ("answer", "paraphrase", "perturbed")
 
 
-def check_protocol(protocol: Protocol) -> None:
-    """Raise a `ValueError` for an unknown protocol."""
-    if protocol not in get_args(Protocol):
-        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
-
-
-def check_compatibility(compatibility: Compatibility) -> None:
-    """Raise a `ValueError` for an unknown compatibility."""
-    if compatibility not in (None, "open_unlearning"):
-        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
+def check_choices(protocol: Protocol, compatibility: Compatibility) -> None:
+    """Raise a `ValueError` for an unknown protocol or compatibility."""
+    check_choice("protocol", protocol, get_args(Protocol))
+    check_choice("compatibility", compatibility, (None, "open_unlearning"))
 
 
 def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Missing = "error") -> pd.DataFrame:
@@ -48,9 +44,8 @@ def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Mi
         ValueError: for unknown arguments, missing or duplicate keys, and likelihoods that are NaN; it names the split,
             the column and the first rows.
     """
-    check_protocol(protocol)
-    if missing not in get_args(Missing):
-        raise ValueError(f'missing is {missing!r}; choose "error" or "skip".')
+    check_choice("protocol", protocol, get_args(Protocol))
+    check_choice("missing", missing, get_args(Missing))
     if absent := [name for name in ("split", "index") if name not in samples]:
         raise ValueError(f"the per-sample table lacks the columns {absent}; it has {list(samples.columns)}.")
     if samples.empty:

@@ -8,11 +8,12 @@ open-unlearning with one; the column holds whichever was computed, and the defin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.privacy import table_auc
@@ -66,8 +67,7 @@ def aggregate_muse(
         ValueError: for malformed tables, unknown arguments, a table with none of this, or a reference over
             other rows or without what PrivLeak needs.
     """
-    if corpus not in (None, "other", *RETRAIN_AUC_MUSE):
-        raise ValueError(f'corpus is {corpus!r}; choose "news", "books" or "other".')
+    check_choice("corpus", corpus, (None, *get_args(Corpus)))
     found = Aggregates(samples, reference, "all", compatibility, missing, settings, fingerprint)
     stemmer = "stemmed" if compatibility else "unstemmed"
     for split, fraction in TEXT_SPLITS.items():

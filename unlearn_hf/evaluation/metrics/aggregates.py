@@ -19,7 +19,7 @@ from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Missing,
     Protocol,
-    check_compatibility,
+    check_choices,
     column_values,
     extraction_of,
     prepare_table,
@@ -57,7 +57,7 @@ class Aggregates:
         settings: Mapping[str, Any] | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        check_compatibility(compatibility)
+        check_choices(protocol, compatibility)
         self.table = prepare_table(samples, protocol, missing)
         self.reference = None if reference is None else prepare_table(reference, protocol, missing)
         self.compatibility: Compatibility = compatibility
