@@ -96,7 +96,7 @@ REQUIRED = ("metrics", "samples", "format_version", "benchmark", "protocol", "co
     ("damage", "message"),
     [
         *[(without(name), f"lacks .*{name}") for name in REQUIRED],
-        (lambda record: record.update(format_version="1"), "format_version is '1'"),
+        (lambda record: record.update(format_version="1"), "format_version: '1' is not known"),
         (lambda record: record.update(format_version=2), "format version 2.*Update"),
         (lambda record: record.update(benchmark=5), "benchmark is 5"),
         (lambda record: record.update(protocol="x"), "protocol: 'x' is not known; choose one of all, official"),
