@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from numbers import Integral
 
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
@@ -10,7 +11,7 @@ MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
@@ -20,6 +21,12 @@ def check_positive(name: str, value: float | None) -> None:
     """Raise a `ValueError` unless `value` is positive (or `None`)."""
     if value is not None and not value > 0:
         raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+def check_not_negative(name: str, value: float | None) -> None:
+    """Raise a `ValueError` unless `value` is zero or more (or `None`)."""
+    if value is not None and not value >= 0:
+        raise ValueError(f"{name}: {value} is negative; give zero or more.")
 
 
 def check_device(name: str, value: str | None) -> None:

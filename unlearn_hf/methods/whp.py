@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.trainer_utils import TrainOutput
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTrainer
 from unlearn_hf.models.loading import load_model
 from unlearn_hf.models.paths import check_model_path
@@ -23,16 +23,13 @@ from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
 class WHPConfig(ForgetTuningConfig):
     """Arguments of `WHPTrainer`; those of training are the ones of the reinforced model."""
 
-    alpha: float = field(
-        default=1.0,
-        metadata={"help": "How much of what the reinforced model finds likelier is taken away; positive."},
+    alpha: float = option(
+        1.0, "How much of what the reinforced model finds likelier is taken away; positive.", only="positive"
     )
-    reinforced_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Hub id or folder of a model that was trained further on the forget set. Nothing is trained then. "
-            "Default: the run trains it."
-        },
+    reinforced_model: str | None = option(
+        None,
+        "Hub id or folder of a model that was trained further on the forget set. Nothing is trained then. Default: "
+        "the run trains it.",
     )
 
     def __post_init__(self) -> None:
@@ -42,8 +39,6 @@ class WHPConfig(ForgetTuningConfig):
             ValueError: for an `alpha` that is not positive, a reinforced model that is not there or is an adapter, or
                 neither such a model nor steps to train one.
         """
-        check_positive("alpha", self.alpha)
-        WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
         if self.reinforced_model is None:
             for name in ("max_steps", "num_train_epochs"):
                 if getattr(self, name) == 0 and (name == "max_steps" or self.max_steps <= 0):
@@ -54,6 +49,7 @@ class WHPConfig(ForgetTuningConfig):
             check_model_path(self.reinforced_model, "reinforced_model", self.trust_remote_code)
             _refuse_adapter(self.reinforced_model, "reinforced_model")
         super().__post_init__()
+        WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
 
 
 class WHPTrainer(ForgetTuningTrainer):
