@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
-from transformers import AutoConfig
 from transformers.trainer_utils import TrainOutput
 
 from unlearn_hf.common.options import option
 from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTrainer
-from unlearn_hf.models.loading import load_model
-from unlearn_hf.models.paths import check_model_path
+from unlearn_hf.models.loading import configuration_of, load_model
+from unlearn_hf.models.paths import check_model_path, is_adapter
 from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
 
 
@@ -130,7 +128,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
 
 def _refuse_adapter(model: str | os.PathLike[str], name: str) -> None:
-    if (Path(model) / "adapter_config.json").is_file():
+    if is_adapter(model):
         raise ValueError(
             f"{name}: {os.fspath(model)!r} is an adapter, and whp runs two whole models side by side; merge it first "
             "(unlearn-hf merge)."
@@ -139,9 +137,5 @@ def _refuse_adapter(model: str | os.PathLike[str], name: str) -> None:
 
 def _check_vocabularies(model: Any, args: WHPConfig) -> None:
     """Refuse vocabularies of different sizes before any weights are loaded."""
-    config = model.config if hasattr(model, "config") else None
-    base, reinforced = (
-        config if name is None else AutoConfig.from_pretrained(name, trust_remote_code=args.trust_remote_code)
-        for name in (None if config is not None else os.fspath(model), args.reinforced_model)
-    )
+    base, reinforced = (configuration_of(each, args.trust_remote_code) for each in (model, args.reinforced_model))
     WHPModelConfig(base=base, reinforced=reinforced, alpha=args.alpha)

@@ -6,7 +6,6 @@ import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +20,7 @@ from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS
 from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share, packing_pays
 from unlearn_hf.models.loading import model_configuration
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.trained_parameters import prepare_model
 from unlearn_hf.models.wrappers import causal_model
 from unlearn_hf.training.disk_space import optimizer_bytes
@@ -87,7 +87,7 @@ def model_without_weights(name: str, args: Any, peft_config: Any | None) -> nn.M
         ValueError: for an adapter that does not fit, or nothing to train.
     """
     dtype = None if args.model_dtype == "auto" else getattr(torch, args.model_dtype)
-    if (Path(name) / "adapter_config.json").is_file():
+    if is_adapter(name):
         from peft import PeftConfig
 
         peft_config = PeftConfig.from_pretrained(name)

@@ -104,7 +104,7 @@ def _factors(node: ast.expr) -> list[float | str]:
     """The numbers and names that are multiplied."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         return _factors(node.left) + _factors(node.right)
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return [node.value]
     if not isinstance(node, ast.Name):
         raise ValueError(f"{ast.unparse(node)!r} is no number, name or product of them")

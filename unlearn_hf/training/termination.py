@@ -19,9 +19,7 @@ class _Ending(TrainerCallback):
         self.can_save = can_save
         self.asked = self.training = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.training = True
 
     def on_step_end(
@@ -31,13 +29,11 @@ class _Ending(TrainerCallback):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **kwargs: Any) -> None:
         if self.asked:  # the checkpoint is there; what comes after training is not wanted
             raise KeyboardInterrupt
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         self.training = False
         if self.asked:  # while the last step's evaluation was made: no step has followed that would have saved
             raise KeyboardInterrupt
