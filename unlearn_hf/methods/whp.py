@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import nn
@@ -15,6 +16,11 @@ from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTra
 from unlearn_hf.models.loading import configuration_of, load_model
 from unlearn_hf.models.paths import check_model_path, is_adapter
 from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
+
+_OF_TRAINING = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "trainable_parameters"),
+)
 
 
 @dataclass
@@ -30,8 +36,13 @@ class WHPConfig(ForgetTuningConfig):
         "the run trains it.",
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is a step to make: not with a reinforced model that is there already."""
+        return self.reinforced_model is None
+
     def __post_init__(self) -> None:
-        """Check the fields.
+        """Check the fields; what only training would use is told to be without effect where nothing is trained.
 
         Raises:
             ValueError: for an `alpha` that is not positive, a reinforced model that is not there or is an adapter, or
@@ -48,6 +59,13 @@ class WHPConfig(ForgetTuningConfig):
             _refuse_adapter(self.reinforced_model, "reinforced_model")
         super().__post_init__()
         WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
+        defaults = {item.name: item.default for item in fields(self)}
+        idle = [name for name in _OF_TRAINING if getattr(self, name) != defaults[name]] if not self.trains else []
+        if idle:
+            values = ", ".join(f"{name} {getattr(self, name)}" for name in idle)
+            warnings.warn(
+                f"reinforced_model: with one that is there nothing is trained; of no effect: {values}.", stacklevel=2
+            )
 
 
 class WHPTrainer(ForgetTuningTrainer):
@@ -96,7 +114,7 @@ class WHPTrainer(ForgetTuningTrainer):
         """
         if isinstance(self.model, WHPForCausalLM):
             raise ValueError("train: the model is base and reinforced model already; begin with the base model.")
-        if self.args.reinforced_model is not None:
+        if not self.args.trains:
             return self.model
         return copy.deepcopy(self.model).cpu()
 
@@ -119,7 +137,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
     def train(self, *positional: Any, **named: Any) -> Any:
         """Train the reinforced model, or take the one that is given, and put both side by side."""
-        if self.args.reinforced_model is None:
+        if self.args.trains:
             return super().train(*positional, **named)
         before = self.kept_before()
         self.run_verdict.begin(before)

@@ -96,6 +96,11 @@ class FinetuningConfig(TrainingArguments):
         "finite goes back to the last weights whose losses were.",
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is a step to make."""
+        return True
+
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
 

@@ -118,6 +118,9 @@ def estimate_memory(
     Returns:
         Weights, gradients, optimizer and so on; without the process itself, its libraries and evaluations.
     """
+    weights = _weight_bytes(model, args.load_in_4bit)
+    if not args.trains:
+        return MemoryEstimate({"weights": getattr(method, "models_saved", 1) * weights}, 0, True)
     device = torch.device(args.device)
     hooks: Any = object.__new__(method or UnlearningTrainer)
     hooks.args = args
@@ -136,7 +139,7 @@ def estimate_memory(
     copies += may_overflow(args, False)
     on_cpu = copies * trained
     fixed = {
-        "weights": _weight_bytes(model, args.load_in_4bit),
+        "weights": weights,
         "optimizer": optimizer_bytes(args, reached),
         "reference": _reference_bytes(model, args, declared, sets) if declared is not None else 0,
         "copies of trained weights": on_cpu if device.type == "cpu" else 0,
