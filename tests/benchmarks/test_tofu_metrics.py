@@ -180,7 +180,7 @@ def test_unknown_arguments_are_named() -> None:
         name, value = next(iter(options.items()))
         with pytest.raises(ValueError, match=f"{name}: '{value}' is not known"):
             aggregate_tofu(tofu_table(), **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="definition 'median' is unknown"):
+    with pytest.raises(ValueError, match="definition: 'median' is not known"):
         truth_ratio(np.ones(1), [np.ones(1)], "median")
 
 
