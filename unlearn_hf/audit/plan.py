@@ -81,8 +81,9 @@ def cost_lines(plan: Plan, sizes: Sizes, roles: Sequence[str], weights: int) -> 
     copies = 5 if any(attack.work(sizes).steps for attack in plan.attacks.values()) else 2
     return [
         *lines,
-        f"attacked copies are held in memory (up to {readable_size(copies * weights)}) and never written; results on "
-        f"the disk, up to {readable_size(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at its end",
+        f"attacked copies are held in memory (up to {readable_size(copies * weights)}) and never written; results "
+        f"on the disk, up to {readable_size(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at "
+        "its end",
     ]
 
 
