@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from unlearn_hf.models.weights import content_digest
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.verbs.audit import AuditArguments
+    from unlearn_hf.evaluation.engine import Engine
 
 _SETS = ("forget", "retain", "holdout")
 _EVALUATION = ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size", "protocol", "retain_registry")
@@ -40,7 +41,8 @@ class Audited:
         record: of the run.
         configuration: of the run.
         data: its data options.
-        evaluator: of its benchmark, whose engine and rows are taken.
+        evaluator: of its benchmark, whose rows are taken.
+        engine: the evaluator's; rows that it continues as they are become questions and answers here.
         rows: `forget`, `retain` and, where there are some, `holdout` rows, with `question` and `answer`.
     """
 
@@ -48,6 +50,7 @@ class Audited:
     configuration: dict[str, Any]
     data: DataArguments
     evaluator: Any
+    engine: Engine
     rows: dict[str, list[dict[str, Any]]]
 
     @property
@@ -83,19 +86,18 @@ def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
             f"run: {str(folder)!r} is about rows without a question and an answer each; the audit asks questions, so "
             "it needs them."
         )
-    return Audited(record, configuration, data, evaluators[0], rows)
+    return Audited(record, configuration, data, evaluators[0], _engine(loaded, evaluators[0]), rows)
 
 
 def _rows(data: LoadedData, evaluator: Any, most: int | None) -> dict[str, list[dict[str, Any]]]:
     """The rows that the evaluator asks about, with the paraphrased questions of one's own files; maybe none."""
     from unlearn_hf.audit.rewording import PARAPHRASE_COLUMN
     from unlearn_hf.data.columns import detect_columns
-    from unlearn_hf.evaluation.requests import SplitRequest
 
-    asked = {each.split: list(each.rows) for each in evaluator.requests() if isinstance(each, SplitRequest)}
-    if not {"forget", "retain"} <= asked.keys():
+    asked = _requests(data, evaluator)
+    found = {name: [_question(row) for each in asked[name] for row in each.rows] for name in _SETS}
+    if not (found["forget"] and found["retain"]):
         return {}
-    found = {name: [dict(row) for row in asked.get(name, [])] for name in _SETS}
     own = data.datasets.get("forget")
     if own is not None and PARAPHRASE_COLUMN in own.column_names and PARAPHRASE_COLUMN not in found["forget"][0]:
         for row, text in zip(found["forget"], own[PARAPHRASE_COLUMN], strict=False):
@@ -104,6 +106,26 @@ def _rows(data: LoadedData, evaluator: Any, most: int | None) -> dict[str, list[
     if not found["holdout"] and others is not None and len(columns := detect_columns(others.column_names)) == 2:
         found["holdout"] = [{"question": row[columns[0]], "answer": row[columns[1]]} for row in others][:most]
     return found
+
+
+def _requests(data: LoadedData, evaluator: Any) -> dict[str, list[Any]]:
+    """What the evaluator asks of each set, as far as it asks questions."""
+    from unlearn_hf.evaluation.requests import ContinuationRequest, SplitRequest
+
+    asked = {each.split: each for each in evaluator.requests() if isinstance(each, ContinuationRequest | SplitRequest)}
+    sets = {name: data.benchmark.audited.get(name, (name,)) for name in _SETS}
+    return {name: [asked[split] for split in splits if split in asked] for name, splits in sets.items()}
+
+
+def _question(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a question and an answer; a prompt that is continued as it is comes without its last space."""
+    return {"question": row["prompt"].rstrip(" "), "answer": row["reference"]} if "reference" in row else dict(row)
+
+
+def _engine(data: LoadedData, evaluator: Any) -> Engine:
+    generations = [getattr(each, "generation", None) for each in _requests(data, evaluator)["forget"]]
+    engine: Engine = evaluator.engine
+    return replace(engine, template="completion", generation=generations[0]) if generations[0] else engine
 
 
 def target_of(folder: Path, configuration: Mapping[str, Any], verb: str | None) -> str | None:
@@ -237,7 +259,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         return AuditPass(
             model,
             tokenizer,
-            audited.evaluator.engine,
+            audited.engine,
             forget,
             retain,
             holdout,
@@ -256,6 +278,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         **asdict(arguments.attacking),
         "model_dtype": arguments.model_dtype,
         **audited.evaluator.settings(),
+        **audited.engine.settings(),
         "evaluation": {name: value for name, value in given.items() if value is not None},
     }
     content = audit_content(found, plan, {"weights": digests, "data": audited.fingerprint}, models, settings)
