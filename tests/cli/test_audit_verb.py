@@ -19,6 +19,7 @@ from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.audit.membership import Membership
 from unlearn_hf.audit.relearning import Relearning
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED, main
+from unlearn_hf.evaluation.results import read_result_samples
 
 
 def test_every_attack_and_nothing_but_one_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +92,41 @@ def test_without_baselines(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (run / "audit.json").write_text('{"results": 7}')
     assert main(["report", "run", "--output_dir", "report", "--overwrite"]) == 0
     assert "audit.json: it cannot be read" in capsys.readouterr().err
+
+
+def test_batches_do_not_change_what_is_found(run: Path) -> None:
+    words = ["run", *FEW[:-2], "--attacks", "sampling,rewording,membership", "--target", "none", "--overwrite"]
+    found = []
+    for size in ("1", "7"):
+        assert main(["audit", *words, "--evaluation_batch_size", size]) == 0
+        found.append(json.loads((run / "audit.json").read_text())["samples"]["run"])
+    for attack, variants in found[0].items():
+        for variant, one in variants.items():
+            for measure, values in one["values"].items():
+                assert found[1][attack][variant]["values"][measure] == pytest.approx(values, rel=1e-5), measure
+
+
+@pytest.mark.parametrize(("benchmark", "tokens"), [("lume", 3), ("muse", 32)])
+def test_questions_that_are_continued_as_they_are(
+    benchmark: str, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_model().save_pretrained("model")
+    build_tokenizer().save_pretrained("model")
+    few = ["--max_evaluation_rows", "2", *(["--max_new_tokens", "3"] if benchmark == "lume" else [])]
+    words = ["--model_name_or_path", "model", "--benchmark", benchmark, "--source", "mini", *few, *TRAINING]
+    assert main(["unlearn", "--method", "npo", *words, "--verdict", "false", "--output_dir", "run"]) == 0
+    assert main(["audit", "run", "--attacks", "quantisation,rewording", "--target", "none"]) == 0
+    content = json.loads(Path("run/audit.json").read_text())
+    assert content["settings"]["template"] == "completion"
+    assert content["settings"]["generation"]["max_new_tokens"] == tokens
+    asked = read_result_samples(Path("run/evaluation.json"))
+    assert asked is not None
+    rows = asked[asked["split"].str.match("forget_task._qa|knowmem_forget")]
+    found = content["samples"]["run"]["memorisation"]["all"]
+    assert len(found["rows"]) == len(rows) > 0
+    if benchmark == "lume":  # of KnowMem's answers the evaluation takes the first line alone
+        assert found["values"]["rouge_l_recall"] == rows["rouge_l_recall"].tolist()
 
 
 def test_what_was_killed_goes_on_and_is_equal(

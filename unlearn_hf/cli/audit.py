@@ -30,6 +30,7 @@ from unlearn_hf.models.weights import content_digest
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.verbs.audit import AuditArguments
+    from unlearn_hf.evaluation.engine import Engine
 
 _EVALUATION = ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size", "protocol", "retain_registry")
 
@@ -42,7 +43,8 @@ class Audited:
         record: of the run.
         configuration: of the run.
         data: its data options.
-        evaluator: of its benchmark, whose engine and rows are taken.
+        evaluator: of its benchmark, whose rows are taken.
+        engine: the evaluator's; rows that it continues as they are become questions and answers here.
         rows: `forget`, `retain` and, where there are some, `holdout` rows, with `question` and `answer`.
     """
 
@@ -50,6 +52,7 @@ class Audited:
     configuration: dict[str, Any]
     data: DataArguments
     evaluator: Any
+    engine: Engine
     rows: dict[str, list[dict[str, Any]]]
 
     @property
@@ -80,14 +83,14 @@ def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
         configuration.get("template", "auto"),
         configuration.get("max_length", 512),
     )
-    if not evaluators or not (
-        rows := audited_rows(loaded.datasets, evaluators[0], options.get("max_evaluation_rows"))
-    ):
+    most = options.get("max_evaluation_rows")
+    asked = audited_rows(loaded.benchmark, loaded.datasets, evaluators[0], most) if evaluators else None
+    if asked is None:
         raise ValueError(
             f"run: {str(folder)!r} is about rows without a question and an answer each; the audit asks questions, so "
             "it needs them."
         )
-    return Audited(record, configuration, data, evaluators[0], rows)
+    return Audited(record, configuration, data, evaluators[0], *asked)
 
 
 def reference_of(folder: Path, audited: Audited) -> str | None:
@@ -193,7 +196,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         return AuditPass(
             model,
             tokenizer,
-            audited.evaluator.engine,
+            audited.engine,
             forget,
             retain,
             holdout,
@@ -212,6 +215,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         **asdict(arguments.attacking),
         "model_dtype": arguments.model_dtype,
         **audited.evaluator.settings(),
+        **audited.engine.settings(),
         "evaluation": {name: value for name, value in given.items() if value is not None},
     }
     content = audit_content(found, plan, {"weights": digests, "data": audited.fingerprint}, models, settings)
