@@ -15,6 +15,7 @@ from unlearn_hf.cli.help import verb_help
 from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.cli.warnings_shown import readable_warnings
 from unlearn_hf.common.locks import release_all
+from unlearn_hf.common.terminal import is_main_process
 from unlearn_hf.version import __version__
 
 BAD_INPUT = 2
@@ -68,12 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as problem:
         if not _is_bad_input(problem):
             raise
-        if os.environ.get("RANK", "0") == "0":  # one message, however many processes
-            _print_error(str(problem))
+        _tell(_error_text(str(problem)))
         return BAD_INPUT
     except KeyboardInterrupt as problem:
-        if os.environ.get("RANK", "0") == "0":
-            print("; ".join(["interrupted", *map(str, problem.args)]), file=sys.stderr)
+        _tell("; ".join(["interrupted", *map(str, problem.args)]))
         return INTERRUPTED
     finally:
         release_all()
@@ -90,11 +89,13 @@ def _is_bad_input(problem: Exception) -> bool:
     return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
 
 
-def _print_error(message: str) -> None:
+def _tell(text: str) -> None:
+    if is_main_process():  # once, however many processes there are
+        print(text, file=sys.stderr)
+
+
+def _error_text(message: str) -> str:
     lines = message.splitlines() or ["unknown"]
-    if len(lines) == 1:
-        print(f"error: {lines[0]}", file=sys.stderr)
-        return
-    print(f"error: {len(lines)} problems", file=sys.stderr)
-    for line in lines:
-        print(f"  {line}", file=sys.stderr)
+    if len(lines) > 1:
+        lines = [f"{len(lines)} problems", *(f"  {line}" for line in lines)]
+    return "error: " + "\n".join(lines)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn_hf.cli.arguments import MEASURE
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
-from unlearn_hf.cli.continuing import check_continued
-from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.continuing import ledger_of
+from unlearn_hf.cli.data import LoadedData, describe_data, naming_lines
+from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
+from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
-from unlearn_hf.common.files import whole_file
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.terminal import wrapped
-from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
+from unlearn_hf.common.run_record import RECORD, RunRecord, changed_settings, read_record
+from unlearn_hf.common.terminal import is_main_process, wrapped
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
@@ -44,23 +45,16 @@ def check_before_loading(run: TrainingRun) -> None:
         ArgumentsError: listing everything that is missing or in the way.
         ValueError: when another process works in the run folder.
     """
-    main = os.environ.get("RANK", "0") == "0"
+    main = is_main_process()
     if main:
         check_free(run.folder)  # of a folder in use nothing else matters
     problems = check_inputs(run)
-
-    def collect(check: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except ValueError as problem:
-            problems.append(str(problem))
-
     if main:
-        collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+        problems += problems_of(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
-        collect(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
+        problems += problems_of(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
@@ -72,8 +66,10 @@ def check_before_loading(run: TrainingRun) -> None:
 
 def check_inputs(run: TrainingRun) -> list[str]:
     """What is wrong with models and options, the run folder aside."""
-    if problems := check_continued(run.request.continue_from):
+    parent = run.request.continue_from
+    if parent is not None and (problems := problems_of(ledger_of, Path(parent))):
         return problems  # of its model nothing else matters
+    problems = []
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
@@ -82,7 +78,7 @@ def check_inputs(run: TrainingRun) -> list[str]:
         problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
     if run.run.fail_unless_forgotten and run.method is None:
         problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
-    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+    if run.lora.use_lora and is_adapter(str(run.model.model_name_or_path)):
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
             "--use_lora."
@@ -113,6 +109,28 @@ def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, 
     return load_tokenizer(name, run.training.trust_remote_code)
 
 
+def tell_dry_run(
+    run: TrainingRun, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, method: type[Any] | None = None
+) -> int:
+    """Say what a run over `rows` by set would do; returns the exit status.
+
+    Raises:
+        ValueError: for what the run itself would refuse before its first step.
+    """
+    from unlearn_hf.training.dry_run import BEGINS, ENDS, dry_run
+
+    name, measure = str(run.model.model_name_or_path), run.run.dry_run == MEASURE
+    with naming_lines(run.data):
+        example = dry_run(name, run.training, rows, tokenizer, method, run.peft_config, measure)
+    print("\nsettings:")
+    for name, setting in run.settings.items():
+        if name != "dry_run":
+            origin = "" if setting.origin == COMMAND_LINE else f"  ({setting.origin})"
+            print(f"  {name} {' '.join(setting.words)}{origin}")
+    print(f"\nan example as the model sees it, what is trained between {BEGINS} and {ENDS}:\n{example}")
+    return 0
+
+
 def train_and_judge(
     run: TrainingRun,
     trainer: FinetuningTrainer,
@@ -134,7 +152,8 @@ def train_and_judge(
     Returns:
         The exit status.
     """
-    from unlearn_hf.training.termination import ending_on_sigterm
+    from unlearn_hf.training.evaluators import bring_results_up
+    from unlearn_hf.training.termination import ending_on_signals
 
     main = trainer.is_world_process_zero()
     folder = run.folder
@@ -154,7 +173,7 @@ def train_and_judge(
             print(line)
     trainer.accelerator.wait_for_everyone()
     try:
-        with ending_on_sigterm(trainer):
+        with ending_on_signals(trainer):
             found, verdict = _train(run, trainer, earlier)
     except KeyboardInterrupt as problem:
         if main:
@@ -168,14 +187,14 @@ def train_and_judge(
                 print(f"not written: {folder / RECORD} ({other})", file=sys.stderr)
         raise
     if main:
-        _bring_results_up(folder, trainer.state.global_step)
+        bring_results_up(folder, trainer.state.global_step)
         if earlier is not None and not found["divergence"]:
             earlier.write(record.content["data"]["trained_on"])
         record.finish("diverged" if found["divergence"] else "finished", **found)
         if not (run.run.keep_checkpoints or found["divergence"]):
             for path in checkpoints(folder):
                 shutil.rmtree(path, ignore_errors=True)
-        from unlearn_hf.cli.model_card import write_model_card
+        from unlearn_hf.report.model_card import write_model_card
 
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])
@@ -213,7 +232,6 @@ def _train(
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = trainer.divergence
-    budget = getattr(trainer, "retain_budget", None)
     verdict = _verdict(trainer, divergence)
     if earlier is not None and divergence is None:
         earlier.judge(trainer)
@@ -228,14 +246,11 @@ def _train(
             print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    spent = budget.exceeded if budget is not None else None
-    ended = getattr(trainer, "ended", None)
-    stop_rule = getattr(trainer, "stop_rule", None)
     return {
         "divergence": divergence,
-        "ended": ended,
-        "stopped": stop_rule.outcome if stop_rule is not None else None,
-        "retain_budget_spent": spent,
+        "ended": getattr(trainer, "ended", None),
+        "stopped": getattr(getattr(trainer, "stop_rule", None), "outcome", None),
+        "retain_budget_spent": getattr(getattr(trainer, "retain_budget", None), "exceeded", None),
         "seconds": seconds,
         "metrics": metrics,
         "verdict": verdict and {"forgotten": verdict.forgotten, "kept": verdict.kept},
@@ -265,20 +280,9 @@ def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
     if run.run.resume:
         for change in changed_settings(read_record(folder), record.content["configuration"]):
             print(f"resuming with a change: {change}")
-    else:
-        backup = set_aside(folder) if run.run.overwrite else None
-        if backup is not None:
-            print(f"the old run folder is now {backup}")
+    elif run.run.overwrite:
+        set_aside(folder, "the old run folder is now")
     record.write()
-
-
-def _bring_results_up(folder: Path, step: int) -> None:
-    """Copy the last evaluation's files to the top of the run folder."""
-    results = folder / "evaluations" / f"step-{step}"
-    for file in (RESULT_FILE, SAMPLES_FILE, TASKS_FILE):
-        for found in sorted(results.rglob(file))[:1]:  # several evaluators have folders of their own
-            with whole_file(folder / file) as partial:
-                shutil.copy2(found, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:

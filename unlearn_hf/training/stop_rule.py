@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.common.files import drop_lines_beyond
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.retain_level import RetainProbe
 from unlearn_hf.training.stop_condition import StopCondition
-from unlearn_hf.training.stop_looks import add_look, begin_looks
+from unlearn_hf.training.stop_looks import LOOKS_FILE, add_look
 from unlearn_hf.training.weights_copy import WeightsCopy
 from unlearn_hf.training.weights_path import WeightsPath
 
@@ -37,6 +38,7 @@ class StopRule:
 
     Attributes:
         outcome: how the run ended; `None` before.
+        held: whether the condition held, which ended the run.
     """
 
     def __init__(self, trainer: Any, condition: StopCondition, retain: Any) -> None:
@@ -48,6 +50,7 @@ class StopRule:
             "retain_prob": RetainProbe(retain, args.stop_rows, seed=0),
         }
         self.outcome: str | None = None
+        self.held = False
         self.initial: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._measured_step = -1
@@ -58,10 +61,10 @@ class StopRule:
 
     def begin(self) -> None:
         """Measure the model before unlearning, unless a resumed run brought that along."""
-        self.outcome, self._best, self._measured_step = None, {}, -1
+        self.outcome, self.held, self._best, self._measured_step = None, False, {}, -1
         saved, self._resumed = self._resumed, None
         if self.trainer.is_world_process_zero():
-            begin_looks(self._folder, self.trainer.state.global_step)
+            drop_lines_beyond(self._folder / LOOKS_FILE, self.trainer.state.global_step)
         if saved is None:
             self.initial = self.initial or self._measure()
             if self._path is not None:
@@ -109,7 +112,8 @@ class StopRule:
         if score > self._best.get("score", -math.inf) and not trainer.is_deepspeed_enabled:
             self._best = {"step": step, "score": score, "share": share, **values}
             self._weights.keep()
-        if self.condition.holds({**values, **progress}, self.initial):
+        self.held = self.condition.holds({**values, **progress}, self.initial)
+        if self.held:
             self.outcome = f"step {step}{_way(share)}: {_words(values)}, so that {self.condition.text}"
             trainer.control.should_training_stop = True
         elif self._path is not None and share < 1:

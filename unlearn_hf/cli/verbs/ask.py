@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.parsing import ArgumentsError, Setting, Settings, build, collect_settings
-from unlearn_hf.cli.run_folder import RECORD, read_record
+from unlearn_hf.cli.parsing import (
+    ArgumentsError,
+    Setting,
+    Settings,
+    add_unless_given,
+    build,
+    collect_settings,
+    split_named,
+)
 from unlearn_hf.cli.verbs import Verb
-from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive
-from unlearn_hf.common.files import read_json, read_json_lines
-
-if TYPE_CHECKING:
-    from unlearn_hf.report.asked import Asked
+from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, problems_of
+from unlearn_hf.common.files import read_json_lines
+from unlearn_hf.common.options import option
+from unlearn_hf.common.run_record import RECORD, read_record, run_of
+from unlearn_hf.models.paths import check_model_path, check_tokenizer_path, is_adapter
+from unlearn_hf.models.weights import base_under
 
 _CONTINUED = "completion"
-_TEXT = "text"
 _QUESTION = "question> "
 
 
@@ -29,33 +36,23 @@ _QUESTION = "question> "
 class AskArguments:
     """What to ask, and how"""
 
-    answer: str | None = field(
-        default=None, metadata={"help": "An answer whose probability is wanted, the true one say."}
+    answer: str | None = option(None, "An answer whose probability is wanted, the true one say.")
+    before: str | None = option(
+        None, "The model to compare with. Default: what the run began with; none for other folders."
     )
-    before: str | None = field(
-        default=None,
-        metadata={"help": "The model to compare with. Default: what the run began with; none for other folders."},
+    samples: int = option(2, "Sampled answers of each model, beside the greedy one.")
+    temperature: float = option(1.0, "Of samples; 1 is the model's own distribution.")
+    seed: int = option(0, "Of samples.")
+    max_new_tokens: int = option(64, "Tokens of an answer, at most.")
+    tokenizer_name_or_path: str | None = option(
+        None, "Hub id or folder of the tokenizer; by default the one of the run."
     )
-    samples: int = field(default=2, metadata={"help": "Sampled answers of each model, beside the greedy one."})
-    temperature: float = field(default=1.0, metadata={"help": "Of samples; 1 is the model's own distribution."})
-    seed: int = field(default=0, metadata={"help": "Of samples."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer, at most."})
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the tokenizer; by default the one of the run."}
+    template: str = option(
+        "auto", "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."
     )
-    template: str = field(
-        default="auto",
-        metadata={"help": "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."},
-    )
-    model_dtype: str = field(
-        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
-    )
-    load_in_4bit: bool = field(
-        default=False, metadata={"help": "Hold the base model in 4 bit; by default as the run that made the adapter."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
-    )
+    model_dtype: str = option("float32", "Precision of the weights.", choices=MODEL_DTYPES)
+    load_in_4bit: bool = option(False, "Hold the base model in 4 bit; by default as the run that made the adapter.")
+    trust_remote_code: bool = option(False, "Run code that comes with the model or tokenizer. Read it before.")
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -80,9 +77,9 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    named = list(takewhile(lambda word: not word.startswith("--"), argv))
+    named, options = split_named(argv)
     known = all_fields()
-    settings, problems = collect_settings(argv[len(named) :], known)
+    settings, problems = collect_settings(options, known)
     if not named:
         problems.append("run: none is named; name a run folder or a model before the question.")
     if len(named) > 2:
@@ -93,10 +90,7 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
     if question is None and "answer" in settings:
         problems.append("answer: it belongs to one question; give the question too, or type it behind a tab.")
     if named:
-        try:
-            _take_from_record(settings, Path(named[0]))
-        except ValueError as problem:
-            problems.append(str(problem))
+        problems += problems_of(_take_from_record, settings, Path(named[0]))
     (arguments,) = build(ARGUMENTS, settings, problems, ignored=known)
     problems = _missing(named[0], arguments)
     if problems:
@@ -106,7 +100,7 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
 
 def _take_from_record(settings: Settings, folder: Path) -> None:
     """Add template, tokenizer and the model before from the record of the run, as far as they are not given."""
-    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    home = run_of(folder)
     if home is None:
         return
     record = read_record(home)
@@ -120,11 +114,9 @@ def _take_from_record(settings: Settings, folder: Path) -> None:
         "before": configuration.get("model_name_or_path"),
         "template": _CONTINUED if _is_text(record) else configuration.get("template"),
         "tokenizer_name_or_path": configuration.get("tokenizer_name_or_path"),
-        "load_in_4bit": configuration.get("load_in_4bit") if (folder / "adapter_config.json").is_file() else None,
+        "load_in_4bit": configuration.get("load_in_4bit") if is_adapter(folder) else None,
     }
-    for name, value in found.items():
-        if name not in settings and value is not None:
-            settings[name] = Setting(value, origin)
+    add_unless_given(settings, found, origin)
 
 
 def _is_text(record: dict[str, Any]) -> bool:
@@ -134,29 +126,17 @@ def _is_text(record: dict[str, Any]) -> bool:
     if columns is None:  # a record of before these were noted
         file = Path(str(record.get("configuration", {}).get("forget_file")))
         columns = read_json_lines(file)[0][1] if file.is_file() else ()
-    return _TEXT in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
+    return "text" in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
 
 
 def _missing(name: str, arguments: AskArguments) -> list[str]:
     """What is wrong with the models that are named."""
-    from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
-
-    problems = []
-    for field_name, model, mend in (
-        ("run", name, ""),
-        ("before", arguments.before, " --before names the model that the run began with."),
-    ):
-        if model is None:
-            continue
-        try:
-            check_model_path(model, field_name, arguments.trust_remote_code)
-        except ValueError as problem:
-            problems.append(f"{problem}{mend}")
+    problems = problems_of(check_model_path, name, "run", arguments.trust_remote_code)
+    if arguments.before is not None:
+        found = problems_of(check_model_path, arguments.before, "before", arguments.trust_remote_code)
+        problems += [f"{problem} --before names the model that the run began with." for problem in found]
     if arguments.tokenizer_name_or_path is not None:
-        try:
-            check_tokenizer_path(arguments.tokenizer_name_or_path)
-        except ValueError as problem:
-            problems.append(str(problem))
+        problems += problems_of(check_tokenizer_path, arguments.tokenizer_name_or_path)
     return problems
 
 
@@ -195,6 +175,7 @@ def _asker(name: str, arguments: AskArguments) -> Any:
     from unlearn_hf.data.templates import resolve_template
     from unlearn_hf.evaluation.asking import AskingSettings, ask
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+    from unlearn_hf.report.asked import Asked
 
     tokenizer = load_tokenizer(arguments.tokenizer_name_or_path or name, arguments.trust_remote_code)
     template = resolve_template(tokenizer, arguments.template)
@@ -213,7 +194,7 @@ def _asker(name: str, arguments: AskArguments) -> Any:
 
     models = {"after" if arguments.before else "answer": loaded(name)}
     if arguments.before:
-        shared = _base_of_adapter(name) == _place(arguments.before)
+        shared = is_adapter(name) and Path(base_under(name).name).resolve() == Path(arguments.before).resolve()
         models = {"before": None if shared else loaded(arguments.before), **models}
     settings = AskingSettings(
         arguments.samples,
@@ -224,15 +205,11 @@ def _asker(name: str, arguments: AskArguments) -> Any:
     )
 
     def ask_all(question: str, answer: str | None) -> Asked:
-        from unlearn_hf.report.asked import Asked
-
         answers = {}
         for side, model in models.items():
-            if model is not None:
-                answers[side] = ask(model, tokenizer, template, _turns(question), answer, settings)
-                continue
-            with models["after"].disable_adapter():  # the base model is there already
-                answers[side] = ask(models["after"], tokenizer, template, _turns(question), answer, settings)
+            with nullcontext() if model is not None else models["after"].disable_adapter():
+                asked = model if model is not None else models["after"]  # which holds the base model already
+                answers[side] = ask(asked, tokenizer, template, _turns(question), answer, settings)
         return Asked(question, answer, answers)
 
     return ask_all
@@ -246,15 +223,6 @@ def _turns(question: str) -> Any:
         except ValueError as problem:
             raise ValueError(f"question: {question[:60]!r} is no conversation in JSON ({problem}).") from problem
     return question
-
-
-def _base_of_adapter(name: str) -> str | None:
-    file = Path(name) / "adapter_config.json"
-    return _place(str(read_json(file).get("base_model_name_or_path"))) if file.is_file() else None
-
-
-def _place(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 VERB = Verb(
