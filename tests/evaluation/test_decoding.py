@@ -166,7 +166,8 @@ def test_slots_keep_what_they_hold_where_they_grow() -> None:
     for longest, room in ((9, 9), (10, 15), (38, 40)):
         cache.reserve(longest, 2)
         for each, expected in zip(cache.layers[0], (held, -held), strict=True):
-            assert each.shape[2] == room and torch.equal(each[:2, :, :6], expected[:2])
+            assert each.shape[2] == room
+            assert torch.equal(each[:2, :, :6], expected[:2])
             assert not each[:2, :, 6:].any()
 
 
