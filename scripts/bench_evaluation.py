@@ -218,7 +218,7 @@ def main() -> None:
     whole = [[sum(each) for each in zip(*(compared[name][side] for name in parts), strict=True)] for side in (0, 1)]
     compared["all of it"] = (whole[0], whole[1], [math.nan])
     print(f"{'':27}{'usual s':>9}{'s':>9}{'ratio':>8}{'quartiles':>14}{'peak MiB':>10}")
-    for name, (usual_seconds, own, peak) in compared.items():
+    for name, (usual_seconds, own, held) in compared.items():
         ratios = [mine / theirs for theirs, mine in zip(usual_seconds, own, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         line = {
@@ -226,7 +226,7 @@ def main() -> None:
             "seconds": statistics.median(own),
             "ratio": middle,
             "quartiles": [low, high],
-            "peak_mib": statistics.median(peak),
+            "peak_mib": statistics.median(held),
         }
         record["ways"][name] = line
         print(

@@ -51,7 +51,7 @@ def _scorer(rouge_type: str, use_stemmer: bool) -> Any:
 
     stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
 
-    class Tokenizer(tokenizers.Tokenizer):  # type: ignore[misc]
+    class Tokenizer(tokenizers.Tokenizer):
         def tokenize(self, text: str) -> Any:
             return tokenize.tokenize(text, SimpleNamespace(stem=stem) if use_stemmer else None)
 
