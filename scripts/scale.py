@@ -138,7 +138,7 @@ def measure(methods: tuple[str, ...], rounds: int, steps: int) -> None:
     from bench_runs import add_arguments, load
     from bench_step import measure as measure_steps
 
-    points = []
+    points: list[tuple[str, str, float, float, float]] = []
     for layers, width, vocabulary in MEASURED:
         parser = argparse.ArgumentParser()
         add_arguments(parser)
@@ -152,19 +152,18 @@ def measure(methods: tuple[str, ...], rounds: int, steps: int) -> None:
         answers = sum(label != -100 for row in both for label in row["labels"]) / (steps + 1)
         shape = Llama(layers, width, width, width * 8 // 3, vocabulary, tied=True)
         before = matrix_rate(shape, round(tokens / 2))
-        for row in measure_steps(arguments, loaded):
-            again = 0.5 if row["variant"] == "eupmu" else 0.0
-            points.append([f"{layers} x {width}, {vocabulary}", row, operations(shape, tokens, answers, again=again)])
+        rows = measure_steps(arguments, loaded)
         rate = (before + matrix_rate(shape, round(tokens / 2))) / 2
-        for point in points[-len(methods) :]:
-            point.append(rate)
-    share = statistics.median(count / rate / row["median"] for _, row, count, rate in points)
+        for row in rows:
+            count = operations(shape, tokens, answers, again=0.5 if row["variant"] == "eupmu" else 0.0)
+            points.append((f"{layers} x {width}, {vocabulary}", row["variant"], count, rate, row["median"]))
+    share = statistics.median(count / rate / found for *_, count, rate, found in points)
     print(f"share of the rate of matrix products that is reached: {share:.2f}")
     print("| layers x width, vocabulary | method | 10^9 operations | 10^9/s | s | by the formula | off |")
-    for name, row, count, rate in points:
-        found, expected = row["median"], count / rate / share
+    for name, method, count, rate, found in points:
+        expected = count / rate / share
         print(
-            f"| {name} | {row['variant']} | {count / 1e9:.0f} | {rate / 1e9:.0f} | {found:.3f} | {expected:.3f} "
+            f"| {name} | {method} | {count / 1e9:.0f} | {rate / 1e9:.0f} | {found:.3f} | {expected:.3f} "
             f"| {expected / found - 1:+.0%} |"
         )
 
