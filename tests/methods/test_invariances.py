@@ -9,6 +9,7 @@ import pytest
 from tests.methods import invariances
 from tests.small_runs import CASES, WITH_ADAPTERS, build_trainer, parameters, trained_part
 from unlearn_hf.methods import METHODS
+from unlearn_hf.training.declared_needs import DeclaredNeeds
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 ALL = list(CASES)
@@ -16,6 +17,11 @@ ALL = list(CASES)
 
 def test_every_method_is_in_the_table() -> None:
     assert {method for method, _ in CASES.values()} == set(METHODS)
+
+
+def _reaches_head(trainer: UnlearningTrainer) -> bool:
+    declared = DeclaredNeeds(trainer.args)
+    return any(declared.layers(name) is None for name in declared.objectives)
 
 
 def _is_above(name: str, trainer: UnlearningTrainer) -> bool:
@@ -32,7 +38,7 @@ def test_training_moves_every_parameter_and_logs(case: str, tmp_path: Path) -> N
     after = parameters(trained_part(trainer.model))
     moved = {name for name in before if (before[name] != after[name]).any()}
     # What no objective reaches stays as it is: the layers above the one that is compared, and the head.
-    assert moved == {name for name in before if trainer.reaches_head or not _is_above(name, trainer)}
+    assert moved == {name for name in before if _reaches_head(trainer) or not _is_above(name, trainer)}
     line = trainer.state.log_history[0]
     assert {"loss", "forget_loss", "retain_loss", "forget_weight", "retain_weight"} <= line.keys()
     if trainer.needs_gram:

@@ -26,8 +26,7 @@ from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
 from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Protocol,
-    check_compatibility,
-    check_protocol,
+    check_choices,
     check_same_rows,
     prepare_table,
     row_fingerprint,
@@ -84,8 +83,7 @@ class TableEvaluator:
         fluency_label: str = "clean",
     ) -> None:
         check_count("max_rows", max_rows)
-        check_protocol(protocol)
-        check_compatibility(compatibility)
+        check_choices(protocol, compatibility)
         self.engine = engine
         self.resume = resume
         self.max_rows = max_rows
@@ -133,8 +131,10 @@ class TableEvaluator:
             ]
             check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
-        """Metrics from the per-sample table."""
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
+        """Metrics from the per-sample table; settings and fingerprint of the data are recorded with each."""
         raise NotImplementedError
 
     def data_fingerprint(self) -> str:
@@ -180,9 +180,9 @@ class TableEvaluator:
         samples.loc[forget.index, "fluency"] = [found[key] for key in texts]
         self.engine.seconds["fluency"] = time.perf_counter() - start
 
-    def record(self) -> dict[str, Any]:
-        """Further fields of the result file."""
-        return {}
+    def attack_model_record(self) -> dict[str, Any] | None:
+        """Name and fingerprint of the model that an attack compared with."""
+        return None
 
     def __call__(
         self,
@@ -217,10 +217,11 @@ class TableEvaluator:
             device = next(model.parameters()).device if accelerator is None else accelerator.device
             self._add_fluency(samples, device, accelerator, partial)
         samples = self.extend(samples, model, tokenizer, accelerator, partial)
+        recorded = {**settings, "max_rows": self.max_rows}
         added = added_metrics(
-            prepare_table(samples, self.protocol), protocol=self.protocol, settings=settings, fingerprint=fingerprint
+            prepare_table(samples, self.protocol), protocol=self.protocol, settings=recorded, fingerprint=fingerprint
         )
-        values = {**self.aggregate(samples, settings), **added}
+        values = {**self.aggregate(samples, recorded, fingerprint), **added}
         self.last_result = EvaluationResult(values, samples, dict(self.engine.seconds))
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):
             write_results(
@@ -228,10 +229,12 @@ class TableEvaluator:
                 values,
                 samples,
                 benchmark=self.benchmark,
+                protocol=self.protocol,
+                compatibility=self.compatibility,
                 settings=settings,
                 fingerprint=fingerprint,
                 seconds=self.engine.seconds,
-                **self.record(),
+                attack_model=self.attack_model_record(),
             )
             if partial is not None:
                 partial.remove()

@@ -84,25 +84,19 @@ def label_of(run: Run) -> str:
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
     figure, axes = new_figure(7.2, 4.8)
-    corners = [(_number(front.utility, at), _number(front.forgetting, at)) for at in front.best]
+    places = {at: (front.utility.number(at), front.forgetting.number(at)) for at in front.points}
+    corners = [places[at] for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
-    for at in front.points:
+    for at, place in places.items():
         role, color = runs[at].role, color_of(runs, at)
-        x, y = _number(front.utility, at), _number(front.forgetting, at)
         size = 170 if role == TARGET else 60
-        axes.scatter(x, y, s=size, marker=_MARKERS[role], color=color, label=label_of(runs[at]), zorder=3)
+        axes.scatter(*place, s=size, marker=_MARKERS[role], color=color, label=label_of(runs[at]), zorder=3)
     _direction(axes, "x", front.utility)
     _direction(axes, "y", front.forgetting)
     axes.margins(0.12)
     axes.grid(alpha=0.25)
-    _legend(figure, len(front.points))
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
-
-
-def _number(line: MetricLine, at: int) -> float:
-    value = line.values[at]
-    assert value is not None
-    return value.value
 
 
 def _direction(axes: Axes, which: str, line: MetricLine) -> None:
@@ -135,9 +129,7 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         axes.set_xlabel("step", fontsize=8)
-    handles = list(drawn.values())[:_MOST_LEGEND]
-    labels = [label_of(runs[at]) for at in drawn][:_MOST_LEGEND]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _legend(figure, list(drawn.values()), [label_of(runs[at]) for at in drawn])
     return figure
 
 
@@ -146,12 +138,8 @@ def _points(run: Run, names: Sequence[str]) -> dict[str, tuple[list[float], list
     found = {}
     for name in names:
         pairs = [(line.get("step"), line[name]) for line in run.history if name in line]
-        kept = [
-            (float(step), float(value))
-            for step, value in pairs
-            if isinstance(step, int | float) and isinstance(value, int | float) and np.isfinite(value)
-        ]
-        if kept:
+        numbers = [pair for pair in pairs if all(isinstance(each, int | float) for each in pair)]
+        if kept := [pair for pair in numbers if np.isfinite(pair[1])]:
             steps, values = zip(*kept, strict=True)
             found[name] = (list(steps), list(values))
     return found
@@ -174,7 +162,7 @@ def draw_truth_ratios(runs: Sequence[Run]) -> Figure | None:
     axes.set_xlabel("truth ratio R of forget rows: wrong answers over the right one (geometric); 1: equally likely")
     axes.set_ylabel("share of rows with at most R")
     axes.grid(alpha=0.25)
-    _legend(figure, len(ratios))
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -201,7 +189,6 @@ def new_figure(width: float, height: float, axes: bool = True) -> tuple[Figure, 
     return figure, figure.subplots() if axes else None
 
 
-def _legend(figure: Figure, entries: int) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    shown = slice(_MOST_LEGEND) if entries > _MOST_LEGEND else slice(None)
-    figure.legend(handles[shown], labels[shown], loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    first = slice(_MOST_LEGEND)
+    figure.legend(handles[first], labels[first], loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearn_hf.benchmarks.parts import BenchmarkData
+from unlearn_hf.benchmarks.muse.benchmark import MUSE
+from unlearn_hf.benchmarks.parts import BenchmarkData, load_from_hub, rows_file, source_folder, source_label
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_NEWS
 from unlearn_hf.data.row_checks import check_holdout
 
-HUB_NAMES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 FOLDS = range(1, 5)
 
 # part: configuration on the Hub and splits in it; older files have other names for some.
@@ -87,20 +88,16 @@ def load_muse(corpus: Corpus = "news", source: str | Path = "hub", revision: str
         ValueError: for an unknown corpus or source, a file of another form, holdout texts that are to be forgotten, or
             when there is nothing to forget.
     """
-    if corpus not in HUB_NAMES:
-        raise ValueError(f"corpus: {corpus!r} is not one of {', '.join(HUB_NAMES)}.")
-    if source == "mini":
-        if corpus != "news":
-            raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
-        return _complete(*_from_folder(MINI_NEWS, _MINI_PARTS), corpus, "mini")
-    if source == "hub":
-        parts, absent = _from_hub(HUB_NAMES[corpus], revision)
-        return _complete(parts, absent, corpus, "hub" if revision is None else f"hub@{revision}")
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder.")
-    parts, absent = _from_folder(folder / corpus if (folder / corpus).is_dir() else folder, _PARTS)
-    return _complete(parts, absent, corpus, str(source))
+    check_choice("corpus", corpus, MUSE.splits)
+    if source == "mini" and corpus != "news":
+        raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
+    folder = source_folder(source, MINI_NEWS)
+    if folder is None:
+        parts, absent = _from_hub(MUSE.hub_datasets[corpus], revision)
+    else:
+        inner = folder / corpus
+        parts, absent = _from_folder(inner if inner.is_dir() else folder, _MINI_PARTS if source == "mini" else _PARTS)
+    return _complete(parts, absent, corpus, source_label(source, revision))
 
 
 def _from_folder(
@@ -108,14 +105,10 @@ def _from_folder(
 ) -> tuple[dict[str, Rows], dict[str, str]]:
     parts, absent = {}, {}
     for part, (configuration, splits) in names.items():
-        candidates = [
-            folder / configuration / f"{split}{ending}"
-            for split in splits
-            for ending in (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-        ]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        places = [folder / configuration / split for split in splits]
+        path = rows_file(*places)
         if path is None:
-            absent[part] = f"{candidates[0]} is missing; get it from the Hub, or use source='hub'."
+            absent[part] = f"{places[0]}.json is missing; get it from the Hub, or use source='hub'."
         else:
             parts[part] = [
                 _row(value, configuration, f"{path}, entry {number}") for number, value in read_json_lines(path)
@@ -134,29 +127,17 @@ def _row(value: Any, configuration: str, place: str) -> dict[str, Any]:
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[dict[str, Rows], dict[str, str]]:
-    from datasets import load_dataset
-
     parts, absent = {}, {}
-    loaded: dict[str, Any] = {}
+    # Books have no scal and sust.
+    configurations = dict.fromkeys(configuration for configuration, _ in _PARTS.values())
+    loaded = {each: load_from_hub(name, each, revision=revision) for each in configurations}
     for part, (configuration, splits) in _PARTS.items():
-        if configuration not in loaded:
-            try:
-                loaded[configuration] = load_dataset(name, configuration, revision=revision)
-            except (ConnectionError, FileNotFoundError) as problem:
-                raise ValueError(
-                    f"source: 'hub' could not reach {name} ({type(problem).__name__}); go online, unset "
-                    "HF_HUB_OFFLINE, or pass a folder, or 'mini'."
-                ) from problem
-            except ValueError as problem:
-                # The configuration is not there (Books have no scal and sust), or, offline, not in the cache.
-                loaded[configuration] = {}
-                absent[part] = str(problem)
-        split = next((split for split in splits if split in loaded[configuration]), None)
+        found, reason = loaded[configuration]
+        split = next((split for split in splits if split in (found or ())), None)
         if split is None:
-            absent.setdefault(part, f"{name} has no {configuration}/{splits[0]}.")
+            absent[part] = reason or f"{name} has no {configuration}/{splits[0]}."
         else:
-            rows = loaded[configuration][split]
-            parts[part] = [_row(row, configuration, f"{name}, {configuration}/{split}") for row in rows]
+            parts[part] = [_row(row, configuration, f"{name}, {configuration}/{split}") for row in found[split]]
     return parts, absent
 
 
