@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_hf.audit.base import AUDIT_ATTACKS, AuditAttack, Sizes
+from unlearn_hf.common.terminal import readable_size
 
 ALL = "all"
 _BYTES_PER_VALUE = 64
@@ -74,14 +75,15 @@ def cost_lines(plan: Plan, sizes: Sizes, roles: Sequence[str], weights: int) -> 
     for name, attack in plan.attacks.items():
         models = sum(name in plan.of(role) for role in roles)
         work = attack.work(sizes)
-        disk = size_text(models * _bytes(attack, sizes))
+        disk = readable_size(models * _bytes(attack, sizes))
         numbers = f"{models:>7}{models * work.texts:>14}{models * work.answers:>10}{models * work.steps:>7}{disk:>16}"
         lines.append(f"{name:<16}{numbers}")
     copies = 5 if any(attack.work(sizes).steps for attack in plan.attacks.values()) else 2
     return [
         *lines,
-        f"attacked copies are held in memory (up to {size_text(copies * weights)}) and never written; results on the "
-        f"disk, up to {size_text(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at its end",
+        f"attacked copies are held in memory (up to {readable_size(copies * weights)}) and never written; results "
+        f"on the disk, up to {readable_size(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at "
+        "its end",
     ]
 
 
@@ -105,15 +107,6 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"run: {str(folder)!r} has room for {size_text(free)}, and the audit writes up to {size_text(needed)}; "
-            "make room, give fewer --samples, or name fewer --attacks."
+            f"run: {str(folder)!r} has room for {readable_size(free)}, and the audit writes up to "
+            f"{readable_size(needed)}; make room, give fewer --samples, or name fewer --attacks."
         )
-
-
-def size_text(size: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

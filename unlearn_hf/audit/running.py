@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
 from unlearn_hf.audit.comparison import Values, compare, robustness
 from unlearn_hf.audit.plan import Plan
@@ -56,22 +58,14 @@ def _found(
     earlier = run.earlier.rows if run.earlier is not None else None
     key = settings_fingerprint(identity, name, attack.version, rows, asdict(run.settings), run.retain_model, earlier)
     file = run.folder / f"{name}-{key[:16]}.json"
-    if _for_all(file.is_file(), run):
+    (there,) = broadcast_object_list([file.is_file()])  # the first process tells them all
+    if there:
         return Findings(**read_json(file))
     say(name.replace("-", ", "))
     findings = attack.findings(run, variant)
     if run.accelerator is None or run.accelerator.is_main_process:
         write_json(file, asdict(findings), strict=True)
     return findings
-
-
-def _for_all(value: bool, run: AuditPass) -> bool:
-    """The first process's value for all of them."""
-    if run.accelerator is None or run.accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return bool(broadcast_object_list([value])[0])
 
 
 def compare_models(found: AllFindings, plan: Plan, seed: int = 0) -> list[dict[str, Any]]:

@@ -64,6 +64,8 @@ class Benchmark:
         as_trained: whether the rows that are trained on are evaluated, with `max_forget_rows` and so on; otherwise
             always the whole sets are.
         one_target: whether a model fine-tuned on everything is the same for all splits.
+        audited: `forget` and `retain` -> the sets of the per-sample table whose rows the audit asks, where they have
+            other names.
         loader: `"module:function"` of split, source and revision that `load` calls.
         evaluated_by: `"module:class"` of the evaluator.
         aggregated_by: `"module:function"` of both tables and the options of `aggregate`.
@@ -79,6 +81,7 @@ class Benchmark:
     prompts: bool = True
     as_trained: bool = False
     one_target: bool = False
+    audited: Mapping[str, tuple[str, ...]] = {}
     loader: str
     evaluated_by: str
     aggregated_by: str

@@ -109,17 +109,6 @@ class BenchmarkData(dict[str, Any]):
         reason = self._absent.get(name, f"there is no part of this name; there are {', '.join(self)}.")
         raise ValueError(f"{self.split} from {self.source}, {name!r}: {reason}")
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle as a plain object: unpickling a dict subclass would call `__init__` without its arguments."""
-        return (_restore, (type(self), dict(self), self.__dict__.copy()))
-
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(rows)}" for name, rows in self.items())
         return f"{type(self).__name__}(split={self.split!r}, source={self.source!r}, rows={{{sizes}}})"
-
-
-def _restore(kind: type[BenchmarkData], parts: dict[str, Any], state: dict[str, Any]) -> BenchmarkData:
-    data = kind.__new__(kind)
-    data.update(parts)
-    data.__dict__.update(state)
-    return data

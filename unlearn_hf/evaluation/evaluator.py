@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -160,26 +159,6 @@ class TableEvaluator:
         """Add columns that need passes of their own; by default none."""
         return samples
 
-    def _add_fluency(
-        self,
-        samples: pd.DataFrame,
-        device: torch.device,
-        accelerator: Accelerator | None,
-        partial: PartialResults | None,
-    ) -> None:
-        """The column `fluency` of the answers on the forget rows."""
-        assert self.fluency is not None
-        start = time.perf_counter()
-        forget = split_rows(samples, "forget")
-        texts = {
-            f"forget/{index}/fluency": text for index, text in zip(forget["index"], forget["generation"], strict=True)
-        }
-        found = self.fluency.scores(
-            texts, device, batch_size=self.engine.batch_size, accelerator=accelerator, partial=partial
-        )
-        samples.loc[forget.index, "fluency"] = [found[key] for key in texts]
-        self.engine.seconds["fluency"] = time.perf_counter() - start
-
     def attack_model_record(self) -> dict[str, Any] | None:
         """Name and fingerprint of the model that an attack compared with."""
         return None
@@ -214,8 +193,18 @@ class TableEvaluator:
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
         if self.fluency is not None:
-            device = next(model.parameters()).device if accelerator is None else accelerator.device
-            self._add_fluency(samples, device, accelerator, partial)
+            start = time.perf_counter()
+            forget = split_rows(samples, "forget")
+            keys = [f"forget/{index}/fluency" for index in forget["index"]]
+            found = self.fluency.scores(
+                dict(zip(keys, forget["generation"], strict=True)),
+                next(model.parameters()).device if accelerator is None else accelerator.device,
+                batch_size=self.engine.batch_size,
+                accelerator=accelerator,
+                partial=partial,
+            )
+            samples.loc[forget.index, "fluency"] = [found[key] for key in keys]
+            self.engine.seconds["fluency"] = time.perf_counter() - start
         samples = self.extend(samples, model, tokenizer, accelerator, partial)
         recorded = {**settings, "max_rows": self.max_rows}
         added = added_metrics(

@@ -32,6 +32,10 @@ class Lume(Benchmark):
     defaults = {"template": "completion", "max_new_tokens": 256}  # noqa: RUF012
     options = ("max_new_tokens", "mmlu_accuracy")
     prompts = False
+    audited = {  # noqa: RUF012
+        name: tuple(split for split in TABLE_SPLITS if split.startswith(name) and split.endswith("qa"))
+        for name in ("forget", "retain")
+    }
     loader = "unlearn_hf.benchmarks.lume.data:load_lume"
     evaluated_by = "unlearn_hf.benchmarks.lume.evaluator:LumeEvaluator"
 

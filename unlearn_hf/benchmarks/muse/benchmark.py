@@ -36,6 +36,7 @@ class Muse(Benchmark):
     defaults = {"max_length": 2048}  # noqa: RUF012 - of training windows
     options = ("retain_results", "compatibility", "max_text_tokens")
     prompts = False
+    audited = {"forget": ("knowmem_forget",), "retain": ("knowmem_retain",)}  # noqa: RUF012
     loader = "unlearn_hf.benchmarks.muse.data:load_muse"
     evaluated_by = "unlearn_hf.benchmarks.muse.evaluator:MuseEvaluator"
     aggregated_by = "unlearn_hf.benchmarks.muse.metrics:aggregate_muse"

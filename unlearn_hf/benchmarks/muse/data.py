@@ -5,7 +5,8 @@ Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,28 +93,41 @@ def load_muse(corpus: Corpus = "news", source: str | Path = "hub", revision: str
     if source == "mini" and corpus != "news":
         raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
     folder = source_folder(source, MINI_NEWS)
-    if folder is None:
-        parts, absent = _from_hub(MUSE.hub_datasets[corpus], revision)
-    else:
-        inner = folder / corpus
-        parts, absent = _from_folder(inner if inner.is_dir() else folder, _MINI_PARTS if source == "mini" else _PARTS)
+    repository = MUSE.hub_datasets[corpus]
+    load = cache(lambda configuration: load_from_hub(repository, configuration, revision=revision))
+    parts, absent = {}, {}
+    for part, (configuration, splits) in (_MINI_PARTS if source == "mini" else _PARTS).items():
+        if folder is None:
+            values, reason = _from_hub(repository, configuration, splits, *load(configuration))
+        else:
+            inner = folder / corpus
+            values, reason = _from_folder((inner if inner.is_dir() else folder) / configuration, splits)
+        if values is None:
+            absent[part] = reason
+        else:
+            parts[part] = [_row(value, configuration, place) for place, value in values]
     return _complete(parts, absent, corpus, source_label(source, revision))
 
 
-def _from_folder(
-    folder: Path, names: Mapping[str, tuple[str, tuple[str, ...]]]
-) -> tuple[dict[str, Rows], dict[str, str]]:
-    parts, absent = {}, {}
-    for part, (configuration, splits) in names.items():
-        places = [folder / configuration / split for split in splits]
-        path = rows_file(*places)
-        if path is None:
-            absent[part] = f"{places[0]}.json is missing; get it from the Hub, or use source='hub'."
-        else:
-            parts[part] = [
-                _row(value, configuration, f"{path}, entry {number}") for number, value in read_json_lines(path)
-            ]
-    return parts, absent
+Values = list[tuple[str, Any]]
+
+
+def _from_folder(folder: Path, splits: Sequence[str]) -> tuple[Values | None, str]:
+    """Values with their places of the first split that is there, or why there are none."""
+    path = rows_file(*(folder / split for split in splits))
+    if path is None:
+        return None, f"{folder / splits[0]}.json is missing; get it from the Hub, or use source='hub'."
+    return [(f"{path}, entry {number}", value) for number, value in read_json_lines(path)], ""
+
+
+def _from_hub(
+    name: str, configuration: str, splits: Sequence[str], loaded: Any, reason: str
+) -> tuple[Values | None, str]:
+    """The same, of what the hub gave, where Books have no scal and sust."""
+    split = next((split for split in splits if split in (loaded or ())), None)
+    if split is None:
+        return None, reason or f"{name} has no {configuration}/{splits[0]}."
+    return [(f"{name}, {configuration}/{split}", row) for row in loaded[split]], ""
 
 
 def _row(value: Any, configuration: str, place: str) -> dict[str, Any]:
@@ -124,21 +138,6 @@ def _row(value: Any, configuration: str, place: str) -> dict[str, Any]:
         found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(f"{place}: text in {' and '.join(columns)} is expected; found {found}.")
     return {column: row[column] for column in columns}
-
-
-def _from_hub(name: str, revision: str | None) -> tuple[dict[str, Rows], dict[str, str]]:
-    parts, absent = {}, {}
-    # Books have no scal and sust.
-    configurations = dict.fromkeys(configuration for configuration, _ in _PARTS.values())
-    loaded = {each: load_from_hub(name, each, revision=revision) for each in configurations}
-    for part, (configuration, splits) in _PARTS.items():
-        found, reason = loaded[configuration]
-        split = next((split for split in splits if split in (found or ())), None)
-        if split is None:
-            absent[part] = reason or f"{name} has no {configuration}/{splits[0]}."
-        else:
-            parts[part] = [_row(row, configuration, f"{name}, {configuration}/{split}") for row in found[split]]
-    return parts, absent
 
 
 def _complete(parts: dict[str, Rows], absent: dict[str, str], corpus: str, source: str) -> MuseData:

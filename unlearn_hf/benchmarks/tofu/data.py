@@ -51,66 +51,28 @@ def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str
         ValueError: for an unknown split or source, missing files, and holdout rows that are to be forgotten.
     """
     check_choice("split", split, TOFU.splits)
-    folder = source_folder(source, MINI_TOFU)
-    reader = _HubSource(revision) if folder is None else _FolderSource(folder)
-    return _select(reader, split, source_label(source, revision))
+    folder, label = source_folder(source, MINI_TOFU), source_label(source, revision)
+    reasons: dict[str, str] = {}
 
-
-class _FolderSource:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read(self, name: str) -> Rows | None:
-        path = rows_file(self.folder / name)
+    def read(name: str) -> list[Any] | None:
+        if folder is None:
+            rows, reasons[name] = load_from_hub(TOFU.hub_datasets[""], name, revision=revision, split="train")
+            return None if rows is None else rows.to_list()
+        path = rows_file(folder / name)
+        there = ", ".join(sorted(path.name for path in folder.iterdir() if ".json" in path.name)) or "none"
+        reasons[name] = f"{folder / f'{name}.json'} is missing; files there: {there}."
         return read_objects(path) if path else None
 
-    def refusals(self) -> list[str] | None:
-        path = next((self.folder / name for name in _REFUSAL_FILES if (self.folder / name).is_file()), None)
-        return _lines(path) if path else None
-
-    def where(self, name: str) -> str:
-        there = ", ".join(sorted(path.name for path in self.folder.iterdir() if ".json" in path.name)) or "none"
-        return f"{self.folder / f'{name}.json'} is missing; files there: {there}."
-
-
-class _HubSource:
-    def __init__(self, revision: str | None) -> None:
-        self.revision = revision
-        self.reasons: dict[str, str] = {}
-
-    def read(self, name: str) -> Rows | None:
-        rows, self.reasons[name] = load_from_hub(TOFU.hub_datasets[""], name, revision=self.revision, split="train")
-        return None if rows is None else rows.to_list()
-
-    def refusals(self) -> list[str] | None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            return _lines(Path(hf_hub_download(*_HUB_REFUSALS, repo_type="dataset")))
-        except (HfHubHTTPError, LocalEntryNotFoundError):
-            return None
-
-    def where(self, name: str) -> str:
-        return self.reasons.get(name, f"{'/'.join(_HUB_REFUSALS)} could not be fetched.")
-
-
-def _lines(path: Path) -> list[str]:
-    """Refusals: plain text in spite of the file's name, one a line."""
-    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
-
-
-def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuData:
-    """Choose the parts of a split, and complete `full`, `forget` and `retain` from each other."""
     percent = int(split.removeprefix("forget"))
     evaluated = split.removeprefix("forget") if percent <= 10 else "10"
-    full, forget, retain = (source.read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
+    # `full`, `forget` and `retain` are completed from each other.
+    full, forget, retain = (read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
     if full is not None and (forget is None or retain is None):
         boundary = len(full) - (len(forget) if forget else len(full) * percent // 100)
         forget, retain = forget or full[boundary:], retain or full[:boundary]
     if forget is None or retain is None:
         name = split if forget is None else f"retain{100 - percent:02d}"
-        raise ValueError(f"{split} from {label}: neither {name} nor full is there. {source.where(name)}")
+        raise ValueError(f"{split} from {label}: neither {name} nor full is there. {reasons[name]}")
     names = {
         "forget_perturbed": f"forget{evaluated}_perturbed",
         "retain_perturbed": "retain_perturbed",
@@ -121,12 +83,29 @@ def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuD
         "world_facts_facts": "world_facts_facts",
     }
     parts: dict[str, list[Any] | None] = {"full": full or retain + forget, "forget": forget, "retain": retain}
-    parts |= {part: source.read(name) for part, name in names.items()}
-    parts["idk"] = source.refusals()
+    parts |= {part: read(name) for part, name in names.items()}
+    parts["idk"], reasons["idk"] = _refusals(folder)
     check_holdout(parts["holdout"] or [], forget, f"{names['holdout']} from {label}")
     return TofuData(
         {part: rows for part, rows in parts.items() if rows is not None},
         split=split,
         source=label,
-        absent={part: source.where(names.get(part, part)) for part, rows in parts.items() if rows is None},
+        absent={part: reasons[names.get(part, part)] for part, rows in parts.items() if rows is None},
     )
+
+
+def _refusals(folder: Path | None) -> tuple[list[str] | None, str]:
+    """Refusals, one a line, or why there are none; plain text in spite of the file's name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if folder is None:
+        try:
+            path: Path | None = Path(hf_hub_download(*_HUB_REFUSALS, repo_type="dataset"))
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            path = None
+    else:
+        path = next((folder / name for name in _REFUSAL_FILES if (folder / name).is_file()), None)
+    if path is None:
+        return None, f"{folder or _HUB_REFUSALS[0]}/{_HUB_REFUSALS[1]} is not there, or could not be fetched."
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()], ""

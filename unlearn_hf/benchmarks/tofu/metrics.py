@@ -168,15 +168,13 @@ def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Miss
     """
     if rows.empty or rows["split"].iloc[0] not in _OPTION_SPLITS:
         return _probability(rows, "answer", definition, missing)
-    if "choice_prob" in rows and definition == "open_unlearning" and rows["choice_prob"].notna().any():
-        return column_values(rows, "choice_prob", missing)
-    if not {"answer_mean_nll", "perturbed_mean_nll"} <= set(rows.columns):
+    if definition == "open_unlearning" and (logged := column_values(rows, "choice_prob", missing)) is not None:
+        return logged
+    if column_values(rows, "answer_mean_nll", missing) is None or "perturbed_mean_nll" not in rows:
         return None
     complete = rows[rows["answer_mean_nll"].notna() & rows["perturbed_mean_nll"].notna()]
     if complete.empty:
         return None
-    if missing == "error":
-        column_values(rows, "answer_mean_nll", missing)
     if definition == "open_unlearning":
         right = _probability(complete, "answer", definition, missing)
         assert right is not None
