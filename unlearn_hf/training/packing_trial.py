@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from unlearn_hf.data.collator import join
 from unlearn_hf.likelihood.answers import largest_packing_error
 from unlearn_hf.likelihood.packed_rows import packing_pays
+from unlearn_hf.training.followed_run import FollowedRun
 
 
-class _Trainer(Protocol):
-    """What is tried."""
-
-    args: Any
-    accelerator: Any
-    model: Any
-    model_wrapped: Any
-
-    def compute_loss_context_manager(self) -> Any: ...
-
-
-def packs_rows(trainer: _Trainer, batch: dict[str, Any], device: torch.device) -> bool:
+def packs_rows(trainer: FollowedRun, batch: dict[str, Any], device: torch.device) -> bool:
     """Whether to pack, after a trial on the first batch.
 
     Args:
