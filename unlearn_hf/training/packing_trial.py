@@ -8,7 +8,7 @@ import torch
 
 from unlearn_hf.data.collator import join
 from unlearn_hf.likelihood.answers import largest_packing_error
-from unlearn_hf.likelihood.packed_rows import packing_pays
+from unlearn_hf.likelihood.packed_rows import packing_pays, packing_tolerance
 from unlearn_hf.training.followed_run import FollowedRun
 
 
@@ -37,7 +37,7 @@ def packs_rows(trainer: FollowedRun, batch: dict[str, Any], device: torch.device
         )
     error = float(trainer.accelerator.reduce(torch.tensor(error, device=device), "max"))  # one verdict for all ranks
     half = args.bf16 or args.fp16 or next(model.parameters()).dtype != torch.float32
-    agrees = error <= (0.05 if half else 1e-4)
+    agrees = error <= packing_tolerance(half)
     if args.packing == "true" and not agrees:
         raise ValueError(
             f"packing: 'true' is not possible, {type(model).__name__} gives packed rows other likelihoods than padded "
