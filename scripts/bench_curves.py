@@ -32,19 +32,28 @@ def draw(curves: list[dict[str, Any]], path: str) -> None:
     """One panel per quantity, and one of methods that hold more or less."""
     import matplotlib.pyplot as plt
 
-    count = len(FACTORS) + 1
-    figure, panels = plt.subplots(1, count, figsize=(3.1 * count, 2.9), layout="constrained")
+    figure, grid = plt.subplots(2, 3, figsize=(9.3, 5.4), layout="constrained")
+    panels = list(grid.flat)[: len(FACTORS) + 1]
+    grid.flat[-1].set_axis_off()
+    seconds = [value for point in curves if point["quantity"] in FACTORS for value in point["median"].values()]
+    lowest, highest = 0.8 * min(seconds), 1.2 * max(seconds)
+    ticks = [digit * 10.0**power for power in range(-4, 4) for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if lowest <= tick <= highest]
     for axes, (quantity, (label, _)) in zip(panels, FACTORS.items(), strict=False):
         points = [point for point in curves if point["quantity"] == quantity]
         for variant in points[0]["median"]:
             colour = "0.5" if variant.startswith("plain") else None
-            values = [point["median"][variant] for point in points]
-            axes.plot([point["value"] for point in points], values, marker="o", color=colour, label=variant)
+            medians = [point["median"][variant] for point in points]
+            axes.plot([point["value"] for point in points], medians, marker="o", color=colour, label=variant)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks([point["value"] for point in points], [f"{point['value']:g}" for point in points])
+        values = [point["value"] for point in points]
+        axes.set_xticks(values, [f"{value / 1000:g}k" if value >= 1000 else f"{value:g}" for value in values])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_ylim(lowest, highest)
         axes.minorticks_off()
         axes.set_xlabel(label)
+        axes.set_ylabel("seconds per step")
         axes.spines[["top", "right"]].set_visible(False)
     held = {
         name: value for point in curves if point["quantity"] == "buffers" for name, value in point["median"].items()
@@ -52,7 +61,7 @@ def draw(curves: list[dict[str, Any]], path: str) -> None:
     panels[-1].bar([f"{name}\n{BUFFERS[name]}" for name in held], list(held.values()), color="tab:blue", width=0.6)
     panels[-1].set_xlabel("buffers of a gradient's size")
     panels[-1].spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("seconds per step")
+    panels[-1].set_ylabel("seconds per step")
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
