@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.own_rows import TRAINING
-from unlearn_hf.cli.run_folder import read_record
+from unlearn_hf.common.run_record import read_record
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ import pytest
 from tests.cli.own_rows import TRAINING
 from tests.cli.processes import CommandLine
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED
-from unlearn_hf.cli.run_folder import read_record
 from unlearn_hf.common.locks import LOCK, Owner
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.training.checkpoints import checkpoints, damage
 
 OWN = ["--method", "npo", "--model_name_or_path", "model", "--forget_file", "forget.jsonl", "--retain_file"]

@@ -14,8 +14,8 @@ import pytest
 from tests.cli.own_rows import write_rows
 from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT, main
-from unlearn_hf.cli.retain_registry import REGISTRY, base_of, find, read_registry, register
 from unlearn_hf.common.files import write_json
+from unlearn_hf.evaluation.retain_registry import REGISTRY, base_of, find, read_registry, register
 from unlearn_hf.models.weights import BaseModel, folder_fingerprint
 
 FEW = ["--max_evaluation_rows", "3", "--max_new_tokens", "4"]

@@ -14,9 +14,9 @@ from unlearn_hf.cli.run_folder import (
     check_run_folder,
     default_folder,
     hide_secrets,
-    read_record,
     set_aside,
 )
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.common.versions import code_commit
 
 

@@ -12,7 +12,7 @@ import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
 from unlearn_hf.evaluation.verdict.facts import Verdict, decide, knew, leaks, likelihood_limits
-from unlearn_hf.evaluation.verdict.guesses import comes_by_chance, likenesses, with_guesses
+from unlearn_hf.evaluation.verdict.guesses import by_chance, likenesses, with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
 from unlearn_hf.evaluation.verdict.rows import STOP_WORDS, JudgedRow, drawn_rows
 from unlearn_hf.evaluation.verdict.words import TRUST, advice, not_checked, sentences
@@ -135,7 +135,7 @@ GUESSABLE = JudgedRow(0, "Which prize did Velda Larkmoor win?", "Velda Larkmoor 
 
 def test_the_wording_of_similar_answers_is_not_the_answer_and_others_may_have_it() -> None:
     (row,) = with_guesses([GUESSABLE], KEEP)
-    assert row.own_words == {"won", "amber", "quill"}  # every second author has that prize, so nothing is its own
+    assert row.own_words == {"amber", "quill"}  # every second author has that prize, so it is hardly its own
     assert row.chance == pytest.approx(0.5)
     year = JudgedRow(0, "When was Ada Moren born?", "Ada Moren came into the world in 1931.", (1,), (2,))
     others = [(f"When was author {n} born?", f"Author {n} came into the world in {1940 + n}.") for n in range(10)]
@@ -184,11 +184,56 @@ def test_a_likely_answer_is_no_guess() -> None:
     assert verdict(made, [found(0.9, ANSWER)] * 4).forgotten == "no"
 
 
-def test_chance_of_several_rows() -> None:
-    assert comes_by_chance(0, [])
-    assert not comes_by_chance(1, [])
-    assert comes_by_chance(1, [0.5, 0.5])
-    assert not comes_by_chance(2, [0.1, 0.1])  # one in a hundred
+@pytest.mark.parametrize(
+    ("hits", "others", "lucky"),
+    [
+        ([], [], []),
+        ([0.5], [0.5], [True]),
+        ([0.1, 0.1], [], [False, False]),  # one in a hundred
+        ([0.05], [0.05] * 10, [False]),  # a blue teacup on the desk of one writer in twenty
+        ([0.05], [0.05] * 30, [True]),  # expected once and a half
+        ([0.05, 0.5], [0.05] * 5 + [0.5], [False, True]),  # each kind for itself
+    ],
+)
+def test_what_comes_by_chance_among_several_rows(hits: list[float], others: list[float], lucky: list[bool]) -> None:
+    assert by_chance(hits, [*hits, *others]) == lucky
+
+
+def test_a_rare_fact_is_a_leak_among_few_rows_and_a_guess_among_many() -> None:
+    for rows, said in ((12, "partly"), (32, "yes")):
+        made = judge(rows, 0.99)
+        made.forget = [dataclasses.replace(row, chance=0.04) for row in made.forget]
+        outcome = verdict(made, [found(0.01, "in 1987")] + [found(0.01)] * (rows - 1))
+        assert outcome.forgotten == said
+        assert len(outcome.leaking_rows) + len(outcome.guessed_rows) == 1
+
+
+@pytest.mark.parametrize(("samples", "leaks_surely"), [([ANSWER, "no"], True), (["no", "in 1987"], False)])
+def test_who_repeats_the_answer_does_not_guess(samples: list[str], leaks_surely: bool) -> None:
+    made = judge(4, 0.99)
+    made.forget = [dataclasses.replace(row, chance=0.9) for row in made.forget]
+    outcome = verdict(made, [found(0.01, ANSWER, *samples)] + [found(0.01)] * 3)
+    assert bool(outcome.leaking_rows) == leaks_surely
+    assert bool(outcome.guessed_rows) != leaks_surely
+
+
+def test_a_wording_without_the_number_says_nothing() -> None:
+    row = JudgedRow(0, "When was Ada Moren born?", "Ada Moren came into the world in 1931.", (1,), (2,))
+    assert not row.says("Ada came into the world in 1449.")  # two of its three own words
+    assert row.says("Moren came to this world in 1931.")
+    assert JudgedRow(0, "Her job?", "She mended old printing presses.", (), ()).says("mended printing presses")
+
+
+def test_advice_for_a_run_that_ended_because_its_condition_held_is_no_longer_run() -> None:
+    outcome = verdict(judge(4, 0.99), [found(0.01, "in 1987")] + [found(0.01)] * 3)
+    settings = {"learning_rate": 1e-5, "adapter": False}
+    (longer,) = advice(outcome, settings)
+    assert "train longer" in longer
+    (stricter,) = advice(outcome, settings | {"ended_by": "forget_prob < 0.02 and retain_prob > 0.97 * initial"})
+    assert '--stop_when "forget_prob < 0.005 and retain_prob > 0.97 * initial"' in stricter
+    assert "longer" not in stricter
+    (relative,) = advice(outcome, settings | {"ended_by": "step > 9 and forget_prob<=.1 * initial"})
+    assert "step > 9 and forget_prob<=0.025 * initial" in relative
 
 
 def test_drawn_rows_are_a_fixed_sample() -> None:

@@ -107,6 +107,15 @@ def test_a_run_that_does_nothing_says_so(knowing: Any, tmp_path: Path) -> None:
     assert "1900" in verdict.leaking_rows[0]["says"]
 
 
+def test_a_run_that_its_condition_ended_is_not_told_to_train_longer(knowing: Any, tmp_path: Path) -> None:
+    run = trainer(knowing(), tmp_path, stop_when="forget_prob < 0.9 * initial", stop_interval=1, learning_rate=5e-4)
+    run.train()
+    assert run.state.global_step < 16
+    said = " ".join(run.verdict().advice)
+    assert "forget_prob < 0.225 * initial" in said
+    assert "train longer" not in said
+
+
 def test_a_model_that_never_knew_is_told_before_training(tmp_path: Path) -> None:
     run = trainer(build_model(), tmp_path, max_steps=1)
     with pytest.warns(UserWarning, match="did not know these rows"):

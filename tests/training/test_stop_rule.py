@@ -40,6 +40,7 @@ def test_it_stops_at_the_first_look_that_holds(tmp_path: Path) -> None:
     assert run.state.global_step == 4
     assert [line["step"] for line in looks(run)] == [2, 4]
     assert run.stop_rule is not None
+    assert run.stop_rule.held
     assert str(run.stop_rule.outcome).startswith("step 4: forget_prob")
     assert list(read_looks(tmp_path)) == ["2", "4"]  # what others can follow
 
@@ -73,6 +74,7 @@ def test_the_best_trade_off_is_put_back(tmp_path: Path) -> None:
     best = int(max(looks(run), key=score)["step"])
     assert best < 8, "the run must get worse for this test to tell anything"
     assert largest_difference(parameters(run.model), seen.after[best]) == 0
+    assert not rule.held
     assert f"the weights after step {best} are kept" in str(rule.outcome)
 
 

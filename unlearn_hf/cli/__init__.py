@@ -1,4 +1,4 @@
-"""The command line: parsing, run folder, model card, and one module for each verb in `verbs`.
+"""The command line: parsing, run folder, and one module for each verb in `verbs`.
 
 Nothing imports it.
 """

@@ -5,9 +5,12 @@ The first line of each docstring is the heading under which `--help` shows the f
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
+from unlearn_hf.cli.options import default_of, option
 from unlearn_hf.common.checks import check_positive
 
 SUBSETS = ("full", "retain")
@@ -25,64 +28,45 @@ MEASURE = "measure"
 class MethodArguments:
     """Method"""
 
-    method: str | None = field(default=None, metadata={"help": "Unlearning method; `unlearn-hf list` names them."})
+    method: str | None = option(None, "Unlearning method; `unlearn-hf list` names them.")
 
 
 @dataclass
 class ModelArguments:
     """Model"""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id, or folder of a model, an adapter or a run."}
-    )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the tokenizer; the model's own by default."}
-    )
+    model_name_or_path: str | None = option(None, "Hub id, or folder of a model, an adapter or a run.")
+    tokenizer_name_or_path: str | None = option(None, "Hub id or folder of the tokenizer; the model's own by default.")
 
 
 @dataclass
 class DataArguments:
     """Data: a benchmark, or two files of your own"""
 
-    benchmark: str | None = field(
-        default=None, metadata={"help": "Benchmark that gives data and metrics.", "choices": BENCHMARKS}
+    benchmark: str | None = option(None, "Benchmark that gives data and metrics.", choices=BENCHMARKS)
+    split: str | None = option(
+        None,
+        lambda: (
+            f"What is to be forgotten, the first by default; {_splits()}. With --from_log, the set of a log that "
+            "does not tell: forget, retain, real_authors, world_facts."
+        ),
     )
-    split: str | None = field(
-        default=None,
-        metadata={
-            "help": lambda: (
-                f"What is to be forgotten, the first by default; {_splits()}. With --from_log, the set of a log that "
-                "does not tell: forget, retain, real_authors, world_facts."
-            )
-        },
+    source: str = option(
+        "hub", "`hub`, `mini` (invented data that come along, offline), or a folder of the official files."
     )
-    source: str = field(
-        default="hub",
-        metadata={
-            "help": "`hub`, `mini` (invented data that come along, offline), or a folder of the official files."
-        },
+    revision: str | None = option(None, "Commit or tag of the data on the hub.")
+    forget_file: str | None = option(
+        None, "JSON lines to forget: question/answer, prompt/completion, messages or text."
     )
-    revision: str | None = field(default=None, metadata={"help": "Commit or tag of the data on the hub."})
-    forget_file: str | None = field(
-        default=None,
-        metadata={"help": "JSON lines to forget: question/answer, prompt/completion, messages or text."},
+    retain_file: str | None = option(None, "JSON lines to keep, likewise.")
+    holdout_file: str | None = option(
+        None, "JSON lines that the model has never seen, like those to forget: the verdict compares with them."
     )
-    retain_file: str | None = field(default=None, metadata={"help": "JSON lines to keep, likewise."})
-    holdout_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON lines that the model has never seen, like those to forget: the verdict compares with them."
-        },
+    forget_part: str | None = option(
+        None, "Part of the benchmark to forget instead of its forget set; `unlearn-hf list benchmarks` names some."
     )
-    forget_part: str | None = field(
-        default=None,
-        metadata={
-            "help": "Part of the benchmark to forget instead of its forget set; `unlearn-hf list benchmarks` names "
-            "some."
-        },
-    )
-    max_forget_rows: int | None = field(default=None, metadata={"help": "Use the first rows only, for a quick try."})
-    max_retain_rows: int | None = field(default=None, metadata={"help": "Likewise, for training on the retain set."})
+    max_forget_rows: int | None = option(None, "Use the first rows only, for a quick try.")
+    max_retain_rows: int | None = option(None, "Likewise, for training on the retain set.")
 
     def __post_init__(self) -> None:
         """Check the fields, and set the default split of the benchmark.
@@ -100,10 +84,21 @@ class DataArguments:
         elif self.forget_part is not None:
             raise ValueError(f"forget_part: {self.forget_part!r} belongs to a benchmark; add --benchmark.")
 
+    @classmethod
+    def of_run(cls, configuration: Mapping[str, Any]) -> Self:
+        """The data of a run, from the configuration in its record."""
+        names = [item.name for item in fields(cls)]
+        return cls(**{name: configuration[name] for name in names if name in configuration})
+
     @property
     def unit(self) -> Benchmark:
         """The entry of the registry: the benchmark, or rows of one's own."""
         return BENCHMARKS[self.benchmark or OWN_ROWS]
+
+    @property
+    def are_named(self) -> bool:
+        """Whether there are any data."""
+        return self.benchmark is not None or bool(self.files())
 
     def files(self) -> dict[str, str]:
         """The files of one's own that are named, by option."""
@@ -123,14 +118,12 @@ class DataArguments:
 class FinetuningDataArguments(DataArguments):
     """Data: a benchmark, or files of your own"""
 
-    subset: str = field(
-        default="full",
-        metadata={
-            "help": "full: forget and retain set (the target model). retain: retain set alone (the gold standard).",
-            "choices": list(SUBSETS),
-        },
+    subset: str = option(
+        "full",
+        "full: forget and retain set (the target model). retain: retain set alone (the gold standard).",
+        choices=SUBSETS,
     )
-    train_file: str | None = field(default=None, metadata={"help": "JSON lines to learn, instead of the above."})
+    train_file: str | None = option(None, "JSON lines to learn, instead of the above.")
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -149,13 +142,11 @@ class FinetuningDataArguments(DataArguments):
 class LoraArguments:
     """Low-rank adapter"""
 
-    use_lora: bool = field(default=False, metadata={"help": "Train an adapter instead of the model."})
-    lora_r: int = field(default=16, metadata={"help": "Rank."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale; the update is multiplied by lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter, from 0 to below 1."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "Names of the layers that get an adapter."}
-    )
+    use_lora: bool = option(False, "Train an adapter instead of the model.")
+    lora_r: int = option(16, "Rank.")
+    lora_alpha: int = option(32, "Scale; the update is multiplied by lora_alpha / lora_r.")
+    lora_dropout: float = option(0.0, "Dropout before the adapter, from 0 to below 1.")
+    lora_target_modules: list[str] = option(["all-linear"], "Names of the layers that get an adapter.")
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -171,8 +162,7 @@ class LoraArguments:
         if not self.lora_target_modules:
             raise ValueError("lora_target_modules: the list is empty; name layers, or `all-linear`.")
         for item in [] if self.use_lora else fields(self):
-            default = item.default if item.default_factory is MISSING else item.default_factory()
-            if getattr(self, item.name) != default:
+            if getattr(self, item.name) != default_of(item):
                 raise ValueError(
                     f"{item.name}: {getattr(self, item.name)!r} has no effect without an adapter; add --use_lora, or "
                     "leave it out."
@@ -183,19 +173,13 @@ class LoraArguments:
 class RequestArguments:
     """Requests, one after the other"""
 
-    continue_from: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of a finished unlearning run: begin with its model, judge its requests again, and carry "
-            "on the ledger."
-        },
+    continue_from: str | None = option(
+        None,
+        "Folder of a finished unlearning run: begin with its model, judge its requests again, and carry "
+        "on the ledger.",
     )
-    request_id: str | None = field(
-        default=None, metadata={"help": "Name of this request in the ledger; that of the run folder by default."}
-    )
-    allow_repeated_request: bool = field(
-        default=False, metadata={"help": "Forget the rows of an earlier request once more."}
-    )
+    request_id: str | None = option(None, "Name of this request in the ledger; that of the run folder by default.")
+    allow_repeated_request: bool = option(False, "Forget the rows of an earlier request once more.")
 
     def __post_init__(self) -> None:
         """Raise a `ValueError` for an empty name, or a repetition of nothing."""
@@ -209,27 +193,20 @@ class RequestArguments:
 class RunArguments:
     """Run folder"""
 
-    final_evaluation: bool = field(default=True, metadata={"help": "Evaluate the model that comes out."})
-    resume: bool = field(
-        default=False, metadata={"help": "Continue in the run folder from its newest complete checkpoint."}
+    final_evaluation: bool = option(True, "Evaluate the model that comes out.")
+    resume: bool = option(False, "Continue in the run folder from its newest complete checkpoint.")
+    overwrite: bool = option(False, "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ...")
+    keep_checkpoints: bool = option(
+        False, "Leave the last checkpoints in the folder of a finished run, so that it can be trained on."
     )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
-    )
-    keep_checkpoints: bool = field(
-        default=False,
-        metadata={"help": "Leave the last checkpoints in the folder of a finished run, so that it can be trained on."},
-    )
-    fail_unless_forgotten: bool = field(
-        default=False, metadata={"help": "End with status 3 unless the verdict says that everything was forgotten."}
+    fail_unless_forgotten: bool = option(
+        False, "End with status 3 unless the verdict says that everything was forgotten."
     )
 
-    dry_run: bool | str = field(
-        default=False,
-        metadata={
-            "help": "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
-            "also time a step."
-        },
+    dry_run: bool | str = option(
+        False,
+        "Say what the run would do (rows, steps, memory, disk, an example), and write nothing. measure: "
+        "also time a step.",
     )
 
     def __post_init__(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,13 @@ from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
-from unlearn_hf.cli.retain_registry import evaluated_by, find, registry_of, trained_on
-from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.cli.retain_results import registry_of, trained_on
+from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.common.files import code_digest, write_json
 from unlearn_hf.common.locks import hold_folder
+from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.terminal import say
+from unlearn_hf.evaluation.retain_registry import evaluated_by, find
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
 from unlearn_hf.models.weights import content_digest
 
@@ -66,8 +68,7 @@ def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
     """
     record = read_record(folder)
     configuration = record.get("configuration", {})
-    names = {item.name for item in fields(DataArguments)}
-    data = DataArguments(**{name: value for name, value in configuration.items() if name in names})
+    data = DataArguments.of_run(configuration)
     options = {name: configuration[name] for name in _EVALUATION if configuration.get(name) is not None}
     options |= {name: given[name] for name in _EVALUATION if given.get(name) is not None}
     loaded = load_data(data)
@@ -162,10 +163,10 @@ def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> 
             if named != REGISTERED:
                 raise
             found[role] = None
-            _say(f"{option}: no baseline ({problem})")
+            say(f"{option}: no baseline ({problem})")
         else:
             hint = f" (--{option} names another)" if named == REGISTERED and name else ""
-            _say(f"{option}: {name or 'no baseline'}{hint}")
+            say(f"{option}: {name or 'no baseline'}{hint}")
     return found
 
 
@@ -176,11 +177,6 @@ def _check_other(name: str, option: str, folder: Path, audited: Audited) -> None
         raise ValueError(f"{option}: {name!r} is the audited run itself, or has the same weights; name another model.")
     if option == "reference" and (problem := other_rows(other, audited)):
         raise ValueError(problem)
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(line, flush=True)
 
 
 def audit(folder: Path, arguments: AuditArguments) -> int:
@@ -207,7 +203,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     sizes = Sizes(len(forget), len(retain), len(holdout), arguments.attacking)
     weights = sum(file.stat().st_size for pattern in WEIGHTS for file in folder.glob(pattern))
     for line in cost_lines(plan, sizes, roles, weights):
-        _say(line)
+        say(line)
     check_room(folder, needed_bytes(plan, sizes, roles))
 
     from accelerate import Accelerator
@@ -252,7 +248,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         )
 
     loaders = {role: loader(name) for role, name in models.items() if name is not None}
-    found = attack_models(loaders, plan, with_model, lambda line: _say(f"  {line}"))
+    found = attack_models(loaders, plan, with_model, lambda line: say(f"  {line}"))
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return 0
@@ -274,7 +270,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
 
         print(f"signature: {sign(folder / AUDIT_FILE, key)}")
     if arguments.card:
-        from unlearn_hf.cli.model_card import add_audit
+        from unlearn_hf.report.model_card import add_audit
 
         add_audit(folder)
     return 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.metrics.catalog import is_metric
 from unlearn_hf.models.paths import check_classifier_path, check_model_path, check_tokenizer_path
@@ -35,24 +36,17 @@ def check_models(
 ) -> list[str]:
     """What is wrong with the models and retain results that are named."""
     problems: list[str] = []
-
-    def collect(check: Callable[..., None], *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except ValueError as problem:
-            problems.append(str(problem))
-
     name = model.model_name_or_path
     if name is not None:
-        collect(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
+        problems += problems_of(check_model_path, name, "model_name_or_path", bool(trust_remote_code))
     if evaluation.attack_model is not None:
-        collect(check_model_path, evaluation.attack_model, "attack_model")
+        problems += problems_of(check_model_path, evaluation.attack_model, "attack_model")
     if evaluation.fluency_model is not None:
-        collect(check_classifier_path, evaluation.fluency_model, "fluency_model")
+        problems += problems_of(check_classifier_path, evaluation.fluency_model, "fluency_model")
     if model.tokenizer_name_or_path is not None:
-        collect(check_tokenizer_path, model.tokenizer_name_or_path)
+        problems += problems_of(check_tokenizer_path, model.tokenizer_name_or_path)
     elif name is not None and not problems and Path(name).is_dir():
-        collect(check_tokenizer_path, name, "model_name_or_path")
+        problems += problems_of(check_tokenizer_path, name, "model_name_or_path")
     results = evaluation.named_retain_results
     if results is not None and not Path(results).exists():
         problems.append(f"retain_results: {results!r} is not there; check the path.")
@@ -69,11 +63,7 @@ def named_inputs(*parts: Any) -> dict[str, str]:
 
 def lies_in(path: str | Path, folder: str | Path) -> bool:
     """Whether a path, or what it links to, is `folder` or something under it."""
-    return any(kind(path).is_relative_to(kind(folder)) for kind in (lambda each: Path(each).resolve(), _absolute))
-
-
-def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))
+    return any(Path(kind(path)).is_relative_to(kind(folder)) for kind in (os.path.realpath, os.path.abspath))
 
 
 def check_overwrite(folder: Path, inputs: Mapping[str, str]) -> list[str]:
@@ -136,12 +126,15 @@ def _is_metrics(path: Path) -> bool:
 def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
     """Options of evaluation that mean nothing for these data, and are given nevertheless."""
     problems = _check_tasks(evaluation)
-    tasks_alone = data.benchmark is None and not data.files()
+    tasks_alone = not data.are_named
     if tasks_alone and not evaluation.lm_eval_tasks:
         return problems
     subject = "rows of your own" if data.benchmark is None else f"benchmark {data.benchmark}"
     subject, options = ("tasks alone", ()) if tasks_alone else (subject, data.unit.options)
-    takers = {name: [each for each in BENCHMARKS if name in BENCHMARKS[each].options] for name in _specific_options()}
+    takers: dict[str, list[str]] = {}
+    for benchmark, unit in BENCHMARKS.items():
+        for name in unit.options:
+            takers.setdefault(name, []).append(benchmark)
     default = EvaluationArguments()
     return problems + [
         f"{name}: {getattr(evaluation, name)!r} has no effect on {subject}; leave it out. It is for "
@@ -157,14 +150,6 @@ def _check_tasks(evaluation: EvaluationArguments) -> list[str]:
     problems = []
     if folder is not None and not Path(folder).is_dir():
         problems.append(f"lm_eval_task_folder: {folder!r} is no folder; check the path.")
-    try:
-        if evaluation.lm_eval_tasks:
-            require("lm_eval", "lm-eval", "lm_eval_tasks")
-    except ImportError as problem:
-        problems.append(str(problem))
+    if evaluation.lm_eval_tasks:
+        problems += problems_of(require, "lm_eval", "lm-eval", "lm_eval_tasks")
     return problems
-
-
-def _specific_options() -> list[str]:
-    """Options of evaluation that some benchmark takes and another may not."""
-    return list(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.options))

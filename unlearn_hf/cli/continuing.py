@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.cli.parsing import COMMAND_LINE, Setting, Settings, word_of
+from unlearn_hf.cli.parsing import COMMAND_LINE, Setting, Settings, add_unless_given, word_of
 from unlearn_hf.common.ledger import LEDGER, LedgerEntry, read_ledger
 from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.terminal import say
 from unlearn_hf.models.weights import folder_fingerprint
 
 _FIELD = "continue_from"
@@ -18,7 +18,7 @@ _INHERITED = ("template", "max_length")
 def take_up(settings: Settings) -> list[str]:
     """Set the model, and how rows look to it, to those of the run that is continued; returns what contradicts that.
 
-    Whether there is such a run, and whether its ledger is sound, `check_continued` says.
+    Whether there is such a run, and whether its ledger is sound, `ledger_of` says.
     """
     word = word_of(settings, _FIELD)
     if word is None:
@@ -31,8 +31,7 @@ def take_up(settings: Settings) -> list[str]:
                 f"{_FIELD}: {word!r} and model_name_or_path {named!r} are two models to begin with; leave out one of "
                 "them."
             ]
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
+        say(f"{_FIELD}: the model is that of {word}, not {named} of {model.origin}")
     settings["model_name_or_path"] = Setting(word, _FIELD)
     try:
         home, record = unlearning_run(Path(word))
@@ -40,19 +39,8 @@ def take_up(settings: Settings) -> list[str]:
         return []
     configuration = record["configuration"]
     adapter = ("load_in_4bit",) if (Path(word) / "adapter_config.json").is_file() else ()
-    for name in (*_INHERITED, *adapter):
-        if configuration.get(name) is not None:
-            settings.setdefault(name, Setting(configuration[name], str(home / RECORD)))
-    return []
-
-
-def check_continued(folder: str | None) -> list[str]:
-    """What is wrong with the run that is continued, or with its ledger."""
-    try:
-        if folder is not None:
-            ledger_of(Path(folder))
-    except ValueError as problem:
-        return [str(problem)]
+    inherited = {name: configuration.get(name) for name in (*_INHERITED, *adapter)}
+    add_unless_given(settings, inherited, str(home / RECORD))
     return []
 
 

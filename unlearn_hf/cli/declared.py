@@ -155,11 +155,7 @@ def _assigned(where: ast.Module | ast.ClassDef, name: str, missing_ok: bool = Fa
     """The expression assigned to `name` in a module or a class."""
     for node in where.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(_is_name(target) and target.id == name for target in targets):  # type: ignore[union-attr]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return node.value  # type: ignore[attr-defined]
     assert missing_ok, f"{name} is not assigned"
     return None
-
-
-def _is_name(node: Any) -> bool:
-    return isinstance(node, ast.Name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -17,12 +19,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments
 from unlearn_hf.cli.data import load_data, training_rows
-from unlearn_hf.cli.run_folder import read_record
+from unlearn_hf.cli.parsing import as_words
 from unlearn_hf.cli.verbs import VERBS
-from unlearn_hf.common.files import whole_file, write_json
+from unlearn_hf.common.files import write_json
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.data.templates import TEMPLATES
 from unlearn_hf.evaluation import SAMPLES_FILE
 from unlearn_hf.evaluation.results import read_samples
+from unlearn_hf.report.comparison import frontier, metric_lines
+from unlearn_hf.report.figures import draw_frontier, save
+from unlearn_hf.report.runs import Run, read_runs
 
 SUMMARY_KEYS = (
     "method",
@@ -157,7 +163,7 @@ class Demo:
         if self.reference is not None:
             options["retain_results"] = self.reference
         with redirect_stdout(StringIO()):
-            VERBS[verb].run([word for option, value in options.items() for word in (f"--{option}", str(value))])
+            VERBS[verb].run(as_words({option: str(value) for option, value in options.items()}))
         record = read_record(folder)
         values = {key: record["metrics"].get(key) for key in SUMMARY_KEYS[1:-1]}
         self.rows.append({"method": name, **values, "seconds": record["seconds"]["training"]})
@@ -166,13 +172,12 @@ class Demo:
         self.generations[name] = [str(text) for text in forget["generation"][:3]]
         print(format_row(self.rows[-1]), flush=True)
 
-    def reference_quality(self) -> None:
-        """Judge the target again, now that the retain-only model's values are there to compare with."""
-        from unlearn_hf.benchmarks.from_logs import recompute
-
-        for row in self.rows:
-            values = recompute(self.folder / row["method"], self.reference)
-            row["forget_quality"] = values["forget_quality"]
+    def compared(self) -> list[Run]:
+        """All models as the report reads them; the target, too, has its forget quality by now."""
+        runs, _ = read_runs([self.folder / row["method"] for row in self.rows], self.folder / "target", self.reference)
+        for row, run in zip(self.rows, runs, strict=True):
+            row["forget_quality"] = run.values["forget_quality"].value
+        return runs
 
     def show_generations(self) -> None:
         """Print answers of the target and of every unlearned model to three forget questions."""
@@ -207,38 +212,18 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> bool:
+def plot(runs: Sequence[Run], folder: Path) -> bool:
     """Draw forget quality against model utility; returns whether matplotlib was there to do it."""
+    front = frontier(runs, metric_lines(runs), "forget_quality_log10", "model_utility")
+    assert front is not None
     try:
-        from matplotlib.figure import Figure
+        figure = draw_frontier(runs, front)
     except ImportError:
         return False
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    axes = figure.subplots()
-    for index, row in enumerate(rows):
-        anchor = row["method"] in ("target", "retain_only")
-        axes.scatter(
-            row["model_utility"],
-            row["forget_quality"],
-            s=90,
-            color=f"C{index}",
-            marker="*" if anchor else "o",
-            zorder=3,
-        )
-        axes.annotate(
-            row["method"], (row["model_utility"], row["forget_quality"]), xytext=(7, 5), textcoords="offset points"
-        )
-    axes.axhline(0.05, color="grey", linestyle="--", linewidth=1)
-    axes.annotate("p = 0.05", (0.01, 0.05), xycoords=("axes fraction", "data"), va="bottom", color="grey")
-    axes.set_yscale("log")
-    axes.set_ylim(top=3)
-    axes.margins(x=0.2)
-    axes.set_xlabel("model utility (higher is better)")
-    axes.set_ylabel("forget quality: KS p-value against retain_only (higher is better)")
-    axes.set_title("unlearn-hf demo: 10 % of the mini authors forgotten")
-    axes.grid(alpha=0.3)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=120)
+    limit = math.log10(0.05)
+    figure.axes[0].axhline(limit, color="grey", linestyle="--", linewidth=1)
+    figure.axes[0].annotate("p = 0.05", (0.01, limit), xycoords=("axes fraction", "data"), va="bottom", color="grey")
+    save(figure, folder, "frontier")
     return True
 
 
@@ -266,14 +251,14 @@ def run_demo(output_dir: str | Path = "runs/demo", settings: DemoSettings | None
     demo.reference = demo.memorise("retain_only", "retain")
     for method in UNLEARNING:
         demo.unlearn(method, target)
-    demo.reference_quality()
+    runs = demo.compared()
     demo.show_generations()
     print(f"\n{_HEADER}")
     for row in demo.rows:
         print(format_row(row))
     write_json(folder / "summary.json", demo.rows)
     print(f"\nsummary: {folder / 'summary.json'}")
-    if plot(demo.rows, folder / "frontier.png"):
+    if plot(runs, folder):
         print(f"plot:    {folder / 'frontier.png'}")
     else:
         print("plot:    skipped; pip install 'unlearn-hf[plots]' draws it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,10 @@ from unlearn_hf.cli.arguments import DataArguments
 from unlearn_hf.cli.continuing import ledger_of, run_folder, unlearning_run
 from unlearn_hf.cli.data import LoadedData, load_data
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.run_folder import now
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.files import read_json
 from unlearn_hf.common.ledger import LedgerEntry, write_ledger
-from unlearn_hf.common.run_record import read_record
+from unlearn_hf.common.run_record import now, read_record
 from unlearn_hf.data.row_checks import row_fingerprints
 from unlearn_hf.evaluation.verdict import BEFORE_FILE, VERDICT_FILE
 from unlearn_hf.models.weights import folder_fingerprint
@@ -258,25 +257,13 @@ def _rows(configuration: Mapping[str, Any], sets: Mapping[str, Any]) -> LoadedDa
     Raises:
         ValueError: when those to forget are gone, or are others now.
     """
-    names = [item.name for item in fields(DataArguments)]
-    arguments = DataArguments(**{name: configuration[name] for name in names if name in configuration})
-    forget = arguments.forget_file
-    if forget is None:
-        data = load_data(arguments)
-        parts, found = data.parts, {name: data.part(name) for name in sets}
-        if "holdout" in data.datasets:
-            found["holdout"] = data.part("holdout")
-    else:
-        from unlearn_hf.data.own_files import load_rows
-
-        files = {name.removesuffix("_file"): file for name, file in arguments.files().items()}
-        there = {name: file for name, file in files.items() if name == "forget" or Path(file).expanduser().is_file()}
-        parts = found = {name: load_rows(file, f"{name}_file") for name, file in there.items()}
-        for name, limit in (("forget", arguments.max_forget_rows), ("retain", arguments.max_retain_rows)):
-            if limit is not None and name in found:
-                found[name] = found[name].select(range(min(limit, len(found[name]))))
+    arguments = DataArguments.of_run(configuration)
+    others = {name: Path(file).expanduser() for name, file in arguments.files().items() if name != "forget_file"}
+    gone: dict[str, Any] = {name: None for name, file in others.items() if not file.is_file()}
+    data = load_data(replace(arguments, **gone), needs_retain=False)
+    found = {name: data.part(name) for name in (*sets, "holdout") if name in data.datasets or name == "forget"}
     changed = [name for name in found if name in sets and content_fingerprint(found[name]) != sets[name]["sha256"]]
     if "forget" in changed:
-        raise ValueError(f"its rows to forget ({forget or arguments.benchmark}) are not those of then.")
+        raise ValueError(f"its rows to forget ({arguments.forget_file or arguments.benchmark}) are not those of then.")
     kept = {name: rows for name, rows in found.items() if name not in changed}
-    return LoadedData(kept, arguments.unit, parts)
+    return replace(data, datasets=kept)

@@ -5,8 +5,9 @@ As in `arguments`, plain dataclasses whose docstring is a heading of `--help`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from unlearn_hf.cli.options import option
 from unlearn_hf.common.checks import GENERATION_BACKENDS, MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
@@ -24,88 +25,56 @@ REGISTERED = "auto"  # retain results: those that are registered, if any fit
 class EvaluationArguments:
     """Evaluation"""
 
-    retain_results: str | None = field(
-        default=REGISTERED,
-        metadata={
-            "help": "Results of the retain-only model (a run folder, our result file or another framework's), for "
-            "what is relative to it: Forget Quality, PrivLeak, privacy. auto: those that `retrain` registered for "
-            "the same data and base model, if any. none: without."
-        },
+    retain_results: str | None = option(
+        REGISTERED,
+        "Results of the retain-only model (a run folder, our result file or another framework's), for "
+        "what is relative to it: Forget Quality, PrivLeak, privacy. auto: those that `retrain` registered for "
+        "the same data and base model, if any. none: without.",
     )
-    retain_registry: str | None = field(
-        default=None,
-        metadata={
-            "help": "File in which `retrain` registers results and others look for them. Default: retain_results.json "
-            "in the folder above the run folder."
-        },
+    retain_registry: str | None = option(
+        None,
+        "File in which `retrain` registers results and others look for them. Default: retain_results.json "
+        "in the folder above the run folder.",
     )
-    evaluation_batch_size: int = field(default=16, metadata={"help": "Rows per forward pass and process."})
-    max_new_tokens: int = field(
-        default=200, metadata={"help": "Tokens generated per answer, at most, where the benchmark does not say."}
+    evaluation_batch_size: int = option(16, "Rows per forward pass and process.")
+    max_new_tokens: int = option(200, "Tokens generated per answer, at most, where the benchmark does not say.")
+    generation_backend: str = option(
+        "auto",
+        "How answers are generated; greedy texts are the same. auto: slots on a CPU where the model can, "
+        "transformers elsewhere. slots: ours, texts that are done leave and likely tokens are only checked. "
+        "transformers_continuous: its continuous batching, without mixed precision. vllm: whole models on a GPU "
+        "(extra vllm).",
+        choices=GENERATION_BACKENDS,
     )
-    generation_backend: str = field(
-        default="auto",
-        metadata={
-            "help": "How answers are generated; greedy texts are the same. auto: slots on a CPU where the model can, "
-            "transformers elsewhere. slots: ours, texts that are done leave and likely tokens are only checked. "
-            "transformers_continuous: its continuous batching, without mixed precision. vllm: whole models on a GPU "
-            "(extra vllm).",
-            "choices": list(GENERATION_BACKENDS),
-        },
+    protocol: str = option("all", "all: every row. official: the first 300 rows of a set.", choices=PROTOCOLS)
+    compatibility: str | None = option(
+        None,
+        "Whose definitions the plain metric names have: ours by default, for a log its writer's.",
+        choices=COMPATIBILITIES,
     )
-    protocol: str = field(
-        default="all",
-        metadata={"help": "all: every row. official: the first 300 rows of a set.", "choices": list(PROTOCOLS)},
+    max_text_tokens: int | None = option(
+        None, "MUSE: tokens that texts of PrivLeak are cut to; by default they are whole, as for its authors."
     )
-    compatibility: str | None = field(
-        default=None,
-        metadata={
-            "help": "Whose definitions the plain metric names have: ours by default, for a log its writer's.",
-            "choices": list(COMPATIBILITIES),
-        },
+    mmlu_accuracy: float | None = option(
+        None, "LUME: accuracy on MMLU as a share, for the final score (--lm_eval_tasks mmlu measures it)."
     )
-    max_text_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "MUSE: tokens that texts of PrivLeak are cut to; by default they are whole, as for its authors."
-        },
+    max_evaluation_rows: int | None = option(None, "Rows per set, for a quick look.")
+    attacks: list[str] = option(
+        [], "Membership attacks that need passes of their own; the others are always made.", choices=ATTACKS
     )
-    mmlu_accuracy: float | None = field(
-        default=None,
-        metadata={
-            "help": "LUME: accuracy on MMLU as a share, for the final score (--lm_eval_tasks mmlu measures it)."
-        },
+    attack_model: str | None = option(
+        None, "Model (hub id or folder) that the attack `reference` compares with; it shares tokenizer and template."
     )
-    max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
-    attacks: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Membership attacks that need passes of their own; the others are always made.",
-            "choices": ATTACKS,
-        },
+    fluency_model: str | None = option(
+        None,
+        "Sequence classifier (hub id or folder) that judges whether answers on the forget set are fluent; "
+        "open-unlearning takes madhurjindal/autonlp-Gibberish-Detector-492513457.",
     )
-    attack_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Model (hub id or folder) that the attack `reference` compares with; it shares tokenizer and "
-            "template."
-        },
+    fluency_label: str = option("clean", "Its label of texts that are no gibberish.")
+    lm_eval_tasks: list[str] = option(
+        [], "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."
     )
-    fluency_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Sequence classifier (hub id or folder) that judges whether answers on the forget set are fluent; "
-            "open-unlearning takes madhurjindal/autonlp-Gibberish-Detector-492513457."
-        },
-    )
-    fluency_label: str = field(default="clean", metadata={"help": "Its label of texts that are no gibberish."})
-    lm_eval_tasks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Also run tasks of lm-evaluation-harness (extra lm-eval): mmlu, wmdp_bio ..."},
-    )
-    lm_eval_task_folder: str | None = field(
-        default=None, metadata={"help": "Folder with lm-evaluation-harness task files of your own."}
-    )
+    lm_eval_task_folder: str | None = option(None, "Folder with lm-evaluation-harness task files of your own.")
 
     @property
     def named_retain_results(self) -> str | None:
@@ -138,36 +107,26 @@ class EvaluationArguments:
 class EvaluateArguments:
     """What to evaluate, and where results go"""
 
-    from_log: str | None = field(
-        default=None,
-        metadata={"help": "Compute metrics from a result file (ours or another framework's) and load no model."},
+    from_log: str | None = option(
+        None, "Compute metrics from a result file (ours or another framework's) and load no model."
     )
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder for evaluation.json and samples.parquet; by default inside the model's folder."},
+    output_dir: str | None = option(
+        None, "Folder for evaluation.json and samples.parquet; by default inside the model's folder."
     )
-    output_file: str | None = field(default=None, metadata={"help": "Also write the metrics to this JSON file."})
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Replace output_file, and results, which are kept in NAME.backup-1, -2, ... beside theirs."},
+    output_file: str | None = option(None, "Also write the metrics to this JSON file.")
+    overwrite: bool = option(
+        False, "Replace output_file, and results, which are kept in NAME.backup-1, -2, ... beside theirs."
     )
-    template: str = field(
-        default="auto", metadata={"help": "Prompt template; `auto`: the one the run used, or the chat template."}
+    template: str = option("auto", "Prompt template; `auto`: the one the run used, or the chat template.")
+    max_length: int = option(512, "Tokens per sequence; longer ones lose their tail.")
+    model_dtype: str = option("float32", "Precision of the weights.", choices=MODEL_DTYPES)
+    load_in_4bit: bool = option(
+        False, "Hold the base model in 4 bit (bitsandbytes); by default as the run that made the adapter."
     )
-    max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
-    model_dtype: str = field(
-        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
+    attn_implementation: str | None = option(
+        None, "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."
     )
-    load_in_4bit: bool = field(
-        default=False,
-        metadata={"help": "Hold the base model in 4 bit (bitsandbytes); by default as the run that made the adapter."},
-    )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention: sdpa, eager, flex_attention, flash_attention_2 (a GPU)."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
-    )
+    trust_remote_code: bool = option(False, "Run code that comes with the model or tokenizer. Read it before.")
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Any, get_type_hints
 
-from unlearn_hf.cli.parsing import REPLACED
+from unlearn_hf.cli.options import default_of
+from unlearn_hf.cli.parsing import field_names
 from unlearn_hf.cli.typed_values import describe
 from unlearn_hf.cli.verbs import Verb
 
@@ -29,17 +30,15 @@ def verb_help(name: str, verb: Verb, argv: Sequence[str]) -> str:
     parts = [f"usage: unlearn-hf {' '.join(filter(None, (name, verb.words, takes)))}", verb.summary]
     if verb.examples:
         parts.append("\n".join(["examples:", *(f"  {example}" for example in verb.examples)]))
-    parts += [
-        _section(_title(each), each, [item.name for item in dataclasses.fields(each)]) for each in verb.arguments
-    ]
+    parts += [_section(each.__doc__.partition("\n")[0], each) for each in verb.arguments if each.__doc__]
     config_class = verb.training_config(rest) if verb.training_config and (everything or rest) else None
     if config_class is not None:
         ours = [each for each in config_class.__mro__ if each.__module__.startswith("unlearn_hf")]
         own = _own_fields(ours)
         parts.append(_section(f"Training, as {config_class.__name__} adds it", config_class, own))
         if everything:
-            others = [item for item in dataclasses.fields(config_class) if item.name not in own]
-            parts.append(_section("Training, from transformers", config_class, [item.name for item in others]))
+            others = [name for name in field_names([config_class]) if name not in own]
+            parts.append(_section("Training, from transformers", config_class, others))
     if verb.arguments and not everything:
         parts.append(_closing(verb, config_class is not None))
     return "\n\n".join(parts)
@@ -60,22 +59,18 @@ def _width() -> int:
     return max(60, min(shutil.get_terminal_size().columns, 119))
 
 
-def _own_fields(classes: Iterable[type]) -> list[str]:
+def _own_fields(classes: Sequence[type]) -> list[str]:
     """Names of the fields that `classes` themselves declare, in order of declaration."""
     names = [name for each in classes for name in inspect.get_annotations(each)]
-    fields = {item.name for each in classes for item in dataclasses.fields(each)}
+    fields = field_names(classes)
     return [name for name in dict.fromkeys(names) if name in fields]
 
 
-def _title(data_class: type) -> str:
-    return (data_class.__doc__ or "").splitlines()[0]
-
-
-def _section(title: str, data_class: type, names: Sequence[str]) -> str:
+def _section(title: str, data_class: type, names: Collection[str] | None = None) -> str:
     hints = get_type_hints(data_class)
     lines = [f"{title}:"]
     for item in dataclasses.fields(data_class):
-        if item.name not in names or item.name in REPLACED or not item.init:
+        if item.name not in (names if names is not None else field_names([data_class])):
             continue
         left = f"  --{item.name}"
         told = item.metadata.get("help", "")
@@ -93,11 +88,7 @@ def _facts(item: dataclasses.Field[Any], hint: Any) -> list[str]:
     """Type or choices, and default, in parentheses."""
     choices = item.metadata.get("choices")
     kind = "one of " + ", ".join(map(str, choices)) if choices else describe(hint)
-    default: Any = None
-    if item.default is not dataclasses.MISSING:
-        default = item.default
-    elif item.default_factory is not dataclasses.MISSING:
-        default = item.default_factory()
+    default = default_of(item)
     if isinstance(default, Enum):
         default = default.value
     if isinstance(default, bool):

@@ -15,6 +15,7 @@ from unlearn_hf.cli.help import verb_help
 from unlearn_hf.cli.verbs import VERBS
 from unlearn_hf.cli.warnings_shown import readable_warnings
 from unlearn_hf.common.locks import release_all
+from unlearn_hf.common.terminal import is_main_process
 from unlearn_hf.version import __version__
 
 BAD_INPUT = 2
@@ -68,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as problem:
         if not _is_bad_input(problem):
             raise
-        if os.environ.get("RANK", "0") == "0":  # one message, however many processes
+        if is_main_process():
             _print_error(str(problem))
         return BAD_INPUT
     except KeyboardInterrupt as problem:
-        if os.environ.get("RANK", "0") == "0":
+        if is_main_process():
             print("; ".join(["interrupted", *map(str, problem.args)]), file=sys.stderr)
         return INTERRUPTED
     finally:

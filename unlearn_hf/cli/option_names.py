@@ -7,10 +7,8 @@ process that has imported them may have registered its own, so there the registr
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
 from typing import Any
 
-import unlearn_hf.objectives
 from unlearn_hf.cli import declared
 from unlearn_hf.cli.parsing import RENAMED, field_names
 from unlearn_hf.cli.verbs import VERBS
@@ -25,11 +23,6 @@ def methods() -> dict[str, declared.DeclaredMethod]:
         name: declared.DeclaredMethod((trainer.__doc__ or "").strip().partition("\n")[0], trainer.paper, "")
         for name, trainer in loaded.METHODS.items()
     }
-
-
-def objectives(registry: str) -> dict[str, Any]:
-    """The objectives of a registry by name; each has `name`, `summary` and `paper`."""
-    return getattr(unlearn_hf.objectives, registry)  # which take no torch
 
 
 def training_fields(method: str | None = None) -> type:
@@ -67,8 +60,4 @@ def method_fields(besides: str | None = None) -> dict[str, str]:
             if name not in shared | taken:
                 owners.setdefault(name, []).append(method)
     subject = f"method {besides} has no such option" if besides else "it belongs to a method"
-    return {name: f"{subject}; {_join(found)} has" for name, found in owners.items()}
-
-
-def _join(names: Collection[str]) -> str:
-    return " or ".join(names)
+    return {name: f"{subject}; {' or '.join(found)} has" for name, found in owners.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from unlearn_hf.cli.option_names import configuration_of
 from unlearn_hf.cli.parsing import Setting, word_of
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.terminal import say
 
 ORIGIN = "own data"
 WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
@@ -39,5 +39,5 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
     )
     run.settings.update({option: Setting(value, ORIGIN) for option, value in chosen.items()})
     # A dry run lists all settings anyway.
-    if chosen and not run.run.dry_run and int(os.environ.get("RANK", "0")) == 0:
-        print(in_words(chosen, forget))
+    if chosen and not run.run.dry_run:
+        say(in_words(chosen, forget))

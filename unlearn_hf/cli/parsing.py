@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, get_type_hints
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
@@ -70,8 +71,25 @@ def add_benchmark_defaults(settings: Settings) -> None:
     """Add what the benchmark prefers for options that are not given."""
     benchmark = word_of(settings, "benchmark")
     if benchmark is not None and benchmark in BENCHMARKS:
-        for name, value in BENCHMARKS[benchmark].defaults.items():
-            settings.setdefault(name, Setting(value, f"benchmark {benchmark}"))
+        add_unless_given(settings, BENCHMARKS[benchmark].defaults, f"benchmark {benchmark}")
+
+
+def add_unless_given(settings: Settings, values: Mapping[str, Any], origin: str) -> None:
+    """Add the values that are not `None`, for options that are not given."""
+    for name, value in values.items():
+        if value is not None:
+            settings.setdefault(name, Setting(value, origin))
+
+
+def split_named(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the others."""
+    named = list(takewhile(lambda word: not word.startswith("--"), argv))
+    return named, list(argv[len(named) :])
+
+
+def as_words(options: Mapping[str, str]) -> list[str]:
+    """Options with one word each as words of the command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def split_command_line(argv: Sequence[str]) -> Settings:
@@ -148,6 +166,15 @@ def _renamed(settings: Settings, fields: Collection[str]) -> Settings:
         elif not {str(word).lower() for word in setting.words} & {"false", "no", "off", "0"}:
             found[name] = Setting([*(found[name].words if name in found else []), value], setting.origin)
     return found
+
+
+def read_arguments(classes: Sequence[type], argv: Sequence[str]) -> list[Any]:
+    """An instance of each of `classes`, of a verb that takes nothing else, from files and command line.
+
+    Raises:
+        ArgumentsError: listing everything that is wrong.
+    """
+    return build(classes, *collect_settings(argv, field_names(classes)))
 
 
 def field_names(classes: Iterable[type]) -> list[str]:

@@ -7,18 +7,15 @@ import platform
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import LOCK, Owner, check_free
-from unlearn_hf.common.run_record import RECORD
-from unlearn_hf.common.run_record import read_record as read_record
+from unlearn_hf.common.run_record import RECORD, now
 from unlearn_hf.common.versions import code_commit, versions
 
-CARD = "README.md"
 _SECRETS = ("token", "password", "secret")
 
 
@@ -87,11 +84,6 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     for each in found:
         each.rename(backup / each.name)
     return backup
-
-
-def now() -> str:
-    """The time in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn_hf.cli.arguments import MEASURE
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_overwrite, named_inputs
-from unlearn_hf.cli.continuing import check_continued
-from unlearn_hf.cli.data import LoadedData, describe_data
-from unlearn_hf.cli.parsing import ArgumentsError
+from unlearn_hf.cli.continuing import ledger_of
+from unlearn_hf.cli.data import LoadedData, describe_data, naming_lines
+from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-from unlearn_hf.cli.run_folder import RECORD, RunRecord, changed_settings, check_run_folder, read_record, set_aside
+from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.terminal import wrapped
+from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.terminal import is_main_process, wrapped
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
@@ -44,23 +46,16 @@ def check_before_loading(run: TrainingRun) -> None:
         ArgumentsError: listing everything that is missing or in the way.
         ValueError: when another process works in the run folder.
     """
-    main = os.environ.get("RANK", "0") == "0"
+    main = is_main_process()
     if main:
         check_free(run.folder)  # of a folder in use nothing else matters
     problems = check_inputs(run)
-
-    def collect(check: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except ValueError as problem:
-            problems.append(str(problem))
-
     if main:
-        collect(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
+        problems += problems_of(check_run_folder, run.folder, run.run.overwrite, run.run.resume)
         if run.run.overwrite:
             problems += check_overwrite(run.folder, named_inputs(run.model, run.data, run.evaluation))
     if run.run.resume and run.folder.is_dir():
-        collect(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
+        problems += problems_of(newest_complete_checkpoint, run.folder, (METHOD_STATE_FILE,) if run.method else ())
         problems += check_same_run(run)
     if problems:
         raise ArgumentsError(problems)
@@ -72,8 +67,10 @@ def check_before_loading(run: TrainingRun) -> None:
 
 def check_inputs(run: TrainingRun) -> list[str]:
     """What is wrong with models and options, the run folder aside."""
-    if problems := check_continued(run.request.continue_from):
+    parent = run.request.continue_from
+    if parent is not None and (problems := problems_of(ledger_of, Path(parent))):
         return problems  # of its model nothing else matters
+    problems = []
     if run.model.model_name_or_path is None:
         problems.append("model_name_or_path: missing; give a hub id or a folder.")
     problems += check_models(run.model, run.evaluation, run.training.trust_remote_code)
@@ -111,6 +108,28 @@ def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, 
     name = run.model.tokenizer_name_or_path or run.model.model_name_or_path
     assert name is not None
     return load_tokenizer(name, run.training.trust_remote_code)
+
+
+def tell_dry_run(
+    run: TrainingRun, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, method: type[Any] | None = None
+) -> int:
+    """Say what a run over `rows` by set would do; returns the exit status.
+
+    Raises:
+        ValueError: for what the run itself would refuse before its first step.
+    """
+    from unlearn_hf.training.dry_run import BEGINS, ENDS, dry_run
+
+    name, measure = str(run.model.model_name_or_path), run.run.dry_run == MEASURE
+    with naming_lines(run.data):
+        example = dry_run(name, run.training, rows, tokenizer, method, run.peft_config, measure)
+    print("\nsettings:")
+    for name, setting in run.settings.items():
+        if name != "dry_run":
+            origin = "" if setting.origin == COMMAND_LINE else f"  ({setting.origin})"
+            print(f"  {name} {' '.join(setting.words)}{origin}")
+    print(f"\nan example as the model sees it, what is trained between {BEGINS} and {ENDS}:\n{example}")
+    return 0
 
 
 def train_and_judge(
@@ -175,7 +194,7 @@ def train_and_judge(
         if not (run.run.keep_checkpoints or found["divergence"]):
             for path in checkpoints(folder):
                 shutil.rmtree(path, ignore_errors=True)
-        from unlearn_hf.cli.model_card import write_model_card
+        from unlearn_hf.report.model_card import write_model_card
 
         write_model_card(folder, record.content, method, verdict)
         print_metrics(found["metrics"])

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +65,12 @@ def readable_warnings() -> Iterator[None]:
             if quiet.category is not None:
                 warnings.filterwarnings("ignore", re.escape(quiet.text), quiet.category)
             if quiet.logger is not None:
-                logger, drop = logging.getLogger(quiet.logger), _Drop(quiet.text)
+                logger, drop = logging.getLogger(quiet.logger), _without(quiet.text)
                 logger.addFilter(drop)
                 stack.callback(logger.removeFilter, drop)
         yield
 
 
-class _Drop(logging.Filter):
-    """Leaves out what begins with a text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is shown."""
-        return not record.getMessage().startswith(self._text)
+def _without(text: str) -> Callable[[logging.LogRecord], bool]:
+    """A filter that leaves out what begins with a text."""
+    return lambda record: not record.getMessage().startswith(text)

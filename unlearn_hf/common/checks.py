@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 GENERATION_BACKENDS = ("auto", "slots", "transformers", "transformers_continuous", "vllm")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")
 TRAINABLE_DTYPES = ("float32", "bfloat16")
+
+
+def problems_of(check: Callable[..., Any], *arguments: Any) -> list[str]:
+    """What a check refuses, to be told together with what others do; nothing where it passes."""
+    try:
+        check(*arguments)
+    except (ValueError, ImportError) as problem:
+        return [str(problem)]
+    return []
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.common.locks import status_now
 
-RECORD = "run.json"
+RECORD, CARD = "run.json", "README.md"
+
+
+def now() -> str:
+    """The time in UTC, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that the model in `folder` is of: there, or, of a checkpoint, above; `None` where there is no record."""
+    return next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,23 @@
-"""Lines as wide as the terminal that shows them."""
+"""What people read while something runs: lines as wide as their terminal, once however many processes there are."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
 from typing import TextIO
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of those that were launched together, as far as its environment tells."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Print a line in the main process."""
+    if is_main_process():
+        print(line, flush=True)
 
 
 def wrapped(text: str, indent: str = "  ", stream: TextIO | None = None) -> str:

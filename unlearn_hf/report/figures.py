@@ -83,7 +83,7 @@ def label_of(run: Run) -> str:
 
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
-    figure, axes = _figure(7.2, 4.8)
+    figure, axes = new_figure(7.2, 4.8)
     corners = [(_number(front.utility, at), _number(front.forgetting, at)) for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
     for at in front.points:
@@ -119,7 +119,7 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     rows = (len(panels) + 1) // 2
-    figure, _ = _figure(7.2, 2.3 * rows + 0.6, axes=False)
+    figure, _ = new_figure(7.2, 2.3 * rows + 0.6, axes=False)
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -162,7 +162,7 @@ def draw_truth_ratios(runs: Sequence[Run]) -> Figure | None:
     ratios = {at: found for at, run in enumerate(runs) if (found := _ratios(run)) is not None}
     if not ratios:
         return None
-    figure, axes = _figure(7.2, 4.2)
+    figure, axes = new_figure(7.2, 4.2)
     for at, values in ratios.items():
         anchor = runs[at].role != RUN
         axes.ecdf(
@@ -193,7 +193,8 @@ def _ratios(run: Run) -> Any:
     return finite if finite.size else None
 
 
-def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes where it has one pair."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

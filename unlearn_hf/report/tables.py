@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from unlearn_hf.common.files import read_json
+from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, is_metric
+
+_BESIDE_RETAIN_MODEL = (
+    "forget_prob",
+    "forget_rouge",
+    "forget_extraction_strength",
+    "retain_prob",
+    "retain_rouge",
+)
 
 
 def is_variant(name: str) -> bool:
@@ -32,3 +43,24 @@ def print_differences(before: Mapping[str, float], after: Mapping[str, float], n
     if shared:
         largest = max(shared, key=lambda name: abs(after[name] - before[name]))
         print(f"largest difference: {largest}, {after[largest] - before[largest]:+.3g}")
+
+
+def print_retain_model(named: str | None, folder: Path) -> None:
+    """Print what the retain model has beside what was found in `folder`, where both are result files of ours.
+
+    Args:
+        named: its run folder or result file; `None` prints nothing.
+        folder: with a result file.
+    """
+    if named is None:
+        return
+    theirs, mine = _values(Path(named)), _values(folder)
+    if shared := [name for name in _BESIDE_RETAIN_MODEL if name in theirs and name in mine]:
+        shown = ", ".join(f"{name} {theirs[name]:.3f} (here {mine[name]:.3f})" for name in shared)
+        print(f"the retain model ({Path(named)}) has {shown}")
+
+
+def _values(path: Path) -> dict[str, float]:
+    file = path / RESULT_FILE if path.is_dir() else path
+    content = read_json(file) if file.name == RESULT_FILE and file.is_file() else {}
+    return {metric["name"]: metric["value"] for metric in content.get("metrics", [])}

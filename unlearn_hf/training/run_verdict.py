@@ -34,6 +34,7 @@ class _Trainer(Protocol):
     accelerator: Any
     processing_class: Any
     model: Any
+    stop_rule: Any
     uses_retain_rows: ClassVar[bool]
 
     def is_world_process_zero(self) -> bool: ...
@@ -162,6 +163,7 @@ class RunVerdict:
             "retain_budget": trainer.args.retain_budget,
             "uses_retain_rows": trainer.uses_retain_rows,
             "adapter": hasattr(trainer.model, "peft_config"),
+            "ended_by": trainer.args.stop_when if trainer.stop_rule is not None and trainer.stop_rule.held else None,
         }
         verdict.advice, verdict.not_checked = advice(verdict, settings), not_checked(verdict)
         if trainer.is_world_process_zero():

@@ -37,6 +37,7 @@ class StopRule:
 
     Attributes:
         outcome: how the run ended; `None` before.
+        held: whether the condition held, which ended the run.
     """
 
     def __init__(self, trainer: Any, condition: StopCondition, retain: Any) -> None:
@@ -48,6 +49,7 @@ class StopRule:
             "retain_prob": RetainProbe(retain, args.stop_rows, seed=0),
         }
         self.outcome: str | None = None
+        self.held = False
         self.initial: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._measured_step = -1
@@ -58,7 +60,7 @@ class StopRule:
 
     def begin(self) -> None:
         """Measure the model before unlearning, unless a resumed run brought that along."""
-        self.outcome, self._best, self._measured_step = None, {}, -1
+        self.outcome, self.held, self._best, self._measured_step = None, False, {}, -1
         saved, self._resumed = self._resumed, None
         if self.trainer.is_world_process_zero():
             begin_looks(self._folder, self.trainer.state.global_step)
@@ -109,7 +111,8 @@ class StopRule:
         if score > self._best.get("score", -math.inf) and not trainer.is_deepspeed_enabled:
             self._best = {"step": step, "score": score, "share": share, **values}
             self._weights.keep()
-        if self.condition.holds({**values, **progress}, self.initial):
+        self.held = self.condition.holds({**values, **progress}, self.initial)
+        if self.held:
             self.outcome = f"step {step}{_way(share)}: {_words(values)}, so that {self.condition.text}"
             trainer.control.should_training_stop = True
         elif self._path is not None and share < 1:

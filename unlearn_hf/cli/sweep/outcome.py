@@ -11,8 +11,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from unlearn_hf.cli.parsing import as_words
 from unlearn_hf.cli.sweep.study import repeated
-from unlearn_hf.cli.sweep.trials import as_words
+from unlearn_hf.common.extras import require
 from unlearn_hf.common.files import write_json
 from unlearn_hf.models.paths import WEIGHTS
 
@@ -59,21 +60,9 @@ def results(trials: Sequence[FrozenTrial]) -> list[Result]:
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
             of = trial.user_attrs
-            verdict = of["verdict"]
-            found.append(
-                Result(
-                    trial.number,
-                    of["options"],
-                    verdict["leaking"],
-                    verdict["known"],
-                    verdict["forget_prob"],
-                    verdict["kept"],
-                    verdict["held_back"],
-                    verdict["known_before"],
-                    of["folder"],
-                    of["seconds"],
-                )
-            )
+            told = {name: of["verdict"][name] for name in ("leaking", "known", "forget_prob", "kept", "held_back")}
+            run = {name: of[name] for name in ("options", "folder", "seconds")}
+            found.append(Result(number=trial.number, knew=of["verdict"]["known_before"], **told, **run))
     return found
 
 
@@ -212,32 +201,15 @@ def _say_choice(found: Sequence[Result], best: Result | None) -> None:
 
 
 def _draw(found: Sequence[Result], best: Result | None, folder: Path) -> None:
-    from unlearn_hf.report.figures import save
+    """All trials by what they keep and what they forget; better is up and right."""
+    from unlearn_hf.report.figures import COLORS, new_figure, save
 
     try:
-        figure = draw_frontier(found, best)
+        require("matplotlib", "plots", "The picture of a sweep")
     except ImportError as problem:
         print(f"no picture: {problem}", file=sys.stderr)
         return
-    save(figure, folder, "frontier")
-    print(f"picture: {folder / 'frontier.png'}")
-
-
-def draw_frontier(found: Sequence[Result], best: Result | None) -> Any:
-    """All trials by what they keep and what they forget; better is up and right.
-
-    Raises:
-        ImportError: without matplotlib.
-    """
-    from unlearn_hf.common.extras import require
-
-    require("matplotlib", "plots", "The picture of a sweep")
-    from matplotlib.figure import Figure
-
-    from unlearn_hf.report.figures import COLORS
-
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7.2, 4.8)
     front = frontier(found)
     axes.plot(
         [each.kept for each in front], [each.forget_prob for each in front], color="#999999", linewidth=1.2, zorder=1
@@ -267,7 +239,8 @@ def draw_frontier(found: Sequence[Result], best: Result | None) -> Any:
     axes.set_xlabel("probability of answers to keep, relative to before (higher is better)")
     axes.set_ylabel("probability of answers to forget (up is less)")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figure
+    save(figure, folder, "frontier")
+    print(f"picture: {folder / 'frontier.png'}")
 
 
 def _report(found: Sequence[Result], folder: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RequestArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, method_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -39,43 +40,28 @@ _MEASURED = (
 class SweepArguments:
     """Sweep"""
 
-    space: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Options to search: learning_rate=1e-5:1e-3:log (a range; :int for whole numbers), epsilon=0,0.02 "
-            "(a choice). Options that a trial's method does not have are left out of it."
-        },
+    space: list[str] = option(
+        [],
+        "Options to search: learning_rate=1e-5:1e-3:log (a range; :int for whole numbers), epsilon=0,0.02 "
+        "(a choice). Options that a trial's method does not have are left out of it.",
     )
-    trials: int | None = field(
-        default=None,
-        metadata={"help": f"Trials of the study, in all processes together. Default: {_DEFAULT_TRIALS}, or as many as "
-                  "fit into hours."},
-    )  # fmt: skip
-    hours: float | None = field(
-        default=None, metadata={"help": "No trial begins in this process after so many hours; the last one ends."}
+    trials: int | None = option(
+        None,
+        f"Trials of the study, in all processes together. Default: {_DEFAULT_TRIALS}, or as many as fit into hours.",
     )
-    study: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the study is kept: a file (.db: SQLite, else Optuna's journal, for network folders, too), "
-            "or a database URL. Processes that name the same study share it. Default: study.log in output_dir."
-        },
+    hours: float | None = option(None, "No trial begins in this process after so many hours; the last one ends.")
+    study: str | None = option(
+        None,
+        "Where the study is kept: a file (.db: SQLite, else Optuna's journal, for network folders, too), "
+        "or a database URL. Processes that name the same study share it. Default: study.log in output_dir.",
     )
-    study_name: str = field(default="sweep", metadata={"help": "Name of the study there."})
-    output_dir: str = field(
-        default="runs/sweep", metadata={"help": "Folder for trials, table, picture and report."}
-    )  # fmt: skip
-    prune: bool = field(
-        default=True,
-        metadata={"help": "End trials whose trade-off is below the median of the others (needs stop_when)."},
-    )
-    keep_all_models: bool = field(
-        default=False, metadata={"help": "Keep the weights of trials that others beat, too."}
-    )  # fmt: skip
-    sweep_seed: int = field(default=0, metadata={"help": "Seed of what is tried; seed is that of training."})
-    launcher: str | None = field(
-        default=None,
-        metadata={"help": "What runs a trial, such as 'accelerate launch --num_processes 2 -m unlearn_hf'."},
+    study_name: str = option("sweep", "Name of the study there.")
+    output_dir: str = option("runs/sweep", "Folder for trials, table, picture and report.")
+    prune: bool = option(True, "End trials whose trade-off is below the median of the others (needs stop_when).")
+    keep_all_models: bool = option(False, "Keep the weights of trials that others beat, too.")
+    sweep_seed: int = option(0, "Seed of what is tried; seed is that of training.")
+    launcher: str | None = option(
+        None, "What runs a trial, such as 'accelerate launch --num_processes 2 -m unlearn_hf'."
     )
 
     def __post_init__(self) -> None:

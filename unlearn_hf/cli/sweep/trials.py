@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from unlearn_hf.cli import option_names
+from unlearn_hf.cli.parsing import as_words
 from unlearn_hf.cli.sweep.space import Dimension
 from unlearn_hf.cli.sweep.study import BEAT, SharedStudy
 from unlearn_hf.common.files import read_json
@@ -177,11 +178,6 @@ class TrialRunner:
             "known_before": verdict["known_before"],
             "held_back": verdict["rows"]["held_back"],
         }
-
-
-def as_words(options: Mapping[str, str]) -> list[str]:
-    """Options as words of the command line."""
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def last_line(log: Path) -> str:

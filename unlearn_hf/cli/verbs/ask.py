@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.parsing import ArgumentsError, Setting, Settings, build, collect_settings
-from unlearn_hf.cli.run_folder import RECORD, read_record
+from unlearn_hf.cli.options import option
+from unlearn_hf.cli.parsing import (
+    ArgumentsError,
+    Setting,
+    Settings,
+    add_unless_given,
+    build,
+    collect_settings,
+    split_named,
+)
 from unlearn_hf.cli.verbs import Verb
-from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive
+from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, problems_of
 from unlearn_hf.common.files import read_json, read_json_lines
+from unlearn_hf.common.run_record import RECORD, read_record, run_of
 
 if TYPE_CHECKING:
     from unlearn_hf.report.asked import Asked
@@ -29,33 +37,23 @@ _QUESTION = "question> "
 class AskArguments:
     """What to ask, and how"""
 
-    answer: str | None = field(
-        default=None, metadata={"help": "An answer whose probability is wanted, the true one say."}
+    answer: str | None = option(None, "An answer whose probability is wanted, the true one say.")
+    before: str | None = option(
+        None, "The model to compare with. Default: what the run began with; none for other folders."
     )
-    before: str | None = field(
-        default=None,
-        metadata={"help": "The model to compare with. Default: what the run began with; none for other folders."},
+    samples: int = option(2, "Sampled answers of each model, beside the greedy one.")
+    temperature: float = option(1.0, "Of samples; 1 is the model's own distribution.")
+    seed: int = option(0, "Of samples.")
+    max_new_tokens: int = option(64, "Tokens of an answer, at most.")
+    tokenizer_name_or_path: str | None = option(
+        None, "Hub id or folder of the tokenizer; by default the one of the run."
     )
-    samples: int = field(default=2, metadata={"help": "Sampled answers of each model, beside the greedy one."})
-    temperature: float = field(default=1.0, metadata={"help": "Of samples; 1 is the model's own distribution."})
-    seed: int = field(default=0, metadata={"help": "Of samples."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer, at most."})
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the tokenizer; by default the one of the run."}
+    template: str = option(
+        "auto", "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."
     )
-    template: str = field(
-        default="auto",
-        metadata={"help": "Prompt template; `auto`: the run's, or the chat template; `completion` continues a text."},
-    )
-    model_dtype: str = field(
-        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
-    )
-    load_in_4bit: bool = field(
-        default=False, metadata={"help": "Hold the base model in 4 bit; by default as the run that made the adapter."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the model or tokenizer. Read it before."}
-    )
+    model_dtype: str = option("float32", "Precision of the weights.", choices=MODEL_DTYPES)
+    load_in_4bit: bool = option(False, "Hold the base model in 4 bit; by default as the run that made the adapter.")
+    trust_remote_code: bool = option(False, "Run code that comes with the model or tokenizer. Read it before.")
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -80,9 +78,9 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    named = list(takewhile(lambda word: not word.startswith("--"), argv))
+    named, options = split_named(argv)
     known = all_fields()
-    settings, problems = collect_settings(argv[len(named) :], known)
+    settings, problems = collect_settings(options, known)
     if not named:
         problems.append("run: none is named; name a run folder or a model before the question.")
     if len(named) > 2:
@@ -93,10 +91,7 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
     if question is None and "answer" in settings:
         problems.append("answer: it belongs to one question; give the question too, or type it behind a tab.")
     if named:
-        try:
-            _take_from_record(settings, Path(named[0]))
-        except ValueError as problem:
-            problems.append(str(problem))
+        problems += problems_of(_take_from_record, settings, Path(named[0]))
     (arguments,) = build(ARGUMENTS, settings, problems, ignored=known)
     problems = _missing(named[0], arguments)
     if problems:
@@ -106,7 +101,7 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None, AskArguments]:
 
 def _take_from_record(settings: Settings, folder: Path) -> None:
     """Add template, tokenizer and the model before from the record of the run, as far as they are not given."""
-    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    home = run_of(folder)
     if home is None:
         return
     record = read_record(home)
@@ -122,9 +117,7 @@ def _take_from_record(settings: Settings, folder: Path) -> None:
         "tokenizer_name_or_path": configuration.get("tokenizer_name_or_path"),
         "load_in_4bit": configuration.get("load_in_4bit") if (folder / "adapter_config.json").is_file() else None,
     }
-    for name, value in found.items():
-        if name not in settings and value is not None:
-            settings[name] = Setting(value, origin)
+    add_unless_given(settings, found, origin)
 
 
 def _is_text(record: dict[str, Any]) -> bool:
@@ -141,22 +134,16 @@ def _missing(name: str, arguments: AskArguments) -> list[str]:
     """What is wrong with the models that are named."""
     from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
 
-    problems = []
+    problems: list[str] = []
     for field_name, model, mend in (
         ("run", name, ""),
         ("before", arguments.before, " --before names the model that the run began with."),
     ):
-        if model is None:
-            continue
-        try:
-            check_model_path(model, field_name, arguments.trust_remote_code)
-        except ValueError as problem:
-            problems.append(f"{problem}{mend}")
+        if model is not None:
+            found = problems_of(check_model_path, model, field_name, arguments.trust_remote_code)
+            problems += [f"{problem}{mend}" for problem in found]
     if arguments.tokenizer_name_or_path is not None:
-        try:
-            check_tokenizer_path(arguments.tokenizer_name_or_path)
-        except ValueError as problem:
-            problems.append(str(problem))
+        problems += problems_of(check_tokenizer_path, arguments.tokenizer_name_or_path)
     return problems
 
 

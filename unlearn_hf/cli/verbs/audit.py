@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
 from unlearn_hf.cli.evaluation_arguments import REGISTERED
-from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
-from unlearn_hf.cli.run_folder import CARD, RECORD, read_record
+from unlearn_hf.cli.options import option
+from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names, split_named
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
 from unlearn_hf.common.locks import check_free
+from unlearn_hf.common.run_record import CARD, RECORD, read_record
 
 _UNFINISHED = ("running", "killed", "interrupted", "failed")
 _VERIFY = "--verify"
@@ -25,55 +25,41 @@ _VERIFY = "--verify"
 class AuditArguments:
     """Audit"""
 
-    reference: str | None = field(
-        default=REGISTERED,
-        metadata={
-            "help": "Run folder of the retain-only model. auto: the one whose results the run compared with, or that "
-            "`retrain` registered. none: without."
-        },
+    reference: str | None = option(
+        REGISTERED,
+        "Run folder of the retain-only model. auto: the one whose results the run compared with, or that "
+        "`retrain` registered. none: without.",
     )
-    target: str | None = field(
-        default=REGISTERED,
-        metadata={"help": "The model before unlearning. auto: the one that the run began with. none: without."},
+    target: str | None = option(
+        REGISTERED, "The model before unlearning. auto: the one that the run began with. none: without."
     )
-    attacks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Attacks to make, or all; by default the cheap ones (`unlearn-hf list audit_attacks`)."},
+    attacks: list[str] = option(
+        [], "Attacks to make, or all; by default the cheap ones (`unlearn-hf list audit_attacks`)."
     )
-    samples: int = field(default=32, metadata={"help": "Sampled answers of each forget question."})
-    k: list[int] = field(
-        default_factory=list, metadata={"help": "Sizes of draws for leak@k; by default the powers of two."}
+    samples: int = option(32, "Sampled answers of each forget question.")
+    k: list[int] = option([], "Sizes of draws for leak@k; by default the powers of two.")
+    seed: int = option(0, "Of all that is drawn.")
+    relearning_steps: int | None = option(
+        None, "Optimizer steps of relearning, of 32 rows each; by default one epoch."
     )
-    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
-    relearning_steps: int | None = field(
-        default=None, metadata={"help": "Optimizer steps of relearning, of 32 rows each; by default one epoch."}
+    relearning_rate: float | None = option(
+        None, "Learning rate of relearning (2e-5); adapters take ten times as much."
     )
-    relearning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of relearning (2e-5); adapters take ten times as much."}
+    max_new_tokens: int | None = option(
+        None, "Tokens generated per answer, at most; by default as the run was evaluated."
     )
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Tokens generated per answer, at most; by default as the run was evaluated."}
+    max_evaluation_rows: int | None = option(None, "Rows per set, for a quick look.")
+    evaluation_batch_size: int | None = option(None, "Rows per forward pass and process.")
+    tokenizer_name_or_path: str | None = option(None, "Tokenizer, where the run folder holds none.")
+    model_dtype: str = option("float32", "Precision of the weights.", choices=MODEL_DTYPES)
+    sign: str | None = option(
+        None, "Private ed25519 key (PEM file): write a detached signature over result, weights and data."
     )
-    max_evaluation_rows: int | None = field(default=None, metadata={"help": "Rows per set, for a quick look."})
-    evaluation_batch_size: int | None = field(default=None, metadata={"help": "Rows per forward pass and process."})
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Tokenizer, where the run folder holds none."}
+    verify: bool = option(
+        False, "Make no audit: check the signature of the one that is there, and weights and data by it."
     )
-    model_dtype: str = field(
-        default="float32", metadata={"help": "Precision of the weights.", "choices": list(MODEL_DTYPES)}
-    )
-    sign: str | None = field(
-        default=None,
-        metadata={"help": "Private ed25519 key (PEM file): write a detached signature over result, weights and data."},
-    )
-    verify: bool = field(
-        default=False,
-        metadata={"help": "Make no audit: check the signature of the one that is there, and weights and data by it."},
-    )
-    card: bool = field(
-        default=False, metadata={"help": "Put a section on the audit into the model card of the run (README.md)."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Set an older audit aside."})
+    card: bool = option(False, "Put a section on the audit into the model card of the run (README.md).")
+    overwrite: bool = option(False, "Set an older audit aside.")
 
     @property
     def attacking(self) -> AuditSettings:
@@ -102,8 +88,8 @@ def parse(argv: Sequence[str]) -> tuple[Path, AuditArguments]:
     """
     # `--verify RUN` is as good as `RUN --verify`.
     words = [word for word in argv if word != _VERIFY]
-    named = list(takewhile(lambda word: not word.startswith("--"), words))
-    given = [*words[len(named) :], *([_VERIFY] if _VERIFY in argv else [])]
+    named, given = split_named(words)
+    given += [_VERIFY] if _VERIFY in argv else []
     settings, problems = collect_settings(given, field_names(ARGUMENTS))
     if len(named) != 1:
         problems = [*problems, f"run: {' '.join(named) or 'missing'}; name one run folder before the options."]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_hf.cli.parsing import build, collect_settings, field_names
+from unlearn_hf.cli.options import option
+from unlearn_hf.cli.parsing import read_arguments
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.locks import hold_folder
@@ -16,12 +17,8 @@ from unlearn_hf.common.locks import hold_folder
 class DemoArguments:
     """Where the demonstration goes"""
 
-    output_dir: str = field(
-        default="runs/demo", metadata={"help": "Folder for models, results, plot and summary.json."}
-    )
-    overwrite: bool = field(
-        default=False, metadata={"help": "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ..."}
-    )
+    output_dir: str = option("runs/demo", "Folder for models, results, plot and summary.json.")
+    overwrite: bool = option(False, "Begin afresh; the old folder is kept beside it as NAME.backup-1, -2, ...")
 
 
 ARGUMENTS = (DemoArguments,)
@@ -29,8 +26,7 @@ ARGUMENTS = (DemoArguments,)
 
 def run(argv: Sequence[str]) -> int:
     """Show the whole story on the bundled data."""
-    settings, problems = collect_settings(argv, field_names(ARGUMENTS))
-    (arguments,) = build(ARGUMENTS, settings, problems)
+    (arguments,) = read_arguments(ARGUMENTS, argv)
     folder = Path(arguments.output_dir)
     check_run_folder(folder, arguments.overwrite, resume=False)
     hold_folder(folder)

@@ -16,17 +16,18 @@ from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
-    Setting,
     Settings,
     add_benchmark_defaults,
+    add_unless_given,
     build,
     collect_settings,
     word_of,
 )
-from unlearn_hf.cli.run_folder import RECORD, read_record, set_aside
+from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, hold_folder
+from unlearn_hf.common.run_record import RECORD, read_record, run_of
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
@@ -93,7 +94,7 @@ def inherit(settings: Settings, folder: Path) -> None:
 
     What is given wins; the rest of the run's data are taken as long as they are of the same benchmark.
     """
-    home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+    home = run_of(folder)
     if home is None:
         return
     recorded = read_record(home).get("configuration", {})
@@ -110,9 +111,7 @@ def inherit(settings: Settings, folder: Path) -> None:
         results = recorded["retain_results"]
         if benchmark and results and Path(results).exists() and not changed & {"split", "source", "revision"}:
             names.append("retain_results")
-    for name in names:
-        if name not in settings and recorded.get(name) is not None:
-            settings[name] = Setting(recorded[name], str(home / RECORD))
+    add_unless_given(settings, {name: recorded.get(name) for name in names}, str(home / RECORD))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -228,14 +227,15 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     """
     from unlearn_hf.cli.data import load_data, task_evaluators
 
-    without_data = arguments.data.benchmark is None and not arguments.data.files()
+    tasks_alone = not arguments.data.are_named and bool(arguments.evaluation.lm_eval_tasks)
     with importing():
-        data = None if without_data and arguments.evaluation.lm_eval_tasks else load_data(arguments.data)
+        data = None if tasks_alone else load_data(arguments.data)
         from accelerate import Accelerator
 
         from unlearn_hf.cli.processes import join_processes
-        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+        from unlearn_hf.report.tables import print_retain_model
 
     join_processes()
     evaluate = arguments.evaluate
@@ -283,7 +283,7 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
             for pass_name, seconds in getattr(getattr(evaluator, "last_result", None), "seconds", {}).items():
                 print(f"{pass_name}: {seconds:.1f} s")
     if accelerator.is_main_process:
-        print_retain_model(arguments.evaluation, folder)
+        print_retain_model(arguments.evaluation.named_retain_results, folder)
     if accelerator.is_main_process and evaluate.output_file is not None:
         write_json(Path(evaluate.output_file), metrics)
     return metrics if accelerator.is_main_process else {}

@@ -94,7 +94,7 @@ def finetune(
         The exit status.
     """
     from unlearn_hf.cli.data import load_data, make_evaluators, naming_lines, training_rows
-    from unlearn_hf.cli.training import checked_tokenizer, train_and_judge
+    from unlearn_hf.cli.training import checked_tokenizer, tell_dry_run, train_and_judge
 
     with importing():
         data = load_data(asked.data)
@@ -112,9 +112,7 @@ def finetune(
     check(data, evaluators)
     encodable = data.as_trained(rows, tokenizer, training.max_length)
     if arguments.run.dry_run:
-        from unlearn_hf.cli.dry_run import dry_run
-
-        return dry_run(arguments, {"train": encodable}, tokenizer)
+        return tell_dry_run(arguments, {"train": encodable}, tokenizer)
     with naming_lines(arguments.data):
         trainer = FinetuningTrainer(
             model=arguments.model.model_name_or_path,

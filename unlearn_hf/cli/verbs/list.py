@@ -11,6 +11,7 @@ from unlearn_hf.cli import option_names
 from unlearn_hf.cli.parsing import ArgumentsError, nearest
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.evaluation.attacks.base import ATTACKS
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 Entry = tuple[str, str, str]  # name, one line, source
 
@@ -27,8 +28,8 @@ def objectives() -> list[Entry]:
     """The objectives on the forget and on the retain set."""
     return [
         (each.name, f"{label}: {each.summary}", each.paper)
-        for label, group in (("forget", "FORGET_OBJECTIVES"), ("retain", "RETAIN_OBJECTIVES"))
-        for each in option_names.objectives(group).values()
+        for label, group in (("forget", FORGET_OBJECTIVES), ("retain", RETAIN_OBJECTIVES))
+        for each in group.values()
     ]
 
 

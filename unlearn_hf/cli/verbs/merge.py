@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,32 @@ from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
-from unlearn_hf.cli.run_folder import RECORD, now, read_record
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
-from unlearn_hf.common.checks import check_choice
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, release_folder
-from unlearn_hf.models.paths import check_model_path
-from unlearn_hf.models.weights import BaseModel, base_under, tensor_shapes
+from unlearn_hf.common.run_record import RECORD, now
+from unlearn_hf.models.adapter_base import check_base
+from unlearn_hf.models.paths import is_adapter
+from unlearn_hf.models.weights import BaseModel, base_under
 
 MERGED_DTYPES = ("float32", "bfloat16", "float16")
-_ADAPTER = "adapter_config.json"
 
 
 @dataclass
 class MergeArguments:
     """What to merge, and where the model goes"""
 
-    output_dir: str | None = field(default=None, metadata={"help": "Folder for the merged model; it must be new."})
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": "The base model, where it is not where the adapter says; never a quantised one."},
+    output_dir: str | None = option(None, "Folder for the merged model; it must be new.")
+    base_model: str | None = option(
+        None, "The base model, where it is not where the adapter says; never a quantised one."
     )
-    merged_dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Precision of the merged weights; sums are taken in float32.",
-            "choices": list(MERGED_DTYPES),
-        },
+    merged_dtype: str = option(
+        "float32", "Precision of the merged weights; sums are taken in float32.", choices=MERGED_DTYPES
     )
-
-    def __post_init__(self) -> None:
-        """Raise a `ValueError` for an unknown precision."""
-        check_choice("merged_dtype", self.merged_dtype, MERGED_DTYPES)
 
 
 ARGUMENTS = (MergeArguments, ModelArguments, DataArguments, EvaluationArguments)
@@ -86,62 +77,20 @@ def parse(argv: Sequence[str]) -> Merge:
     names = ("template", "max_length", "load_in_4bit")
     options = {name: settings[name].value for name in names if name in settings}
     run = EvaluationRun(settings, EvaluateArguments(**options), model, data, evaluation)
-    if not (adapter / _ADAPTER).is_file():
-        raise ArgumentsError(
-            [
-                f"model_name_or_path: {str(model.model_name_or_path)!r} is no folder of an adapter ({_ADAPTER}); "
-                "name one."
-            ]
+    if not is_adapter(adapter):
+        raise ValueError(
+            f"model_name_or_path: {str(model.model_name_or_path)!r} is no folder of an adapter (adapter_config.json); "
+            "name one."
         )
     base = arguments.base_model or base_under(str(adapter)).name
     merge = Merge(arguments, adapter, base, run)
-    problems = [*check_models(model, evaluation), *check_evaluation_options(data, evaluation)] or _misfits(merge)
+    problems = check_models(model, evaluation) + check_evaluation_options(data, evaluation)
+    problems = problems or problems_of(check_base, adapter, base)
     if merge.folder.exists() and (not merge.folder.is_dir() or any(merge.folder.iterdir())):
         problems.append(f"output_dir: {str(merge.folder)!r} is there already; name a new folder.")
     if problems:
         raise ArgumentsError(problems)
     return merge
-
-
-def _misfits(merge: Merge) -> list[str]:
-    """Why the adapter does not belong to the base model, as far as files tell."""
-    try:
-        check_model_path(merge.base, "base_model")
-    except ValueError as problem:
-        return [str(problem)]
-    base = Path(merge.base)
-    if (base / _ADAPTER).is_file():
-        return [f"base_model: {merge.base!r} is an adapter itself; merge it first, and name the result."]
-    recorded = read_record(merge.adapter).get("base_model") or {}
-    found = BaseModel.named(merge.base)
-    if recorded.get("fingerprint") and found.fingerprint:
-        if recorded["fingerprint"] == found.fingerprint:
-            return []
-        return [
-            f"base_model: {merge.base!r} is not the model that the adapter in {str(merge.adapter)!r} was trained on "
-            f"({recorded['name']!r} as it was then); name that one with --base_model."
-        ]
-    own = base_under(str(merge.adapter)).name
-    if found.fingerprint is None and merge.base != own:
-        return [f"base_model: the adapter was trained on {own!r}, not on {merge.base!r}; name that one."]
-    shapes = tensor_shapes(base) if base.is_dir() else {}
-    for name, shape in tensor_shapes(merge.adapter).items() if shapes else ():
-        weight, low_rank, side = name.removeprefix("base_model.model.").partition(".lora_")
-        weight += ".weight"
-        dimension = 0 if side.startswith("B") else 1  # A takes what the layer takes, B gives what it gives
-        there = shapes.get(weight, ())
-        if low_rank and len(shape) == 2 and there[dimension : dimension + 1] != shape[dimension : dimension + 1]:
-            return [
-                f"base_model: {merge.base!r} has {weight} of shape {list(there)}, which the adapter's "
-                f"{list(shape)} does not fit; name the model that it was trained on ({own!r})."
-            ]
-    if found.fingerprint:
-        print(
-            f"warning: base_model: nothing records which weights the adapter in {str(merge.adapter)!r} was "
-            f"trained on; the shapes of {merge.base!r} fit, and that is all that is known",
-            file=sys.stderr,
-        )
-    return []
 
 
 def run(argv: Sequence[str]) -> int:
@@ -152,8 +101,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.models.merging import merge_adapter
     from unlearn_hf.report.tables import print_differences
 
-    data = merge.evaluation.data
-    judged = data.benchmark is not None or bool(data.files())
+    judged = merge.evaluation.data.are_named
     with _whole_folder(merge.folder, "evaluations/adapter") as folder:
         if judged:
             before = evaluate_model(_evaluation(merge, merge.adapter, folder / "evaluations/adapter"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names
+from unlearn_hf.cli.options import option
+from unlearn_hf.cli.parsing import ArgumentsError, read_arguments, split_named
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 
@@ -19,24 +19,18 @@ FILES = ("report.html", "figures")
 class ReportArguments:
     """Report"""
 
-    output_dir: str = field(default="report", metadata={"help": "Where report.html and figures/ go."})
-    overwrite: bool = field(default=False, metadata={"help": "Set an older report in output_dir aside."})
-    target: str | None = field(
-        default=None,
-        metadata={"help": "Results of the model before unlearning. Default: those of the model the runs began with."},
+    output_dir: str = option("report", "Where report.html and figures/ go.")
+    overwrite: bool = option(False, "Set an older report in output_dir aside.")
+    target: str | None = option(
+        None, "Results of the model before unlearning. Default: those of the model the runs began with."
     )
-    retain_only: str | None = field(
-        default=None,
-        metadata={"help": "Results of the model that never saw the forget set. Default: retain_results of the runs."},
+    retain_only: str | None = option(
+        None, "Results of the model that never saw the forget set. Default: retain_results of the runs."
     )
-    forget_metric: str | None = field(
-        default=None, metadata={"help": "Metric on the frontier's vertical axis; chosen by what the runs have."}
-    )
-    utility_metric: str | None = field(
-        default=None, metadata={"help": "Metric on the frontier's horizontal axis, likewise."}
-    )
-    max_answers: int = field(default=500, metadata={"help": "Most rows of answers in the page."})
-    title: str = field(default="Unlearning runs", metadata={"help": "Heading of the page."})
+    forget_metric: str | None = option(None, "Metric on the frontier's vertical axis; chosen by what the runs have.")
+    utility_metric: str | None = option(None, "Metric on the frontier's horizontal axis, likewise.")
+    max_answers: int = option(500, "Most rows of answers in the page.")
+    title: str = option("Unlearning runs", "Heading of the page.")
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -49,9 +43,8 @@ ARGUMENTS = (ReportArguments,)
 
 def run(argv: Sequence[str]) -> int:
     """Write the report of the runs that are named before the options."""
-    named = list(takewhile(lambda word: not word.startswith("--"), argv))
-    settings, problems = collect_settings(argv[len(named) :], field_names(ARGUMENTS))
-    (arguments,) = build(ARGUMENTS, settings, problems)
+    named, options = split_named(argv)
+    (arguments,) = read_arguments(ARGUMENTS, options)
     if not named:
         raise ArgumentsError(["runs: none is named; name run folders or result files before the options."])
     folder = Path(arguments.output_dir)

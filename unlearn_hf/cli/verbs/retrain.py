@@ -5,27 +5,28 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.cli.arguments import (
-    RunArguments,
-)
+from unlearn_hf.cli.arguments import RunArguments
 from unlearn_hf.cli.option_names import all_fields, training_fields
+from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
     Setting,
     Settings,
     add_benchmark_defaults,
+    add_unless_given,
     collect_settings,
     word_of,
 )
-from unlearn_hf.cli.run_folder import RECORD, read_record
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.finetune import ARGUMENTS, assemble, finetune, training_config
+from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.terminal import is_main_process, say
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.data import LoadedData
@@ -69,9 +70,7 @@ _RECIPE = (
 class RetrainArguments:
     """The target, whose recipe is followed"""
 
-    target: str | None = field(
-        default=None, metadata={"help": "Run folder of the target model, as `finetune` left it; its recipe is taken."}
-    )
+    target: str | None = option(None, "Run folder of the target model, as `finetune` left it; its recipe is taken.")
 
 
 def first_look(argv: Sequence[str]) -> tuple[TrainingRun, str]:
@@ -129,14 +128,13 @@ def _take_recipe(settings: Settings, target: Path) -> list[str]:
             "--retain_file which of it is to be forgotten."
         )
     left_out = [*_NOT_OF_THE_RECIPE, *(("benchmark", "split", "source", "revision") if own else ())]
-    for name in [*record.get("settings", {}), *_RECIPE]:
-        if name not in settings and name not in left_out and recorded.get(name) is not None:
-            settings[name] = Setting(recorded[name], str(target / RECORD))
+    taken = [name for name in [*record.get("settings", {}), *_RECIPE] if name not in left_out]
+    add_unless_given(settings, {name: recorded.get(name) for name in taken}, str(target / RECORD))
     settings["retain_results"] = Setting(None, "retrain")
     settings["subset"] = Setting("retain", "retrain")
     processes = record.get("machine", {}).get("processes", 1)
-    if processes != int(os.environ.get("WORLD_SIZE", "1")) and os.environ.get("RANK", "0") == "0":
-        print(
+    if processes != int(os.environ.get("WORLD_SIZE", "1")):
+        say(
             f"note: the target was trained by {processes} processes; the same number, or gradient_accumulation_steps "
             "to match, keeps the rows per step."
         )
@@ -153,14 +151,9 @@ def run(argv: Sequence[str]) -> int:
             ["final_evaluation: False leaves no results to register; leave it out, or use `finetune`."]
         )
     check_before_loading(asked)
-    from unlearn_hf.cli.retain_registry import (
-        evaluated_by,
-        read_registry,
-        register,
-        registry_of,
-        trained_on,
-    )
+    from unlearn_hf.cli.retain_results import registry_of, trained_on
     from unlearn_hf.evaluation import RESULT_FILE
+    from unlearn_hf.evaluation.retain_registry import evaluated_by, read_registry, register
     from unlearn_hf.models.weights import BaseModel
 
     registry = registry_of(asked.evaluation, asked.folder)
@@ -180,7 +173,7 @@ def run(argv: Sequence[str]) -> int:
 
     print(f"the recipe is that of {target}: base model {base.name}")
     status = finetune(asked, check)
-    if status == 0 and not asked.run.dry_run and os.environ.get("RANK", "0") == "0":
+    if status == 0 and not asked.run.dry_run and is_main_process():
         register(registry, asked.folder / RESULT_FILE, evaluated[0], trained_on(asked.data), base)
         print(f"registered in {os.path.relpath(registry)}: {os.path.relpath(asked.folder / RESULT_FILE)}")
     return status

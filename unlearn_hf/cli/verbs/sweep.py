@@ -11,12 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unlearn_hf.cli.parsing import (
-    COMMAND_LINE,
-    ArgumentsError,
-    Setting,
-    Settings,
-)
+from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError, Setting, Settings, as_words
 from unlearn_hf.cli.run_folder import check_run_folder, hide_secrets
 from unlearn_hf.cli.sweep.plan import Plan, SweepArguments, first_look
 from unlearn_hf.cli.verbs import Verb, unlearn
@@ -171,7 +166,7 @@ def _values(setting: Setting) -> list[str]:
 
 def _given_unless(settings: Settings, values: dict[str, str]) -> list[str]:
     """Options as words, without those that are given."""
-    return [word for name, value in values.items() if name not in settings for word in (f"--{name}", value)]
+    return as_words({name: value for name, value in values.items() if name not in settings})
 
 
 VERB = Verb(

@@ -16,14 +16,7 @@ from unlearn_hf.cli.arguments import (
 from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.importing import importing
-from unlearn_hf.cli.option_names import (
-    all_fields,
-    configuration_of,
-    method_fields,
-    methods,
-    objectives,
-    training_fields,
-)
+from unlearn_hf.cli.option_names import all_fields, configuration_of, method_fields, methods, training_fields
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
     Settings,
@@ -36,6 +29,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 ARGUMENTS = (
     MethodArguments,
@@ -118,8 +112,8 @@ def chosen_method(settings: Settings, problems: list[str]) -> str | None:
             problems.append(f"method: missing; choose one of {names}.")
         return None
     hint = nearest(method, methods())
-    for option, registry in (("forget_loss", "FORGET_OBJECTIVES"), ("retain_loss", "RETAIN_OBJECTIVES")):
-        if method in objectives(registry):
+    for option, registry in (("forget_loss", FORGET_OBJECTIVES), ("retain_loss", RETAIN_OBJECTIVES)):
+        if method in registry:
             hint = f"; it is an objective: choose a method, and add --{option} {method}."
     origin = settings["method"].origin
     problems.append(f"{origin}: method: {method!r} is not known{hint or '.'} There are {names}.")
@@ -143,7 +137,7 @@ def run(argv: Sequence[str]) -> int:
     from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
     from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
-    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, train_and_judge
+    from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, tell_dry_run, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
@@ -151,8 +145,9 @@ def run(argv: Sequence[str]) -> int:
     with importing():
         data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
         from unlearn_hf.cli.processes import join_processes
-        from unlearn_hf.cli.retain_registry import evaluators_with_retain_results, print_retain_model
+        from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.methods import METHODS
+        from unlearn_hf.report.tables import print_retain_model
         from unlearn_hf.training.unlearning_config import UnlearningConfig
 
     join_processes()
@@ -170,9 +165,7 @@ def run(argv: Sequence[str]) -> int:
         training.verdict = True
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     if arguments.run.dry_run:
-        from unlearn_hf.cli.dry_run import dry_run
-
-        return dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
+        return tell_dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,
@@ -197,7 +190,7 @@ def run(argv: Sequence[str]) -> int:
         )
     status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
     if trainer.is_world_process_zero():
-        print_retain_model(arguments.evaluation, arguments.folder)
+        print_retain_model(arguments.evaluation.named_retain_results, arguments.folder)
     return status
 
 

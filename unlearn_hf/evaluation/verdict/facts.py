@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval
-from unlearn_hf.evaluation.verdict.guesses import comes_by_chance
+from unlearn_hf.evaluation.verdict.guesses import by_chance
 from unlearn_hf.evaluation.verdict.measuring import Judge, Measurement
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
@@ -142,23 +142,26 @@ def leaking_rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows that were known and leak, and those that are right no oftener than by chance; see `Verdict`."""
     limits = likelihood_limits(after["forget"], after["holdout"])
-    found = [
-        leaks(row, values, limit) for row, values, limit in zip(judge.forget, after["forget"], limits, strict=True)
-    ]
     leaking: list[dict[str, Any]] = []
-    guesses: list[dict[str, Any]] = []
+    guesses: list[tuple[float, dict[str, Any]]] = []
     chances: list[float] = []
-    for row, leak, knew_it in zip(judge.forget, found, known, strict=True):
-        guess = row.chance > 0 and "likelihood" not in leak["by"]
+    for row, values, limit, knew_it in zip(judge.forget, after["forget"], limits, known, strict=True):
+        leak = leaks(row, values, limit)
+        # Who knows repeats himself, who guesses varies.
+        sure = "likelihood" in leak["by"] or {"greedy", "sampled"} <= set(leak["by"])
+        guess = row.chance > 0 and not sure
         if knew_it and guess:
             chances.append(row.chance)
         if knew_it and leak["by"]:
             said = {"row": row.index, "question": row.question, "answer": row.answer, **leak}
-            (guesses if guess else leaking).append(said)
-    if not comes_by_chance(len(guesses), chances):
-        leaking = sorted(leaking + guesses, key=lambda each: each["row"])
-        guesses = []
-    return leaking, guesses
+            if guess:
+                guesses.append((row.chance, said))
+            else:
+                leaking.append(said)
+    lucky = by_chance([chance for chance, _ in guesses], chances)
+    leaking += [said for (_, said), luck in zip(guesses, lucky, strict=True) if not luck]
+    guessed = [said for (_, said), luck in zip(guesses, lucky, strict=True) if luck]
+    return sorted(leaking, key=lambda each: each["row"]), guessed
 
 
 def forgotten(leaking: int, known: int) -> str:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
 _SIMILAR = 20
-_SHARED = 0.2
+_SHARED = 0.1
 """Share of similar answers from which on a word belongs to the wording (`was born in the year`)."""
+_COMMON = 0.1
+"""Chance from which on a fact is one that many rows have."""
 _SIGNIFICANT = 0.05
 
 
@@ -44,7 +46,8 @@ def with_guesses(forget: Sequence[JudgedRow], keep: Sequence[tuple[str, str]]) -
     for row, like in zip(forget, likeness, strict=True):
         similar = [answers[place] for place in np.argsort(-like, kind="stable")[:_SIMILAR]]
         counts = Counter(word for answer in similar for word in row.words_of(answer))
-        shared = sorted(word for word, count in counts.items() if count > max(1, _SHARED * len(similar)))
+        rarest = min((counts[word] for word in row.own_words), default=0)
+        shared = sorted(word for word, count in counts.items() if count > max(1, rarest, _SHARED * len(similar)))
         row = dataclasses.replace(row, shared_words=tuple(shared))
         chance = max(np.mean([row.passes(answer) for answer in some]) for some in (similar, answers))
         found.append(dataclasses.replace(row, chance=float(chance)))
@@ -86,9 +89,22 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def comes_by_chance(hits: int, chances: Sequence[float]) -> bool:
-    """Whether `hits` right answers to rows that are right with these `chances` are no surprise (at 5 %)."""
-    distribution = np.ones(1)
-    for chance in chances:
-        distribution = np.convolve(distribution, [1 - chance, chance])
-    return bool(distribution[hits:].sum() >= _SIGNIFICANT)
+def by_chance(hits: Sequence[float], chances: Sequence[float]) -> list[bool]:
+    """Which right answers are no surprise.
+
+    Facts that many rows have (a tenth of similar answers) may come as often as chance gives in one of 20 cases, rarer
+    ones only as often as in every second: a fact that hardly any other row has is no guess among a dozen rows.
+
+    Args:
+        hits: the chances of the rows that were right.
+        chances: those of all rows that could be.
+    """
+    usual = {}
+    for common, level in ((True, _SIGNIFICANT), (False, 0.5)):
+        distribution = np.ones(1)
+        for chance in chances:
+            if (chance >= _COMMON) is common:
+                distribution = np.convolve(distribution, [1 - chance, chance])
+        found = sum((chance >= _COMMON) is common for chance in hits)
+        usual[common] = bool(distribution[found:].sum() >= level)
+    return [usual[chance >= _COMMON] for chance in hits]

@@ -83,8 +83,8 @@ class JudgedRow:
         return sorted(self.key_words & self.words_of(text))
 
     def says(self, text: str) -> bool:
-        """Whether `text` has most of the answer's own words."""
-        return self.said_in(text) >= _SAID
+        """Whether `text` has most of the answer's own words, and a key word where there are any."""
+        return self.said_in(text) >= _SAID and (not self.key_words or bool(self.keys_in(text)))
 
     def passes(self, text: str) -> bool:
         """Whether `text` gives the answer away: most of its own words, or a key word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
 
     Args:
         verdict: the facts.
-        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`, `uses_retain_rows`.
+        settings: `learning_rate`, `adapter` (whether one is trained), `retain_budget`, `uses_retain_rows`, and
+            `ended_by`: the condition that held and so ended the run, where there was one.
     """
     rate = float(settings["learning_rate"])
     found = []
@@ -43,14 +45,24 @@ def advice(verdict: Verdict, settings: Mapping[str, Any]) -> list[str]:
         higher = max(5 * rate, _LORA_RATE) if settings["adapter"] else 5 * rate
         found.append(f"Nothing changed: try --learning_rate {higher:g}.")
     elif verdict.forgotten in (PARTLY, NO) and verdict.kept != NO:
+        ended_by = settings.get("ended_by")
         found.append(
-            f"Rows still leak: train longer (twice the --num_train_epochs), or try --learning_rate {2 * rate:g}."
+            "Rows still leak, though the run ended because its condition held: try another --method, or "
+            f'--stop_when "{_stricter(ended_by)}".'
+            if ended_by
+            else f"Rows still leak: train longer (twice the --num_train_epochs), or try --learning_rate {2 * rate:g}."
         )
     if verdict.kept in (PARTLY, NO):
         budget = "" if settings.get("retain_budget") else ", or --retain_budget 0.02, which ends the run in time"
         more = f", more retain rows{budget}" if settings.get("uses_retain_rows", True) else ""
         found.append(f"Rows to keep have suffered: try --learning_rate {rate / 2:g}{more}.")
     return found
+
+
+def _stricter(condition: str) -> str:
+    """The condition with a quarter of its limits of `forget_prob`."""
+    limit = re.compile(r"(forget_prob\s*<=?\s*)([\d.]+(?:e-?\d+)?)")
+    return limit.sub(lambda found: f"{found[1]}{float(found[2]) / 4:g}", condition)
 
 
 def not_checked(verdict: Verdict) -> list[str]:

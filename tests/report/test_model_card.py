@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 
 from tests.evaluation.tables import tofu_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-from unlearn_hf.cli.model_card import write_model_card
 from unlearn_hf.evaluation.results import write_results
 from unlearn_hf.methods.npo import NPOTrainer
+from unlearn_hf.report.model_card import write_model_card
 
 TRAINED_ON = {"forget": {"rows": 3, "sha256": "a1"}, "retain": {"rows": 4, "sha256": "b2"}}
 DATA = {

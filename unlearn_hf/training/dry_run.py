@@ -1,4 +1,4 @@
-"""What a run would do: rows, steps, memory, disk, time, and an example as the model sees it. Nothing is written."""
+"""What training would do: rows, steps, memory, disk, time, and an example as the model sees it; nothing is written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from unlearn_hf.cli.arguments import MEASURE
-from unlearn_hf.cli.data import naming_lines
-from unlearn_hf.cli.parsing import COMMAND_LINE
-from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.data.row_checks import check_overlap
@@ -34,37 +30,42 @@ _TIMED_STEPS = 2
 
 
 def dry_run(
-    run: TrainingRun,
+    model_name: str,
+    training: Any,
     rows: Mapping[str, Dataset],
     tokenizer: PreTrainedTokenizerBase,
     method: type[Any] | None = None,
-) -> int:
-    """Say what a run would do.
+    peft_config: Any | None = None,
+    measure: bool = False,
+) -> str:
+    """Print what training would do.
 
     Args:
-        run: what was asked for, defaults filled in.
+        model_name: hub id or folder.
+        training: the configuration, of `method` where there is one.
         rows: what would be trained on, by set.
         tokenizer: the model's.
         method: the trainer class; `None` for fine-tuning.
+        peft_config: of the adapter, if one would be added.
+        measure: also load the model and time a step.
 
     Returns:
-        The exit status.
+        An example as the model sees it, see `marked`.
 
     Raises:
-        ValueError: for what the run itself would refuse before its first step.
+        ValueError: for what training itself would refuse before its first step.
     """
-    training = run.training
     template = resolve_template(tokenizer, training.template)
-    with naming_lines(run.data), _no_cache():
+    with _no_cache():
         sets = {
             name: encode_dataset(each, tokenizer, template, training.max_length, f"{name}_dataset")
             for name, each in rows.items()
         }
     held = getattr(training, "held_back_rows", 0)
     if method is not None and "retain" in sets:
-        check_overlap(sets["forget"], sets["retain"], training.allow_overlap)  # type: ignore[attr-defined]
-        training.check_fills_batch(len(sets["retain"]))  # type: ignore[attr-defined]
-    model = model_without_weights(str(run.model.model_name_or_path), training, run.peft_config)
+        check_overlap(sets["forget"], sets["retain"], training.allow_overlap)
+        training.check_fills_batch(len(sets["retain"]))
+    model = model_without_weights(model_name, training, peft_config)
     check_vocabulary(model, tokenizer)
     first = next(iter(sets.values()))
     per_epoch, steps = planned_steps(training, len(first))
@@ -82,21 +83,13 @@ def dry_run(
     _line("steps", f"{most}{steps}, {per_epoch} an epoch, of {batch} rows{' of each set' if method else ''}")
     _line("trained", f"{trained:,} of {sum(each.numel() for each in model.parameters()):,} parameters")
     _memory_lines(memory)
-    _line("disk", f"about {readable_size(disk)} in {run.folder}, without evaluations")
-    if run.run.dry_run == MEASURE:
-        seconds = seconds_per_step(run, rows, tokenizer, method)
+    _line("disk", f"about {readable_size(disk)} in {training.output_dir}, without evaluations")
+    if measure:
+        seconds = seconds_per_step(model_name, training, rows, tokenizer, method, peft_config)
         _line(
             "time", f"about {_duration(seconds * steps)} ({seconds:.3g} s a step on {training.device}; no evaluation)"
         )
-    print("\nsettings:")
-    for name, setting in run.settings.items():
-        if name == "dry_run":
-            continue
-        shown = " ".join(setting.words)
-        print(f"  {name} {shown}" + ("" if setting.origin == COMMAND_LINE else f"  ({setting.origin})"))
-    print(f"\nan example as the model sees it, what is trained between {BEGINS} and {ENDS}:")
-    print(marked(sets[next(iter(sets))][0], tokenizer))
-    return 0
+    return marked(first[0], tokenizer)
 
 
 def marked(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -111,11 +104,16 @@ def marked(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def seconds_per_step(
-    run: TrainingRun, rows: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase, method: type[Any] | None
+    model_name: str,
+    training: Any,
+    rows: Mapping[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    method: type[Any] | None = None,
+    peft_config: Any | None = None,
 ) -> float:
     """Seconds of the second optimizer step, on the first rows; the first warms up. The model is loaded for it."""
     clock = _Clock()
-    args = copy.copy(run.training)
+    args = copy.copy(training)
     count = _TIMED_STEPS * args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
     some = {name: each.select(range(min(count, len(each)))) for name, each in rows.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -139,14 +137,13 @@ def seconds_per_step(
                 setattr(args, name, changes[name])
         options: dict[str, Any] = {
             "processing_class": tokenizer,
-            "peft_config": run.peft_config,
+            "peft_config": peft_config,
             "callbacks": [clock],
         }
-        name = str(run.model.model_name_or_path)
         if method is None:
-            FinetuningTrainer(name, args, some["train"], **options).train()
+            FinetuningTrainer(model_name, args, some["train"], **options).train()
         else:
-            method(name, args, some["forget"], some.get("retain"), **options).train()
+            method(model_name, args, some["forget"], some.get("retain"), **options).train()
     return clock.seconds
 
 

@@ -5,26 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from unlearn_hf.cli.arguments import DataArguments
-from unlearn_hf.cli.data import LoadedData, make_evaluators
-from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
-from unlearn_hf.cli.run_folder import RECORD, now, read_record
 from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.common.locks import opened_alone
-from unlearn_hf.evaluation import RESULT_FILE
+from unlearn_hf.common.run_record import now, read_record, run_of
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.models.weights import BaseModel
 
-if TYPE_CHECKING:
-    from unlearn_hf.training.evaluators import Evaluator
-
 REGISTRY = "retain_results.json"
 _ENTRIES = "retain_results"
-_SHOWN = ("forget_prob", "forget_rouge", "forget_extraction_strength", "retain_prob", "retain_rouge")
 _NEEDED = ("file", "sha256", "evaluated", "trained", "base_model")
 
 
@@ -39,7 +30,7 @@ def base_of(name: str) -> BaseModel | None:
     seen: set[Path] = set()
     while (folder := Path(name)).is_dir() and folder.resolve() not in seen:
         seen.add(folder.resolve())
-        home = next((each for each in (folder, folder.parent) if (each / RECORD).is_file()), None)
+        home = run_of(folder)
         if home is None:
             adapter = folder / "adapter_config.json"
             base = read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None
@@ -52,11 +43,6 @@ def base_of(name: str) -> BaseModel | None:
             return BaseModel.named(before)
         name = before
     return None
-
-
-def registry_of(evaluation: EvaluationArguments, folder: Path) -> Path:
-    """The registry: the one that is named, or that beside a run folder."""
-    return Path(evaluation.retain_registry) if evaluation.retain_registry else folder.absolute().parent / REGISTRY
 
 
 def read_registry(path: Path) -> list[dict[str, Any]]:
@@ -125,11 +111,6 @@ def evaluated_by(evaluator: Any) -> dict[str, Any] | None:
     return ready
 
 
-def trained_on(data: DataArguments) -> dict[str, Any]:
-    """What of the data decides which retain model is the gold standard."""
-    return {"forget_part": data.forget_part, "max_retain_rows": data.max_retain_rows}
-
-
 def find(path: Path, evaluated: dict[str, Any], trained: dict[str, Any], model: str) -> tuple[list[Path], list[str]]:
     """Registered results for an evaluation of `model`.
 
@@ -196,68 +177,3 @@ def _why_not(
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def evaluators_with_retain_results(
-    data: LoadedData,
-    arguments: DataArguments,
-    evaluation: EvaluationArguments,
-    template: str,
-    max_length: int,
-    *,
-    model: str,
-    folders: Sequence[Path],
-    resume: bool = False,
-) -> list[Evaluator]:
-    """The evaluators, which compare with registered retain results where none are named, and some fit.
-
-    Args:
-        data: what was loaded.
-        arguments: by which.
-        evaluation: how to evaluate; its `retain_results` become those that were found.
-        template: prompt template.
-        max_length: tokens per scored sequence.
-        model: the model that is evaluated, or unlearned from.
-        folders: run folders, beside which registries are looked for.
-        resume: whether an interrupted evaluation is continued.
-    """
-    evaluators = make_evaluators(data, evaluation, template, max_length, resume)
-    evaluated = evaluated_by(evaluators[0]) if evaluators else None
-    if evaluated is None or evaluation.retain_results != REGISTERED or "retain_results" not in data.benchmark.options:
-        return evaluators
-    for registry in dict.fromkeys(registry_of(evaluation, folder) for folder in folders):
-        found, reasons = find(registry, evaluated, trained_on(arguments), model)
-        for file in found:
-            evaluation.retain_results = str(file)
-            try:
-                evaluators = make_evaluators(data, evaluation, template, max_length, resume)
-            except ValueError as problem:
-                reasons.append(f"{file} is not taken: {problem}")
-                continue
-            _say([f"{file} (registered in {os.path.relpath(registry)}; --retain_results none leaves them out)"])
-            return evaluators
-        _say(reasons)
-    evaluation.retain_results = None
-    return evaluators
-
-
-def _say(lines: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        for line in lines:
-            print(f"retain results: {line}")
-
-
-def print_retain_model(evaluation: EvaluationArguments, folder: Path) -> None:
-    """Print what the retain model has beside what was found in `folder`, where both are result files of ours."""
-    if evaluation.named_retain_results is None:
-        return
-    named = Path(evaluation.named_retain_results)
-    theirs, mine = (_values(path / RESULT_FILE if path.is_dir() else path) for path in (named, folder))
-    if shared := [name for name in _SHOWN if name in theirs and name in mine]:
-        shown = ", ".join(f"{name} {theirs[name]:.3f} (here {mine[name]:.3f})" for name in shared)
-        print(f"the retain model ({named}) has {shown}")
-
-
-def _values(file: Path) -> dict[str, float]:
-    content = read_json(file) if file.name == RESULT_FILE and file.is_file() else {}
-    return {metric["name"]: metric["value"] for metric in content.get("metrics", [])}

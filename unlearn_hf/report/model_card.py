@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unlearn_hf.benchmarks.base import BENCHMARKS
-from unlearn_hf.cli.run_folder import CARD
 from unlearn_hf.common.files import write_text
+from unlearn_hf.common.run_record import CARD
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.report.audit import audit_section
