@@ -24,8 +24,9 @@ def listing(folder: Path) -> list[tuple[str, float]]:
             ["forget   8 rows", "retain   12 rows", "; 4 of them held back", "epochs 1", "learning_rate 0.001  (own"],
         ),
         ({"method": "ngdiff"}, ["--use_lora"], ["gradients", "learning_rate 0.007  (own data)"]),
-        ({"method": "npo"}, ["--retain_loss", "kl"], ["reference"]),
+        ({"method": "npo"}, ["--retain_loss", "kl", "--reference_device", "cpu"], ["reference"]),
         ({"method": "gru"}, ["--dry_run", "measure"], ["time     about", "s a step on cpu"]),
+        ({"method": "whp"}, ["--reinforced_model", "model"], ["steps    none\n", "trained  0 of", "weights"]),
         ({"method": None, "verb": "finetune"}, [], ["train    20 rows", "steps    5, 5 an epoch, of 4 rows\n"]),
     ],
 )

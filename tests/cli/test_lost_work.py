@@ -81,25 +81,17 @@ def test_a_killed_run_is_known_as_such_and_resumed(
     assert not (run / LOCK).exists()
 
 
-def test_ctrl_c_says_how_to_go_on(running: Callable[..., CommandLine], run: Path) -> None:
-    process = running()
-    process.send(signal.SIGINT)
-    errors = process.ended()
-    assert process.exitcode == INTERRUPTED
-    assert errors.splitlines()[-1].startswith("interrupted; the same command with --resume continues from checkpoint-")
-    assert read_record(run)["status"] == "interrupted"
-    assert not (run / LOCK).exists()
-
-
-def test_sigterm_saves_the_step_at_hand_and_is_told_as_interrupted(
-    unlearn: Callable[..., int], running: Callable[..., CommandLine], run: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_at_hand_and_says_how_to_go_on(
+    unlearn: Callable[..., int], running: Callable[..., CommandLine], run: Path, number: signal.Signals
 ) -> None:
     process = running(50)
-    process.send(signal.SIGTERM)
+    process.send(number)
     errors = process.ended()
     assert process.exitcode == INTERRUPTED
     (last,) = [path for path in checkpoints(run) if damage(path) is None][-1:]
     assert errors.splitlines()[-1] == f"interrupted; the same command with --resume continues from {last.name}"
+    assert ("ending after this step" in errors) == (number == signal.SIGINT)
     assert int(last.name.rpartition("-")[2]) % 50  # none that was due
     assert read_record(run)["status"] == "interrupted"
     assert not (run / LOCK).exists()
@@ -108,19 +100,45 @@ def test_sigterm_saves_the_step_at_hand_and_is_told_as_interrupted(
     assert json.loads((run / "trainer_state.json").read_text())["global_step"] == reached + 1
 
 
-def test_sigterm_without_checkpoints_ends_at_once(
-    unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "signals"),
+    [(("--save_strategy", "no"), 1), ((), 2)],
+    ids=["no checkpoints", "the second signal"],
+)
+def test_what_ends_at_once(
+    unlearn: Callable[..., int],
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    words: tuple[str, ...],
+    signals: int,
 ) -> None:
     def terminate(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(signals):
+            os.kill(os.getpid(), number)
         raise AssertionError("goes on")
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.training_step", terminate)
-    assert unlearn("--save_strategy", "no") == INTERRUPTED
+    assert unlearn(*words) == INTERRUPTED
     assert "interrupted; there was no checkpoint yet" in capsys.readouterr().err
     assert read_record(run)["status"] == "interrupted"
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_ends_at_once_with_workers_that_load_data(
+    unlearn: Callable[..., int], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal has ended them, so that there may be no data for the step at hand."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("goes on")
+
+    monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.training_step", interrupt)
+    assert unlearn("--dataloader_num_workers", "1") == INTERRUPTED
 
 
 def test_sigterm_after_the_last_step_ends_the_run_too(

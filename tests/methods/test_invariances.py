@@ -13,6 +13,7 @@ from tests.methods import invariances
 from tests.methods.invariances import Parameters
 from tests.small_runs import CASES, WITH_ADAPTERS, build_trainer, parameters
 from unlearn_hf.methods import METHODS
+from unlearn_hf.training.declared_needs import DeclaredNeeds
 from unlearn_hf.training.unlearning import UnlearningTrainer
 
 ALL = list(CASES)
@@ -20,6 +21,11 @@ ALL = list(CASES)
 
 def test_every_method_is_in_the_table() -> None:
     assert {method for method, _ in CASES.values()} == set(METHODS)
+
+
+def _reaches_head(trainer: UnlearningTrainer) -> bool:
+    declared = DeclaredNeeds(trainer.args)
+    return any(declared.layers(name) is None for name in declared.objectives)
 
 
 def _is_above(name: str, trainer: UnlearningTrainer) -> bool:
@@ -46,7 +52,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
         before = parameters(trainer.model)
         trainer.train()
         # The layers above the one that is compared, and the head.
-        above = {name for name in before if not trainer.reaches_head and _is_above(name, trainer)}
+        above = {name for name in before if not _reaches_head(trainer) and _is_above(name, trainer)}
         return Run(before, parameters(trainer.model), above, trainer.state.log_history[0], trainer.needs_gram)
 
     return trained

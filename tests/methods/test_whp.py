@@ -22,6 +22,7 @@ from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.methods import WHPConfig
 from unlearn_hf.models.loading import load_model
 from unlearn_hf.models.whp import WHPForCausalLM
+from unlearn_hf.training.memory_estimate import estimate_memory
 
 ALPHA = 1.5
 
@@ -152,7 +153,11 @@ def test_the_reinforced_model_is_tuned_on_the_forget_rows_and_the_base_stays(tmp
 def test_a_given_reinforced_model_is_taken_and_nothing_trained(tmp_path: Path) -> None:
     base, reinforced = two_models()
     reinforced.save_pretrained(tmp_path / "reinforced")
-    trainer = build_trainer("whp", tmp_path, model=base, reinforced_model=str(tmp_path / "reinforced"))
+    idle = "of no effect: learning_rate 0.05, max_steps 3, per_device_train_batch_size 4"
+    with pytest.warns(UserWarning, match=idle):
+        trainer = build_trainer("whp", tmp_path, model=base, reinforced_model=str(tmp_path / "reinforced"))
+    estimate = estimate_memory(base, trainer.args, {"forget": [], "retain": []}, 3, type(trainer))
+    assert estimate.parts == {"weights": 2 * sum(each.nbytes for each in (*base.parameters(), *base.buffers()))}
     trainer.train()
     assert trainer.state.global_step == 0
     expected = parameters(WHPForCausalLM.of(*two_models(), ALPHA))

@@ -26,7 +26,7 @@ def trained(case: str, folder: Path, **options: Any) -> Any:
 def test_a_file_and_a_copy_give_the_same_run(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied = trained(case, tmp_path / "copy", reference_device="cpu")  # which asks for the copy
     assert isinstance(copied.reference, ReferenceModel)
-    monkeypatch.setattr(stored, "_bytes_of_copy", lambda *_: 2**40)
+    monkeypatch.setattr(stored, "bytes_of_copy", lambda *_: 2**40)
     column = trained(case, tmp_path / "column")
     assert isinstance(column.reference, StoredReference)
     assert largest_difference(parameters(copied.model), parameters(column.model)) < 2e-6

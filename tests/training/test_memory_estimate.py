@@ -54,7 +54,8 @@ def test_activations_are_those_that_autograd_keeps(tmp_path: Path, lora: bool, c
         ("ngdiff", {}, 2, 0, 0),
         ("gru", {}, 2, 0, 1),
         ("task_vector", {}, 1, 0, 1),
-        ("graddiff", {"retain_loss": "kl"}, 1, 1, 0),
+        ("graddiff", {"retain_loss": "kl"}, 1, 0, 0),  # a file is smaller than a copy
+        ("graddiff", {"retain_loss": "kl", "reference_device": "cpu"}, 1, 1, 0),
         ("npo", {"stop_when": "forget_prob < 0.1"}, 1, 0, 1),
         ("graddiff", {"log_gradient_geometry": "total"}, 2, 0, 0),
     ],
@@ -72,6 +73,27 @@ def test_what_is_held_follows_from_what_is_declared(
     assert found.parts.get("reference", 0) == reference * size
     assert found.on_cpu == found.parts.get("copies of trained weights", 0) == copies * size
     assert found.total == sum(found.parts.values())
+
+
+@pytest.mark.parametrize("options", [{}, {"reference_device": "cpu"}])
+def test_a_loss_on_hidden_states_ends_after_its_layer(tmp_path: Path, options: dict[str, Any]) -> None:
+    """No gradient, no state of the optimizer, no activations, no logits and no copy of what lies above."""
+    model = build_model()
+    ending = {"forget_loss": "rmu", "retain_loss": "hidden", "layer": 0, **options}
+    sets = {"forget": ROWS, "retain": ROWS}
+    args = arguments("graddiff", tmp_path, packing="false", **ending)
+    found = estimate_memory(model, args, sets, 3, METHODS["graddiff"])
+    below = {id(each) for each in model.model.layers[1:].parameters()}
+    size = 4 * sum(each.numel() for each in model.parameters() if id(each) not in below)
+    assert found.parts["gradients"] == size
+    assert found.parts["optimizer"] == 2 * size
+    assert found.parts.get("reference", 0) == (size if options else 0)
+    assert found.parts["activations"] == activation_bytes(model, args, (2, 12), layers=1)
+    assert found.parts["activations"] < 0.7 * activation_bytes(model, args, (2, 12))  # type: ignore[operator]
+    assert "logits and gradient of the head" not in found.parts
+    args = arguments("graddiff", tmp_path, forget_loss="rmu", layer=0)
+    both = estimate_memory(model, args, sets, 3, METHODS["graddiff"])  # the loss of the other set needs all of it
+    assert both.parts["gradients"] == 4 * sum(each.numel() for each in model.parameters())
 
 
 def test_the_largest_batch_is_padded_or_packed(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
-from unlearn_hf.cli.options import default_of, option
 from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import default_of, option
 
 SUBSETS = ("full", "retain")
 OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")

@@ -80,7 +80,9 @@ def stand_in(config: str) -> type:
 def _choices(value: ast.expr | None, names: dict[str, Any]) -> Any:
     """The `choices` in the metadata of a field, as far as the source tells."""
     for node in ast.walk(value) if value is not None else ():
-        if isinstance(node, ast.Dict):
+        if isinstance(node, ast.keyword) and node.arg == "choices":
+            return _evaluate(node.value, names, None)
+        if isinstance(node, ast.Dict):  # transformers has them in `metadata`
             for key, entry in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "choices":
                     return _evaluate(entry, names, None)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unlearn_hf.cli.options import option
 from unlearn_hf.common.checks import GENERATION_BACKENDS, MODEL_DTYPES, check_positive
 from unlearn_hf.common.extras import require
+from unlearn_hf.common.options import option
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
 PROTOCOLS = ("all", "official")

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Any, get_type_hints
 
-from unlearn_hf.cli.options import default_of
 from unlearn_hf.cli.parsing import field_names
 from unlearn_hf.cli.typed_values import describe
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.options import default_of
 
 _COLUMN = 30
 

@@ -153,7 +153,7 @@ def train_and_judge(
     Returns:
         The exit status.
     """
-    from unlearn_hf.training.termination import ending_on_sigterm
+    from unlearn_hf.training.termination import ending_on_signals
 
     main = trainer.is_world_process_zero()
     folder = run.folder
@@ -173,7 +173,7 @@ def train_and_judge(
             print(line)
     trainer.accelerator.wait_for_everyone()
     try:
-        with ending_on_sigterm(trainer):
+        with ending_on_signals(trainer):
             found, verdict = _train(run, trainer, earlier)
     except KeyboardInterrupt as problem:
         if main:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Integral
 from typing import Any
 
@@ -21,7 +21,7 @@ def problems_of(check: Callable[..., Any], *arguments: Any) -> list[str]:
     return []
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
@@ -31,6 +31,12 @@ def check_positive(name: str, value: float | None) -> None:
     """Raise a `ValueError` unless `value` is positive (or `None`)."""
     if value is not None and not value > 0:
         raise ValueError(f"{name}: {value} is not positive; give a number above zero.")
+
+
+def check_not_negative(name: str, value: float | None) -> None:
+    """Raise a `ValueError` unless `value` is zero or more (or `None`)."""
+    if value is not None and not value >= 0:
+        raise ValueError(f"{name}: {value} is negative; give zero or more.")
 
 
 def check_device(name: str, value: str | None) -> None:

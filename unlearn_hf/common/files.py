@@ -66,6 +66,13 @@ def write_json(path: Path, content: Any, strict: bool = False) -> None:
     write_text(path, json.dumps(content, indent=1, default=None if strict else str, allow_nan=not strict) + "\n")
 
 
+def drop_lines_beyond(path: Path, step: int) -> None:
+    """Leave out the JSON lines of later steps than `step`, at which a run begins or goes on; no file is no lines."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if lines:
+        write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+
+
 def read_unzipped(path: Path) -> bytes:
     """The content of a file; gzip is recognised by its first bytes, not by the name.
 

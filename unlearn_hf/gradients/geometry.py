@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unlearn_hf.common.files import write_text
+from unlearn_hf.common.files import drop_lines_beyond
 
 GEOMETRY_FILE = "gradient_geometry.jsonl"
 GEOMETRY_VIEWS = ("none", "total", "layers")
@@ -67,9 +67,8 @@ class GradientGeometryFile:
         groups = [parameter_group(name) for name in names]
         self.groups = list(dict.fromkeys(groups))
         self._index = torch.tensor([self.groups.index(group) for group in groups])
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_lines_beyond(self.path, step)
 
     def write(self, step: int, grams: Tensor, weights: tuple[float, float]) -> None:
         """Add a line.

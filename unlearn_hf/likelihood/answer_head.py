@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unlearn_hf.likelihood.answer_request import AnswerOutput, AnswerRequest
 from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS, answer_in_chunks, answer_of_logits
-from unlearn_hf.models.wrappers import causal_model, decoder_layers
+from unlearn_hf.models.wrappers import causal_model, decoder_layers, only_layers
 
 
 @dataclass(eq=False)
@@ -106,20 +106,18 @@ def _layer_output(model: nn.Module, request: AnswerRequest) -> Iterator[list[Ten
         yield found
         return
     owner, name = decoder_layers(model)
-    layers: Any = owner.get_submodule(name)
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
 
     # Removed before a backward pass computes activations again.
-    hook = layers[request.layer].register_forward_hook(note)
-    if request.targets is None and not request.keep_hidden:
-        owner._modules[name] = nn.ModuleList(layers[: request.layer + 1])
+    hook = owner.get_submodule(f"{name}.{request.layer}").register_forward_hook(note)
+    ends = request.targets is None and not request.keep_hidden
     try:
-        yield found
+        with only_layers(model, request.layer + 1) if ends else nullcontext():
+            yield found
     finally:
         hook.remove()
-        owner._modules[name] = layers
 
 
 def teach(model: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearn_hf.data.labels import label_counts, label_positions
 from unlearn_hf.likelihood.answer_head import ask
 from unlearn_hf.likelihood.answer_request import AnswerOutput, AnswerRequest, TokenFunction
+from unlearn_hf.likelihood.one_pass import evaluating
 from unlearn_hf.likelihood.packed_rows import by_sequence, can_share, flash_lengths, pack
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -151,7 +152,6 @@ def answer_likelihood(
     )
 
 
-@torch.no_grad()
 def largest_packing_error(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
     """How far likelihoods of packed rows are from those of padded ones, as a share of these.
 
@@ -165,13 +165,10 @@ def largest_packing_error(model: nn.Module, batch: Mapping[str, Tensor]) -> floa
         The largest relative difference of the NLL of a sequence (of one nat at least); infinity where the model does
         not take packed rows.
     """
-    training = model.training
-    model.eval()
     try:
-        padded = answer_likelihood(model, batch).nll
-        packed = answer_likelihood(model, batch, packed=True).nll
+        with evaluating(model):
+            padded = answer_likelihood(model, batch).nll
+            packed = answer_likelihood(model, batch, packed=True).nll
     except (IndexError, RuntimeError, TypeError, ValueError):
         return float("inf")  # the way in which an architecture says that it takes no such rows
-    finally:
-        model.train(training)
     return float(((packed - padded).abs() / padded.abs().clamp(min=1)).max())

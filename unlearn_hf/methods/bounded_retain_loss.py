@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.training.retain_level import retain_loss_before_unlearning
 from unlearn_hf.training.unlearning import UnlearningTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig
@@ -15,17 +15,13 @@ from unlearn_hf.training.unlearning_config import UnlearningConfig
 class BoundedRetainLossConfig(UnlearningConfig):
     """Arguments of methods that hold the retain loss at a level."""
 
-    largest_retain_loss: float | None = field(
-        default=None,
-        metadata={
-            "help": "Retain loss to stay below, in nats per answer token. Default: the loss of the same rows before "
-            "unlearning, plus retain_tolerance."
-        },
+    largest_retain_loss: float | None = option(
+        None,
+        "Retain loss to stay below, in nats per answer token. Default: the loss of the same rows before unlearning, "
+        "plus retain_tolerance.",
+        only="positive",
     )
-    retain_tolerance: float = field(
-        default=0.02,
-        metadata={"help": "Nats by which the retain loss may exceed its value before unlearning."},
-    )
+    retain_tolerance: float = option(0.02, "Nats by which the retain loss may exceed its value before unlearning.")
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -33,10 +29,9 @@ class BoundedRetainLossConfig(UnlearningConfig):
         Raises:
             ValueError: for a level that is not positive, or a tolerance that is not a number.
         """
-        check_positive("largest_retain_loss", self.largest_retain_loss)
+        super().__post_init__()
         if not math.isfinite(self.retain_tolerance):
             raise ValueError(f"retain_tolerance: {self.retain_tolerance} is not a number; give nats per token.")
-        super().__post_init__()
         objective = self.retain_objective
         if self.largest_retain_loss is None and not (objective.is_nll or objective.zero_before_unlearning):
             raise ValueError(

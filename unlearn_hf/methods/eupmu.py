@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_choice, check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -24,73 +24,51 @@ DUAL_OPTIMIZERS = ("adam", "sgd")
 class EUPMUConfig(UnlearningConfig):
     """Arguments of `EUPMUTrainer`."""
 
-    epsilon: float = field(
-        default=0.0,
-        metadata={
-            "help": "Tolerated rise of the retain loss, in the paper's sign: positive tolerates, negative demands an "
-            "improvement (the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 "
-            "means that the retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). "
-            "constraint step: in one step, as a change of log l_r (raw: of l_r), per unit of learning rate with "
-            "per_learning_rate."
-        },
+    epsilon: float = option(
+        0.0,
+        "Tolerated rise of the retain loss, in the paper's sign: positive tolerates, negative demands an improvement "
+        "(the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 means that the "
+        "retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
+        "step, as a change of log l_r (raw: of l_r), per unit of learning rate with per_learning_rate.",
     )
-    constraint: str = field(
-        default="step",
-        metadata={
-            "help": "step: bound the change of the retain loss in each step (the paper). level: bound its rise since "
-            "before unlearning, as `level_estimate` measures it.",
-            "choices": list(CONSTRAINTS),
-        },
+    constraint: str = option(
+        "step",
+        "step: bound the change of the retain loss in each step (the paper). level: bound its rise since before "
+        "unlearning, as `level_estimate` measures it.",
+        choices=CONSTRAINTS,
     )
-    dual_signal: str = field(
-        default="log",
-        metadata={"help": "Measure changes of log l_r (relative) or of l_r itself (nats).", "choices": list(SIGNALS)},
+    dual_signal: str = option("log", "Measure changes of log l_r (relative) or of l_r itself (nats).", choices=SIGNALS)
+    scalarization: str = option(
+        "sum",
+        "What is minimised: sum l_f + dual l_r; normalized (l_f + dual l_r)/(1 + dual); log: log l_f + dual log l_r "
+        "(needs a positive forget loss; a loss below 1e-12 counts as 1e-12).",
+        choices=SCALARIZATIONS,
     )
-    scalarization: str = field(
-        default="sum",
-        metadata={
-            "help": "What is minimised: sum l_f + dual l_r; normalized (l_f + dual l_r)/(1 + dual); "
-            "log: log l_f + dual log l_r (needs a positive forget loss; a loss below 1e-12 counts as 1e-12).",
-            "choices": list(SCALARIZATIONS),
-        },
+    dual_optimizer: str = option("adam", "What moves the dual variable.", choices=DUAL_OPTIMIZERS)
+    dual_learning_rate: float = option(0.3, "Step size of the dual variable (beta in Eq. 8).", only="positive")
+    dual_weight_decay: float | None = option(
+        None,
+        "Coupled weight decay of the dual variable. Default: 0.01 with adam (the released code), 0 with sgd (Eq. 8).",
+        only="not negative",
     )
-    dual_optimizer: str = field(
-        default="adam", metadata={"help": "What moves the dual variable.", "choices": list(DUAL_OPTIMIZERS)}
+    dual_proportional: float | None = option(
+        None,
+        "Part of the dual variable that is proportional to the violation measured last, beside the part that sums "
+        "violations up. Default: 0 with constraint step, 30 with level.",
+        only="not negative",
     )
-    dual_learning_rate: float = field(
-        default=0.3, metadata={"help": "Step size of the dual variable (beta in Eq. 8)."}
+    maximum_dual: float | None = option(None, "Upper bound of the dual variable. Default: none.", only="positive")
+    per_learning_rate: bool = option(False, "Divide the change of the retain loss by the learning rate, as in Eq. 8.")
+    initial_dual: float = option(
+        1.0,
+        "Dual variable in the first step; 0 (the paper) makes the first steps pure forgetting.",
+        only="not negative",
     )
-    dual_weight_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Coupled weight decay of the dual variable. Default: 0.01 with adam (the released code), 0 with "
-            "sgd (Eq. 8)."
-        },
-    )
-    dual_proportional: float | None = field(
-        default=None,
-        metadata={
-            "help": "Part of the dual variable that is proportional to the violation measured last, beside the part "
-            "that sums violations up. Default: 0 with constraint step, 30 with level."
-        },
-    )
-    maximum_dual: float | None = field(
-        default=None, metadata={"help": "Upper bound of the dual variable. Default: none."}
-    )
-    per_learning_rate: bool = field(
-        default=False, metadata={"help": "Divide the change of the retain loss by the learning rate, as in Eq. 8."}
-    )
-    initial_dual: float = field(
-        default=1.0,
-        metadata={"help": "Dual variable in the first step; 0 (the paper) makes the first steps pure forgetting."},
-    )
-    reevaluate: bool = field(
-        default=True,
-        metadata={
-            "help": "Measure the retain loss again after each step (one forward pass). False is the released 'fast' "
-            "form: this step's loss is compared with the last step's, on different rows. Of no effect with constraint "
-            "level and level_estimate probe."
-        },
+    reevaluate: bool = option(
+        True,
+        "Measure the retain loss again after each step (one forward pass). False is the released 'fast' form: this "
+        "step's loss is compared with the last step's, on different rows. Of no effect with constraint level and "
+        "level_estimate probe.",
     )
 
     def __post_init__(self) -> None:
@@ -99,20 +77,12 @@ class EUPMUConfig(UnlearningConfig):
         Raises:
             ValueError: for an unknown option, a number out of range, or options that exclude each other.
         """
-        check_choice("constraint", self.constraint, CONSTRAINTS)
-        check_choice("dual_signal", self.dual_signal, SIGNALS)
-        check_choice("scalarization", self.scalarization, SCALARIZATIONS)
+        super().__post_init__()
         level = self.constraint == "level"
         if self.dual_proportional is None:
             self.dual_proportional = 30.0 if level else 0.0
-        check_choice("dual_optimizer", self.dual_optimizer, DUAL_OPTIMIZERS)
         if self.dual_weight_decay is None:
             self.dual_weight_decay = 0.01 if self.dual_optimizer == "adam" else 0.0
-        for name in ("dual_learning_rate", "maximum_dual"):
-            check_positive(name, getattr(self, name))
-        for name in ("initial_dual", "dual_weight_decay", "dual_proportional"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
         if self.maximum_dual is not None and self.initial_dual > self.maximum_dual:
             raise ValueError(
                 f"initial_dual: {self.initial_dual} is above maximum_dual {self.maximum_dual}; lower the one or raise "
@@ -124,7 +94,6 @@ class EUPMUConfig(UnlearningConfig):
             raise ValueError(f"epsilon: {self.epsilon} asks for a retain loss of zero or less; give more than -1.")
         if level and self.per_learning_rate:
             raise ValueError("per_learning_rate: True has no meaning for constraint 'level'; use constraint 'step'.")
-        super().__post_init__()
         if self.scalarization == "log" and not self.forget_objective.non_negative:
             raise ValueError(
                 f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -23,9 +23,9 @@ _SMALLEST = 1e-8
 class FAMOConfig(UnlearningConfig):
     """Arguments of `FAMOTrainer`."""
 
-    logit_learning_rate: float = field(default=0.025, metadata={"help": "Step size of Adam on the two logits."})
-    logit_weight_decay: float = field(
-        default=1e-3, metadata={"help": "Coupled weight decay of the logits: how strongly they return to equality."}
+    logit_learning_rate: float = option(0.025, "Step size of Adam on the two logits.", only="positive")
+    logit_weight_decay: float = option(
+        1e-3, "Coupled weight decay of the logits: how strongly they return to equality.", only="not negative"
     )
 
     def __post_init__(self) -> None:
@@ -34,9 +34,6 @@ class FAMOConfig(UnlearningConfig):
         Raises:
             ValueError: for a number out of range, or a loss whose logarithm does not exist.
         """
-        check_positive("logit_learning_rate", self.logit_learning_rate)
-        if not self.logit_weight_decay >= 0:
-            raise ValueError(f"logit_weight_decay: {self.logit_weight_decay} is negative; give zero or more.")
         super().__post_init__()
         if not self.forget_objective.non_negative:
             positive = [name for name, objective in FORGET_OBJECTIVES.items() if objective.non_negative]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from unlearn_hf.common.options import option
 from unlearn_hf.training.unlearning import UnlearningTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig
 
@@ -12,8 +13,8 @@ from unlearn_hf.training.unlearning_config import UnlearningConfig
 class FixedWeightsConfig(UnlearningConfig):
     """Arguments of methods whose two weights do not change."""
 
-    forget_weight: float = field(default=1.0, metadata={"help": "Weight of the forget loss; not negative."})
-    retain_weight: float = field(default=1.0, metadata={"help": "Weight of the retain loss; not negative."})
+    forget_weight: float = option(1.0, "Weight of the forget loss; not negative.")
+    retain_weight: float = option(1.0, "Weight of the retain loss; not negative.")
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from unlearn_hf.common.options import option
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.unlearning import UnlearningTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig
@@ -26,9 +27,7 @@ class ForgetTuningConfig(UnlearningConfig):
 
     can_stop: ClassVar[bool] = False
 
-    forget_loss: str = field(
-        default="ga", metadata={"help": "Fixed: the run descends on what `ga` ascends.", "choices": ["ga"]}
-    )
+    forget_loss: str = option("ga", "Fixed: the run descends on what `ga` ascends.", choices=["ga"])
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import Weights
 from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.objectives import FORGET_OBJECTIVES
@@ -19,25 +19,12 @@ from unlearn_hf.training.optimizer_step import Losses
 class GDRGMAConfig(BoundedRetainLossConfig):
     """Arguments of `GDRGMATrainer`."""
 
-    forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
+    forget_loss: str = option("ga", "Objective on the forget set.", choices=FORGET_OBJECTIVES.keys())
+    magnitude_slope: float = option(
+        100.0,
+        "How sharply the weight moves from forgetting to retaining where the retain loss crosses its level, per nat.",
+        only="positive",
     )
-    magnitude_slope: float = field(
-        default=100.0,
-        metadata={
-            "help": "How sharply the weight moves from forgetting to retaining where the retain loss crosses its "
-            "level, per nat."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            ValueError: for a slope that is not positive, or a bad level.
-        """
-        check_positive("magnitude_slope", self.magnitude_slope)
-        super().__post_init__()
 
 
 def magnitudes(retain_loss: float, level: float, slope: float) -> Weights:

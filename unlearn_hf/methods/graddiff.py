@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.fixed_weights import FixedWeightsConfig, FixedWeightsTrainer
 from unlearn_hf.objectives import FORGET_OBJECTIVES
 
@@ -13,9 +14,7 @@ from unlearn_hf.objectives import FORGET_OBJECTIVES
 class GradDiffConfig(FixedWeightsConfig):
     """Arguments of `GradDiffTrainer`."""
 
-    forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
-    )
+    forget_loss: str = option("ga", "Objective on the forget set.", choices=FORGET_OBJECTIVES.keys())
 
 
 class GradDiffTrainer(FixedWeightsTrainer):

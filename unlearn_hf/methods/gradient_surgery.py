@@ -6,12 +6,13 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from unlearn_hf.common.checks import check_choice
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import WEIGHTINGS, Weights, torchjd_weighting
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -25,20 +26,15 @@ RULE_PARAMETERS = {"epsilon": 0.0, "forget_weight": 1.0, "retain_weight": 1.0}
 class GradientSurgeryConfig(UnlearningConfig):
     """Arguments of `GradientSurgeryTrainer`."""
 
-    rule: str = field(
-        default="unilateral",
-        metadata={"help": f"{', '.join(WEIGHTINGS)}, or `torchjd:NAME` for a Gram weighting of TorchJD."},
-    )
-    epsilon: float = field(
-        default=0.0,
-        metadata={
-            "help": "unilateral: how far `<g_r, d>` may fall below zero before the forget gradient is altered; the "
-            "retain loss may rise by the learning rate times this in a step. Not negative."
-        },
+    rule: str = option("unilateral", f"{', '.join(WEIGHTINGS)}, or `torchjd:NAME` for a Gram weighting of TorchJD.")
+    epsilon: float = option(
+        0.0,
+        "unilateral: how far `<g_r, d>` may fall below zero before the forget gradient is altered; the retain loss "
+        "may rise by the learning rate times this in a step. Not negative.",
     )
 
-    forget_weight: float = field(default=1.0, metadata={"help": "one_sided_pcgrad: weight of the forget gradient."})
-    retain_weight: float = field(default=1.0, metadata={"help": "one_sided_pcgrad: weight of the retain gradient."})
+    forget_weight: float = option(1.0, "one_sided_pcgrad: weight of the forget gradient.")
+    retain_weight: float = option(1.0, "one_sided_pcgrad: weight of the retain gradient.")
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.moving_average import GradientAverage
 from unlearn_hf.gradients.weightings import Weights, unilateral_surgery
 from unlearn_hf.training.optimizer_step import Losses
@@ -19,12 +20,10 @@ from unlearn_hf.training.unlearning_config import UnlearningConfig
 class GRUConfig(UnlearningConfig):
     """Arguments of `GRUTrainer`."""
 
-    retain_momentum: float = field(
-        default=0.2,
-        metadata={
-            "help": "Share of the past in the moving average of the retain gradient; 0 is gradient_surgery. The "
-            "released code's `moving_avg` 0.8 is the share of the present gradient: 1 - retain_momentum."
-        },
+    retain_momentum: float = option(
+        0.2,
+        "Share of the past in the moving average of the retain gradient; 0 is gradient_surgery. The released code's "
+        "`moving_avg` 0.8 is the share of the present gradient: 1 - retain_momentum.",
     )
 
     def __post_init__(self) -> None:

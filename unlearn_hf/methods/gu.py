@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import Weights
 from unlearn_hf.methods.fixed_weights import FixedWeightsConfig
 from unlearn_hf.training.optimizer_step import Losses
@@ -24,12 +24,11 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 class GUConfig(FixedWeightsConfig):
     """Arguments of `GUTrainer`; `forget_weight` is that of the orthogonal part of the forget gradient."""
 
-    metric_epsilon: float | None = field(
-        default=None,
-        metadata={
-            "help": "Added to sqrt(v) in the metric; greater values make it more alike for all parameters. Default: "
-            "the optimizer's own (`adam_epsilon`)."
-        },
+    metric_epsilon: float | None = option(
+        None,
+        "Added to sqrt(v) in the metric; greater values make it more alike for all parameters. Default: the "
+        "optimizer's own (`adam_epsilon`).",
+        only="positive",
     )
 
     def __post_init__(self) -> None:
@@ -38,7 +37,6 @@ class GUConfig(FixedWeightsConfig):
         Raises:
             ValueError: for a number out of range, or an optimizer whose metric is not known.
         """
-        check_positive("metric_epsilon", self.metric_epsilon)
         super().__post_init__()
         optimizer = getattr(self.optim, "value", self.optim)
         if optimizer not in OPTIMIZERS:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_choice, check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import Weights
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -23,25 +23,19 @@ _PARALLEL = 1e-7
 class HAMUConfig(UnlearningConfig):
     """Arguments of `HAMUTrainer`. `max_grad_norm` defaults to 0: the direction has the length `radius` already."""
 
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Gradient clipping; off, because the direction has a bounded length already."}
+    max_grad_norm: float = option(0.0, "Gradient clipping; off, because the direction has a bounded length already.")
+    variant: str = option(
+        "Q",
+        "Q: harm the retain loss least while the forget loss falls by `progress`. U: lower the forget loss most "
+        "while the retain loss falls by `progress`.",
+        choices=VARIANTS,
     )
-    variant: str = field(
-        default="Q",
-        metadata={
-            "help": "Q: harm the retain loss least while the forget loss falls by `progress`. U: lower the forget "
-            "loss most while the retain loss falls by `progress`.",
-            "choices": list(VARIANTS),
-        },
-    )
-    radius: float = field(default=1.0, metadata={"help": "Length of the direction, before the learning rate."})
-    progress: float | None = field(
-        default=None,
-        metadata={
-            "help": "How much the constrained loss must fall to first order, per unit of learning rate (SGD). When "
-            "radius times the norm of its gradient is less than this, the run ends. Default: 1 for Q, 0 for U; with U "
-            "a negative value tolerates that much of a rise."
-        },
+    radius: float = option(1.0, "Length of the direction, before the learning rate.", only="positive")
+    progress: float | None = option(
+        None,
+        "How much the constrained loss must fall to first order, per unit of learning rate (SGD). When radius times "
+        "the norm of its gradient is less than this, the run ends. Default: 1 for Q, 0 for U; with U a negative "
+        "value tolerates that much of a rise.",
     )
 
     def __post_init__(self) -> None:
@@ -50,14 +44,12 @@ class HAMUConfig(UnlearningConfig):
         Raises:
             ValueError: for an unknown variant or a number out of range.
         """
-        check_choice("variant", self.variant, VARIANTS)
-        check_positive("radius", self.radius)
+        super().__post_init__()
         for name in ("radius", "progress"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ValueError(f"{name}: {getattr(self, name)} is not a finite number; give one.")
         if self.variant == "Q" and self.progress is not None and self.progress <= 0:
             raise ValueError(f"progress: {self.progress} lets variant Q forget nothing; give a positive number.")
-        super().__post_init__()
 
     def required_progress(self) -> float:
         """`progress`, or its default for the variant."""

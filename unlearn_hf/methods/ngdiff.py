@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import Weights, normalized_sum
 from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.training.optimizer_step import Losses
@@ -22,13 +23,9 @@ class NGDiffConfig(UnlearningConfig):
     clip most steps. `lr_scheduler_type` defaults to `constant`.
     """
 
-    forget_loss: str = field(
-        default="ga", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
-    )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Gradient clipping; off, because the direction is normalised already."}
-    )
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
+    forget_loss: str = option("ga", "Objective on the forget set.", choices=FORGET_OBJECTIVES.keys())
+    max_grad_norm: float = option(0.0, "Gradient clipping; off, because the direction is normalised already.")
+    lr_scheduler_type: str = option("constant", "Schedule of the learning rate.")
 
 
 class NGDiffTrainer(UnlearningTrainer):

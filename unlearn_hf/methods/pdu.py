@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.bounded_retain_loss import BoundedRetainLossConfig, BoundedRetainLossTrainer
 from unlearn_hf.methods.dual_variable import DualVariable
 from unlearn_hf.objectives import FORGET_OBJECTIVES
@@ -16,24 +16,10 @@ from unlearn_hf.training.optimizer_step import Losses
 class PDUConfig(BoundedRetainLossConfig):
     """Arguments of `PDUTrainer`."""
 
-    forget_loss: str = field(
-        default="logit_margin", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
-    )
-    dual_learning_rate: float = field(default=1.0, metadata={"help": "Step size of the dual variable, per nat."})
-    initial_dual: float = field(default=1.0, metadata={"help": "Dual variable at the start, and during warm-up."})
-    dual_warmup_epochs: int = field(default=0, metadata={"help": "Epochs before the dual variable begins to move."})
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            ValueError: for a number out of range, or a bad level.
-        """
-        check_positive("dual_learning_rate", self.dual_learning_rate)
-        for name in ("initial_dual", "dual_warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
-        super().__post_init__()
+    forget_loss: str = option("logit_margin", "Objective on the forget set.", choices=FORGET_OBJECTIVES.keys())
+    dual_learning_rate: float = option(1.0, "Step size of the dual variable, per nat.", only="positive")
+    initial_dual: float = option(1.0, "Dual variable at the start, and during warm-up.", only="not negative")
+    dual_warmup_epochs: int = option(0, "Epochs before the dual variable begins to move.", only="not negative")
 
 
 class PDUTrainer(BoundedRetainLossTrainer):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_choice
+from unlearn_hf.common.options import option
 from unlearn_hf.gradients.weightings import Weights
 from unlearn_hf.methods.fixed_weights import FixedWeightsConfig
 from unlearn_hf.training.optimizer_step import Losses
@@ -22,23 +22,12 @@ FORMS = ("gated", "prefer_retain")
 class SAGOConfig(FixedWeightsConfig):
     """Arguments of `SAGOTrainer`; the weights are those of the gradients."""
 
-    form: str = field(
-        default="gated",
-        metadata={
-            "help": "Where signs agree. gated: the forget gradient alone. prefer_retain: both, added up. (Where they "
-            "conflict, both take the retain gradient alone.)",
-            "choices": list(FORMS),
-        },
+    form: str = option(
+        "gated",
+        "Where signs agree. gated: the forget gradient alone. prefer_retain: both, added up. (Where they conflict, "
+        "both take the retain gradient alone.)",
+        choices=FORMS,
     )
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            ValueError: for an unknown form or a bad weight.
-        """
-        check_choice("form", self.form, FORMS)
-        super().__post_init__()
 
 
 def sign_gated(forget: Tensor, retain: Tensor, weights: Weights, form: str = "gated") -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTrainer
 
 
@@ -17,20 +17,19 @@ from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTra
 class TaskVectorConfig(ForgetTuningConfig):
     """Arguments of `TaskVectorTrainer`; those of training are the ones of the fine-tuning."""
 
-    task_vector_scale: float = field(
-        default=1.0, metadata={"help": "How far to go back from the model before, in task vectors; positive."}
+    task_vector_scale: float = option(
+        1.0, "How far to go back from the model before, in task vectors; positive.", only="positive"
     )
 
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ValueError: for a scale that is not positive.
+            ValueError: for a scale that is not positive and finite.
         """
-        check_positive("task_vector_scale", self.task_vector_scale)
+        super().__post_init__()
         if not math.isfinite(self.task_vector_scale):
             raise ValueError(f"task_vector_scale: {self.task_vector_scale} is not finite; give a number such as 1.")
-        super().__post_init__()
 
 
 class TaskVectorTrainer(ForgetTuningTrainer):

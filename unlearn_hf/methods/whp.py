@@ -4,46 +4,50 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
+import warnings
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import nn
-from transformers import AutoConfig
 from transformers.trainer_utils import TrainOutput
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 from unlearn_hf.methods.forget_tuning import ForgetTuningConfig, ForgetTuningTrainer
-from unlearn_hf.models.loading import load_model
-from unlearn_hf.models.paths import check_model_path
+from unlearn_hf.models.loading import configuration_of, load_model
+from unlearn_hf.models.paths import check_model_path, is_adapter
 from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
+
+_OF_TRAINING = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm", "trainable_parameters"),
+)
 
 
 @dataclass
 class WHPConfig(ForgetTuningConfig):
     """Arguments of `WHPTrainer`; those of training are the ones of the reinforced model."""
 
-    alpha: float = field(
-        default=1.0,
-        metadata={"help": "How much of what the reinforced model finds likelier is taken away; positive."},
+    alpha: float = option(
+        1.0, "How much of what the reinforced model finds likelier is taken away; positive.", only="positive"
     )
-    reinforced_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Hub id or folder of a model that was trained further on the forget set. Nothing is trained then. "
-            "Default: the run trains it."
-        },
+    reinforced_model: str | None = option(
+        None,
+        "Hub id or folder of a model that was trained further on the forget set. Nothing is trained then. Default: "
+        "the run trains it.",
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is a step to make: not with a reinforced model that is there already."""
+        return self.reinforced_model is None
+
     def __post_init__(self) -> None:
-        """Check the fields.
+        """Check the fields; what only training would use is told to be without effect where nothing is trained.
 
         Raises:
             ValueError: for an `alpha` that is not positive, a reinforced model that is not there or is an adapter, or
                 neither such a model nor steps to train one.
         """
-        check_positive("alpha", self.alpha)
-        WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
         if self.reinforced_model is None:
             for name in ("max_steps", "num_train_epochs"):
                 if getattr(self, name) == 0 and (name == "max_steps" or self.max_steps <= 0):
@@ -54,6 +58,14 @@ class WHPConfig(ForgetTuningConfig):
             check_model_path(self.reinforced_model, "reinforced_model", self.trust_remote_code)
             _refuse_adapter(self.reinforced_model, "reinforced_model")
         super().__post_init__()
+        WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
+        defaults = {item.name: item.default for item in fields(self)}
+        idle = [name for name in _OF_TRAINING if getattr(self, name) != defaults[name]] if not self.trains else []
+        if idle:
+            values = ", ".join(f"{name} {getattr(self, name)}" for name in idle)
+            warnings.warn(
+                f"reinforced_model: with one that is there nothing is trained; of no effect: {values}.", stacklevel=2
+            )
 
 
 class WHPTrainer(ForgetTuningTrainer):
@@ -102,7 +114,7 @@ class WHPTrainer(ForgetTuningTrainer):
         """
         if isinstance(self.model, WHPForCausalLM):
             raise ValueError("train: the model is base and reinforced model already; begin with the base model.")
-        if self.args.reinforced_model is not None:
+        if not self.args.trains:
             return self.model
         return copy.deepcopy(self.model).cpu()
 
@@ -125,7 +137,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
     def train(self, *positional: Any, **named: Any) -> Any:
         """Train the reinforced model, or take the one that is given, and put both side by side."""
-        if self.args.reinforced_model is None:
+        if self.args.trains:
             return super().train(*positional, **named)
         before = self.kept_before()
         self.run_verdict.begin(before)
@@ -134,7 +146,7 @@ class WHPTrainer(ForgetTuningTrainer):
 
 
 def _refuse_adapter(model: str | os.PathLike[str], name: str) -> None:
-    if (Path(model) / "adapter_config.json").is_file():
+    if is_adapter(model):
         raise ValueError(
             f"{name}: {os.fspath(model)!r} is an adapter, and whp runs two whole models side by side; merge it first "
             "(unlearn-hf merge)."
@@ -143,9 +155,5 @@ def _refuse_adapter(model: str | os.PathLike[str], name: str) -> None:
 
 def _check_vocabularies(model: Any, args: WHPConfig) -> None:
     """Refuse vocabularies of different sizes before any weights are loaded."""
-    config = model.config if hasattr(model, "config") else None
-    base, reinforced = (
-        config if name is None else AutoConfig.from_pretrained(name, trust_remote_code=args.trust_remote_code)
-        for name in (None if config is not None else os.fspath(model), args.reinforced_model)
-    )
+    base, reinforced = (configuration_of(each, args.trust_remote_code) for each in (model, args.reinforced_model))
     WHPModelConfig(base=base, reinforced=reinforced, alpha=args.alpha)

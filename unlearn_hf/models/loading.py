@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import is_flash_attn_2_available
 
 from unlearn_hf.common.checks import ATTENTIONS, check_choice
-from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
+from unlearn_hf.models.paths import base_name, check_model_path, check_tokenizer_path, is_adapter
 from unlearn_hf.models.whp import WHPForCausalLM, WHPModelConfig
 from unlearn_hf.models.wrappers import causal_model, layer_count
 
@@ -81,7 +79,7 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.float32 if dtype == "auto" else options["dtype"],
         )
-    if (Path(name) / "adapter_config.json").exists():
+    if is_adapter(name):
         from peft import AutoPeftModelForCausalLM
 
         with _naming(field, name, "the adapter or its base model"):
@@ -162,32 +160,28 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
 
 def configured_layers(model: Any, trust_remote_code: bool = False) -> int | None:
     """How many layers a model has, by its configuration alone; `None` where that does not say."""
-    if not isinstance(model, (str, os.PathLike)):
-        inner = causal_model(model)
-        return layer_count(inner.config) if inner is not None else None
-    return layer_count(model_configuration(os.fspath(model), trust_remote_code))
+    config = configuration_of(model, trust_remote_code)
+    return layer_count(config) if config is not None else None
 
 
 def configured_width(model: Any, trust_remote_code: bool = False) -> int | None:
     """Size of the hidden states of a model, by its configuration alone; `None` where that does not say."""
+    config = configuration_of(model, trust_remote_code)
+    text = config.get_text_config() if config is not None else None
+    return getattr(text, "hidden_size", None) or getattr(text, "n_embd", None)
+
+
+def configuration_of(model: Any, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model or of what a name stands for; `None` for a model unlike those of transformers."""
     if isinstance(model, (str, os.PathLike)):
-        config = model_configuration(os.fspath(model), trust_remote_code)
-    else:
-        inner = causal_model(model)
-        if inner is None:
-            return None
-        config = inner.config
-    config = config.get_text_config()
-    return getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
+        return model_configuration(os.fspath(model), trust_remote_code)
+    return getattr(causal_model(model), "config", None)
 
 
 def model_configuration(name: str, trust_remote_code: bool) -> Any:
     """The configuration of a model, or of the one that an adapter belongs to."""
     check_model_path(name, trust_remote_code=trust_remote_code)
-    adapter_config = Path(name) / "adapter_config.json"
-    if adapter_config.exists():
-        name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    return AutoConfig.from_pretrained(base_name(name), trust_remote_code=trust_remote_code)
 
 
 def tokenizer_for(model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
@@ -233,7 +227,7 @@ def check_four_bit_model(model: Any, peft_config: Any | None) -> None:
             f"load_in_4bit: True loads a model by name, and this {type(model).__name__} is loaded already; pass its "
             "name, or a model that is quantised, and leave it out."
         )
-    if peft_config is None and not (Path(model) / "adapter_config.json").is_file():
+    if peft_config is None and not is_adapter(model):
         raise ValueError(
             "load_in_4bit: True needs an adapter, because weights in 4 bit cannot be trained; add --use_lora "
             "(peft_config), or leave it out."

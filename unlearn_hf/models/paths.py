@@ -64,6 +64,12 @@ def is_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
+def base_name(name: str) -> str:
+    """The model itself, or the base of the adapter in the folder `name`."""
+    config = Path(name) / "adapter_config.json"
+    return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]) if is_adapter(name) else name
+
+
 def check_tokenizer_path(name: str, field: str = "tokenizer_name_or_path") -> None:
     """Raise a `ValueError` unless a tokenizer is in the folder `name`, or could be on the hub.
 
@@ -176,15 +182,15 @@ def _check_weights(path: Path, field: str) -> None:
                 f"{len(files)} files are missing); copy the model again."
             )
     for file in sorted(path.glob("*.safetensors")):
-        expected = _size_by_header(file)
+        _, expected = safetensors_header(file) or ({}, None)
         found = file.stat().st_size
         if expected is None or found < expected:
             told = f"{expected} bytes by its header" if expected else "no header that can be read"
             raise ValueError(f"{field}: {str(file)!r} is cut short: {found} bytes, {told}; copy the model again.")
 
 
-def _size_by_header(file: Path) -> int | None:
-    """How long a safetensors file is by its own header, or `None` when it has none."""
+def safetensors_header(file: Path) -> tuple[dict[str, Any], int] | None:
+    """What a safetensors file says of its tensors by name, and how long it has to be; `None` without a header."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(_HEADER_BYTES), "little")
         if not 0 < length <= file.stat().st_size:
@@ -193,8 +199,8 @@ def _size_by_header(file: Path) -> int | None:
             header = json.loads(stream.read(length))
         except ValueError:
             return None
-    ends = (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    return _HEADER_BYTES + length + max(ends, default=0)
+    header.pop("__metadata__", None)
+    return header, _HEADER_BYTES + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
 
 
 def _check_hub_id(name: str, field: str, files: tuple[str, ...]) -> None:

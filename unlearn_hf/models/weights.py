@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from unlearn_hf.models.paths import WEIGHTS
+from unlearn_hf.models.paths import WEIGHTS, base_name, safetensors_header
 
 _SAMPLES = 256
 _SAMPLE_BYTES = 4096
@@ -46,7 +44,7 @@ def content_digest(folder: Path) -> str:
         if file.is_file():
             with file.open("rb") as stream:
                 digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    if (base := base_under(str(folder)).name) != str(folder):
+    if (base := base_name(str(folder))) != str(folder):
         digest.update((content_digest(Path(base)) if Path(base).is_dir() else base).encode())
     return digest.hexdigest()
 
@@ -71,16 +69,13 @@ class BaseModel:
 
 def base_under(name: str) -> BaseModel:
     """The model itself, or that under the adapter in the folder `name`."""
-    config = Path(name) / "adapter_config.json"
-    base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.is_file() else name
-    return BaseModel.named(str(base))
+    return BaseModel.named(base_name(name))
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in the safetensors files of a folder, read from their headers."""
     found: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        header, _ = safetensors_header(file) or ({}, 0)
+        found |= {name: tuple(entry["shape"]) for name, entry in header.items()}
     return found

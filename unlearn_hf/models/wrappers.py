@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -58,6 +59,28 @@ def decoder_layers(model: nn.Module) -> tuple[nn.Module, str]:
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return owner, name
     raise ValueError(f"model: the layers of {type(model).__name__} are not found; use another objective.")
+
+
+@contextmanager
+def only_layers(model: nn.Module, count: int) -> Iterator[None]:
+    """Within the context, the decoder of a causal language model ends after its first `count` layers."""
+    owner, name = decoder_layers(model)
+    layers: Any = owner.get_submodule(name)
+    owner._modules[name] = nn.ModuleList(layers[:count])
+    try:
+        yield
+    finally:
+        owner._modules[name] = layers
+
+
+def parameters_up_to(model: nn.Module, count: int | None) -> list[nn.Parameter]:
+    """The parameters of a model but those of layers beyond the first `count`; `None` for all."""
+    above: set[int] = set()
+    if count is not None:
+        owner, name = decoder_layers(model)
+        left_out = list(owner.get_submodule(name).children())[count:]
+        above = {id(parameter) for layer in left_out for parameter in layer.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in above]
 
 
 def layer_count(config: Any) -> int | None:

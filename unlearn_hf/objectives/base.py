@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from unlearn_hf.common.options import check_options
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,7 +42,20 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class NoParameters:
+class Parameters:
+    """Base of an objective's parameters, which are checked by what `option` says of each."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: for one out of its range.
+        """
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class NoParameters(Parameters):
     """An objective without parameters."""
 
 

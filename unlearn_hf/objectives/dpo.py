@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
 from unlearn_hf.objectives.base import Needs, Objective
-from unlearn_hf.objectives.npo import BETA_HELP
+from unlearn_hf.objectives.npo import NPOParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,22 +13,7 @@ if TYPE_CHECKING:
     from unlearn_hf.likelihood.answers import AnswerLikelihood
 
 
-@dataclass(frozen=True)
-class DPOParameters:
-    """Parameters of DPO."""
-
-    beta: float = field(default=0.1, metadata={"help": BETA_HELP})
-
-    def __post_init__(self) -> None:
-        """Check the value.
-
-        Raises:
-            ValueError: unless it is positive.
-        """
-        check_positive("beta", self.beta)
-
-
-def dpo(likelihood: AnswerLikelihood, parameters: DPOParameters) -> Tensor:
+def dpo(likelihood: AnswerLikelihood, parameters: NPOParameters) -> Tensor:
     """`(2 / beta) softplus(-beta ((nll_f - nll_ref_f) - (nll_a - nll_ref_a)))`, shape `[B]`; a mean over sequences.
 
     `f` is the forget answer and `a` the alternative one (a refusal); log-ratios are summed over each answer. Rafailov
@@ -55,7 +38,7 @@ DPO = Objective(
     function=dpo,
     unit="sequences",
     needs=Needs(answers=("own", "alternative"), reference=("nll",)),
-    parameters=DPOParameters,
+    parameters=NPOParameters,
     summary="direct preference optimisation: a refusal preferred to the forget answer",
     paper="Rafailov et al., Direct Preference Optimization, NeurIPS 2023, arXiv 2305.18290",
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
-from unlearn_hf.objectives.base import Needs, Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Needs, Objective, Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,18 +17,10 @@ BETA_HELP = "Inverse temperature."
 
 
 @dataclass(frozen=True)
-class NPOParameters:
+class NPOParameters(Parameters):
     """Parameters of NPO."""
 
-    beta: float = field(default=0.1, metadata={"help": BETA_HELP})
-
-    def __post_init__(self) -> None:
-        """Check the value.
-
-        Raises:
-            ValueError: unless it is positive.
-        """
-        check_positive("beta", self.beta)
+    beta: float = option(0.1, BETA_HELP, only="positive")
 
 
 def npo(likelihood: AnswerLikelihood, parameters: NPOParameters) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unlearn_hf.common.options import option
 from unlearn_hf.objectives.base import Needs, NoParameters, Objective
 from unlearn_hf.objectives.rmu import LAYER_HELP, squared_distance
 
@@ -35,7 +36,7 @@ def kullback_leibler(logits: Tensor, targets: Tensor, reference: Tensor | None, 
 class HiddenStatesParameters:
     """Parameters of the distance of hidden states."""
 
-    layer: int = field(default=7, metadata={"help": LAYER_HELP})
+    layer: int = option(7, LAYER_HELP)
 
 
 def hidden_states(likelihood: AnswerLikelihood, parameters: HiddenStatesParameters) -> Tensor:

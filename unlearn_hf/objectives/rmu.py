@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
-from unlearn_hf.objectives.base import Needs, Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Needs, Objective, Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,25 +18,17 @@ LAYER_HELP = "Layer whose output is compared, counted from 0."
 
 
 @dataclass(frozen=True)
-class RMUParameters:
+class RMUParameters(Parameters):
     """Parameters of RMU."""
 
-    layer: int = field(default=7, metadata={"help": LAYER_HELP})
-    steering_coefficient: float = field(
-        default=2.0, metadata={"help": "Length of the target; of `adaptive_steering`, how many times the norm before."}
+    layer: int = option(7, LAYER_HELP)
+    steering_coefficient: float = option(
+        2.0, "Length of the target; of `adaptive_steering`, how many times the norm before.", only="positive"
     )
-    adaptive_steering: bool = field(
-        default=False, metadata={"help": "Scale the target with the norm of the same hidden state before unlearning."}
+    adaptive_steering: bool = option(
+        False, "Scale the target with the norm of the same hidden state before unlearning."
     )
-    direction_seed: int = field(default=42, metadata={"help": "Seeds the random direction."})
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: for a length that is not positive.
-        """
-        check_positive("steering_coefficient", self.steering_coefficient)
+    direction_seed: int = option(42, "Seeds the random direction.")
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.objectives.base import Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Objective, Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,25 +15,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SatImpParameters:
+class SatImpParameters(Parameters):
     """Parameters of SatImp."""
 
-    saturation: float = field(
-        default=5.0, metadata={"help": "Power of a token's probability in its weight (its beta 1); not negative."}
+    saturation: float = option(
+        5.0, "Power of a token's probability in its weight (its beta 1); not negative.", only="not negative"
     )
-    importance: float = field(
-        default=1.0, metadata={"help": "Power of one minus that probability (its beta 2); not negative."}
+    importance: float = option(
+        1.0, "Power of one minus that probability (its beta 2); not negative.", only="not negative"
     )
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: for a negative one.
-        """
-        for name in ("saturation", "importance"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; give zero or more.")
 
 
 def satimp(likelihood: AnswerLikelihood, parameters: SatImpParameters) -> Tensor:

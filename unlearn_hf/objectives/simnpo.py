@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
-from unlearn_hf.objectives.base import Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Objective, Parameters
 from unlearn_hf.objectives.npo import BETA_HELP
 
 if TYPE_CHECKING:
@@ -16,19 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SimNPOParameters:
+class SimNPOParameters(Parameters):
     """Parameters of SimNPO."""
 
-    beta: float = field(default=4.5, metadata={"help": BETA_HELP})
-    delta: float = field(default=0.0, metadata={"help": "Mean NLL per answer token aimed at, in nats."})
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: unless beta is positive.
-        """
-        check_positive("beta", self.beta)
+    beta: float = option(4.5, BETA_HELP, only="positive")
+    delta: float = option(0.0, "Mean NLL per answer token aimed at, in nats.")
 
 
 def simnpo(likelihood: AnswerLikelihood, parameters: SimNPOParameters) -> Tensor:

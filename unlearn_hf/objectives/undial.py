@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
-from unlearn_hf.objectives.base import Needs, Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Needs, Objective, Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class UNDIALParameters:
+class UNDIALParameters(Parameters):
     """Parameters of UNDIAL."""
 
-    strength: float = field(
-        default=10.0, metadata={"help": "By how much the true token's logit is lowered in the teacher (its beta)."}
+    strength: float = option(
+        10.0, "By how much the true token's logit is lowered in the teacher (its beta).", only="positive"
     )
-
-    def __post_init__(self) -> None:
-        """Check the value.
-
-        Raises:
-            ValueError: unless it is positive.
-        """
-        check_positive("strength", self.strength)
 
 
 def undial(logits: Tensor, targets: Tensor, reference: Tensor | None, parameters: UNDIALParameters) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearn_hf.common.checks import check_positive
-from unlearn_hf.objectives.base import Objective
+from unlearn_hf.common.options import option
+from unlearn_hf.objectives.base import Objective, Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,20 +15,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WGAParameters:
+class WGAParameters(Parameters):
     """Parameters of WGA."""
 
-    weight_exponent: float = field(
-        default=1.0, metadata={"help": "Power of a token's probability that weights its ascent (its beta)."}
+    weight_exponent: float = option(
+        1.0, "Power of a token's probability that weights its ascent (its beta).", only="positive"
     )
-
-    def __post_init__(self) -> None:
-        """Check the value.
-
-        Raises:
-            ValueError: unless it is positive.
-        """
-        check_positive("weight_exponent", self.weight_exponent)
 
 
 def wga(likelihood: AnswerLikelihood, parameters: WGAParameters) -> Tensor:

@@ -225,26 +225,28 @@ class ReferenceModel:
                 self._copy.to(device)
             yield self._copy
             return
-        training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             if self.strategy == "disabled adapter":
                 with model.disable_adapter():  # type: ignore[operator]
                     yield model
             else:
-                active = model.active_adapter
-                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-                model.base_model.set_adapter(REFERENCE_ADAPTER)  # type: ignore[union-attr, operator]
-                try:
+                with _switching(model):
+                    model.base_model.set_adapter(REFERENCE_ADAPTER)  # type: ignore[union-attr, operator]
                     yield model
-                finally:
-                    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
-                    for parameter in model.parameters():
-                        parameter.requires_grad_(False)
-                    for parameter in trained:
-                        parameter.requires_grad_(True)
-        finally:
-            model.train(training)
+
+
+@contextmanager
+def _switching(model: Any) -> Iterator[None]:
+    """Afterwards the adapter that is active now is so again, and the same parameters are trained."""
+    active = model.active_adapter
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        yield
+    finally:
+        model.base_model.set_adapter(active)
+        model.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _frozen_copy(model: nn.Module, shared: dict[int, nn.Parameter], layers: int | None) -> Any:
@@ -277,13 +279,8 @@ def _copy_adapter(model: nn.Module) -> int:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     active = str(model.active_adapter)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(model.peft_config[active]))  # type: ignore[operator, index]
-    weights = get_peft_model_state_dict(model, adapter_name=active)
-    set_peft_model_state_dict(model, weights, adapter_name=REFERENCE_ADAPTER)
-    model.base_model.set_adapter(active)  # type: ignore[union-attr, operator]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    with _switching(model):
+        model.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(model.peft_config[active]))  # type: ignore[operator, index]
+        weights = get_peft_model_state_dict(model, adapter_name=active)
+        set_peft_model_state_dict(model, weights, adapter_name=REFERENCE_ADAPTER)
     return sum(each.nbytes for each in weights.values())

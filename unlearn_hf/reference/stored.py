@@ -20,7 +20,7 @@ from unlearn_hf.data.labels import label_counts
 from unlearn_hf.likelihood.one_pass import evaluating
 from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.sharding import shards
-from unlearn_hf.models.wrappers import causal_model, decoder_layers
+from unlearn_hf.models.wrappers import causal_model, parameters_up_to
 from unlearn_hf.reference.model_before import ReferenceModel, output_at_labels, rows_fingerprint
 from unlearn_hf.version import __version__
 
@@ -79,11 +79,8 @@ class StoredReference:
                 place, layer = self._first[name] + row, self._layers[name]
                 self._counts[place], self._starts[place] = count, self._lines[layer]
                 self._lines[layer] += count
-        inner: Any = causal_model(trainer.model)
-        head, width = inner.get_output_embeddings().weight, inner.config.get_text_config().hidden_size
-        self._width = {layer: head.shape[0] if layer is None else width for layer in self._lines}
         self.tokens = sum(self._lines.values())
-        self.bytes = sum(_BYTES * count * self._width[layer] for layer, count in self._lines.items())
+        self.bytes = sum(count * line_bytes(trainer.model, layer) for layer, count in self._lines.items())
 
     def measure(self, model: nn.Module) -> None:
         """Ask `model`, the one before unlearning, once; the sets get a column that says where their lines are."""
@@ -110,7 +107,7 @@ class StoredReference:
 
     def _write(self, model: nn.Module, layer: int | None, path: Path) -> None:
         lines = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.float32, shape=(self._lines[layer], self._width[layer])
+            path, mode="w+", dtype=np.float32, shape=(self._lines[layer], line_bytes(model, layer) // _BYTES)
         )
         size = self.trainer.args.per_device_eval_batch_size
         for name in (each for each, own in self._layers.items() if own == layer):
@@ -156,7 +153,7 @@ def choose_reference(
     asked = args.reference_device is not None or args.reference_dtype is not None
     column, told = None, ""
     if not hasattr(model, "peft_config"):
-        copied = _bytes_of_copy(model, layers)
+        copied = bytes_of_copy(model, layers)
         told = f"{_mebibytes(copied)} of memory"
         if causal_model(model) is not None and share and trainer.accelerator.num_processes == 1 and not asked:
             column = StoredReference(trainer, compared)
@@ -179,14 +176,16 @@ def choose_reference(
     return reference
 
 
-def _bytes_of_copy(model: nn.Module, layers: int | None) -> int:
+def line_bytes(model: nn.Module, layer: int | None) -> int:
+    """What the file has for a token: the hidden state after `layer`, or (`None`) the logits."""
+    inner: Any = causal_model(model)
+    head, width = inner.get_output_embeddings().weight, inner.config.get_text_config().hidden_size
+    return _BYTES * (head.shape[0] if layer is None else width)
+
+
+def bytes_of_copy(model: nn.Module, layers: int | None) -> int:
     """What a frozen copy takes that shares what is not trained."""
-    above: set[int] = set()
-    if layers is not None:
-        owner, name = decoder_layers(model)
-        left_out = list(owner.get_submodule(name).children())[layers:]
-        above = {id(parameter) for layer in left_out for parameter in layer.parameters()}
-    return sum(each.nbytes for each in model.parameters() if each.requires_grad and id(each) not in above)
+    return sum(each.nbytes for each in parameters_up_to(model, layers) if each.requires_grad)
 
 
 def _mebibytes(size: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from unlearn_hf.common.checks import check_positive
+from unlearn_hf.common.options import option
 
 SMOOTHING = 0.9
 
@@ -20,28 +20,22 @@ SMOOTHING = 0.9
 class AutomaticLearningRateArguments:
     """Options of AutoLR, which every method that unlearns has."""
 
-    autolr: bool = field(
-        default=False,
-        metadata={
-            "help": "Set the learning rate from the curvature of the retain loss (GeN); replaces the scheduler, so "
-            "lr_scheduler_type must be constant, without warm-up."
-        },
+    autolr: bool = option(
+        False,
+        "Set the learning rate from the curvature of the retain loss (GeN); replaces the scheduler, so "
+        "lr_scheduler_type must be constant, without warm-up.",
     )
-    autolr_interval: int = field(
-        default=10, metadata={"help": "Optimizer steps between two probes (two forward passes)."}
-    )
-    autolr_min: float | None = field(default=None, metadata={"help": "Lower bound of the automatic learning rate."})
-    autolr_max: float | None = field(default=None, metadata={"help": "Upper bound of the automatic learning rate."})
+    autolr_interval: int = option(10, "Optimizer steps between two probes (two forward passes).", only="positive")
+    autolr_min: float | None = option(None, "Lower bound of the automatic learning rate.", only="positive")
+    autolr_max: float | None = option(None, "Upper bound of the automatic learning rate.", only="positive")
 
 
 def check_automatic_learning_rate(args: Any) -> None:
     """Check the options of AutoLR in a configuration that is filled in otherwise.
 
     Raises:
-        ValueError: for a number out of range, or AutoLR together with another schedule or with DeepSpeed.
+        ValueError: for bounds that exclude each other, or AutoLR together with another schedule or with DeepSpeed.
     """
-    for name in ("autolr_interval", "autolr_min", "autolr_max"):
-        check_positive(name, getattr(args, name))
     if args.autolr_min and args.autolr_max and args.autolr_min > args.autolr_max:
         raise ValueError(f"autolr_min: {args.autolr_min} is above autolr_max {args.autolr_max}; swap them.")
     if not args.autolr:

@@ -36,9 +36,7 @@ class EvaluatorCallback(TrainerCallback):
         self._step: int | None = None
         self._datasets: list[frozenset[str]] = []
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         """Forget the last evaluation: the weights may be those of the best checkpoint from here on."""
         self._step = None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.common.files import write_json
+from unlearn_hf.models.paths import safetensors_header
 
 METHOD_STATE_FILE = "method_state.pt"
 MANIFEST = "manifest.json"
@@ -97,7 +98,9 @@ def _unreadable(files: dict[str, Path]) -> str | None:
     for name, path in sorted(files.items()):
         try:
             if path.suffix == ".safetensors":
-                _check_safetensors(path)
+                header = safetensors_header(path)
+                if header is None or header[1] != path.stat().st_size:
+                    return f"{name} cannot be read"
             elif path.suffix in (".pt", ".pth", ".bin"):
                 with zipfile.ZipFile(path) as archive:  # its table of contents stands at the end
                     archive.infolist()
@@ -110,17 +113,6 @@ def _unreadable(files: dict[str, Path]) -> str | None:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return f"{name} cannot be read"
     return None
-
-
-def _check_safetensors(path: Path) -> None:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise ValueError("the header is cut")
-        header = json.loads(file.read(length))
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    if path.stat().st_size != 8 + length + end:
-        raise ValueError("the tensors are cut")
 
 
 def checkpoints(folder: Path) -> list[Path]:

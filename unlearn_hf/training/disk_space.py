@@ -6,6 +6,7 @@ import errno
 import math
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def space_needed(trainer: Any) -> int:
 
 def _weights_state_saves_kept(trainer: Any) -> tuple[int, int, int, int]:
     args = trainer.args
-    weights, state = _weight_bytes(trainer.model), 0 if args.save_only_model else optimizer_bytes(trainer)
+    weights = _weight_bytes(trainer.model)
+    state = 0 if args.save_only_model else optimizer_bytes(args, trainer.model.parameters())
     saves = _saves(trainer)
     return weights, state, saves, min(saves, args.save_total_limit or saves)
 
@@ -89,10 +91,10 @@ def _weight_bytes(model: Any) -> int:
     return sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad or not adapter)
 
 
-def optimizer_bytes(trainer: Any) -> int:
+def optimizer_bytes(args: Any, parameters: Iterable[Any]) -> int:
     """What the optimizer keeps: two numbers for each trained parameter with Adam, none with plain SGD."""
-    name = str(getattr(trainer.args.optim, "value", trainer.args.optim))
-    trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    name = str(getattr(args.optim, "value", args.optim))
+    trained = sum(each.numel() for each in parameters if each.requires_grad)
     if name.startswith(("sgd", "adafactor")):
         return 0
     if "8bit" in name:

@@ -70,9 +70,10 @@ def dry_run(
     first = next(iter(sets.values()))
     per_epoch, steps = planned_steps(training, len(first))
     memory = estimate_memory(model, training, {name: list(each) for name, each in sets.items()}, steps, method)
-    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad and training.trains)
     models = getattr(method, "models_saved", 1)
-    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=first, models_saved=models))
+    stepped = first if training.trains else None  # without a step there is no checkpoint
+    disk = space_needed(SimpleNamespace(args=training, model=model, train_dataset=stepped, models_saved=models))
     print("dry run: nothing is written")
     for name, each in sets.items():
         answers = sum(label != IGNORE_INDEX for labels in each["labels"] for label in labels)
@@ -80,11 +81,12 @@ def dry_run(
         _line(name, f"{len(each)} rows, {sum(map(len, each['input_ids']))} tokens, {answers} of them trained{back}")
     batch = training.per_device_train_batch_size * training.world_size * training.gradient_accumulation_steps
     most = "at most " if _may_stop(training) else ""
-    _line("steps", f"{most}{steps}, {per_epoch} an epoch, of {batch} rows{' of each set' if method else ''}")
+    counted = f"{most}{steps}, {per_epoch} an epoch, of {batch} rows{' of each set' if method else ''}"
+    _line("steps", counted if training.trains else "none")
     _line("trained", f"{trained:,} of {sum(each.numel() for each in model.parameters()):,} parameters")
     _memory_lines(memory)
     _line("disk", f"about {readable_size(disk)} in {training.output_dir}, without evaluations")
-    if measure:
+    if measure and training.trains:
         seconds = seconds_per_step(model_name, training, rows, tokenizer, method, peft_config)
         _line(
             "time", f"about {_duration(seconds * steps)} ({seconds:.3g} s a step on {training.device}; no evaluation)"

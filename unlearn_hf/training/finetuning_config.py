@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from unlearn_hf.common.checks import MODEL_DTYPES, TRAINABLE_DTYPES, check_choice, check_positive
+from unlearn_hf.common.checks import MODEL_DTYPES, TRAINABLE_DTYPES, check_positive
+from unlearn_hf.common.options import check_options, option
 from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.likelihood.packed_rows import PACKING
 from unlearn_hf.models.loading import check_attention
@@ -29,98 +30,76 @@ class FinetuningConfig(TrainingArguments):
     short) and `save_total_limit` 1, `include_num_input_tokens_seen` stays off.
     """
 
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the optimizer."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Decoupled weight decay of AdamW."})
-    logging_steps: float = field(default=5, metadata={"help": "Optimizer steps between log lines (below 1: a share)."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Hide NaN losses in the log; off, because a diverging run must show."}
+    learning_rate: float = option(1e-5, "Peak learning rate of the optimizer.")
+    weight_decay: float = option(0.01, "Decoupled weight decay of AdamW.")
+    logging_steps: float = option(5, "Optimizer steps between log lines (below 1: a share).")
+    logging_nan_inf_filter: bool = option(False, "Hide NaN losses in the log; off, because a diverging run must show.")
+    remove_unused_columns: bool = option(False, "Must stay off: batches are nested.")
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Search unused parameters in every step; off, because all are used."
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: batches are nested."})
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Search unused parameters in every step; off, because all are used."}
+    save_steps: float = option(
+        SAVE_STEPS,
+        "Optimizer steps between checkpoints (below 1: a share of the run), so that short runs can be resumed, too.",
     )
-    save_steps: float = field(
-        default=SAVE_STEPS,
-        metadata={
-            "help": "Optimizer steps between checkpoints (below 1: a share of the run), so that short runs can be "
-            "resumed, too."
-        },
+    save_total_limit: int | None = option(
+        1, "Checkpoints kept; an older one is deleted once the newer is whole. None: all of them."
     )
-    save_total_limit: int | None = field(
-        default=1,
-        metadata={"help": "Checkpoints kept; an older one is deleted once the newer is whole. None: all of them."},
+    max_length: int = option(512, "Tokens per sequence; longer ones lose their tail.", only="positive")
+    template: str = option("auto", "Prompt template; `auto` takes the tokenizer's chat template when it has one.")
+    model_dtype: str = option(
+        "float32",
+        "Precision in which a model given by name is loaded. Trained parameters are raised to `trainable_dtype`, so "
+        "this matters for the frozen part under an adapter.",
+        choices=MODEL_DTYPES,
     )
-    max_length: int = field(default=512, metadata={"help": "Tokens per sequence; longer ones lose their tail."})
-    template: str = field(
-        default="auto",
-        metadata={"help": "Prompt template; `auto` takes the tokenizer's chat template when it has one."},
+    load_in_4bit: bool = option(
+        False,
+        "Hold the base model in 4 bit (NF4, by bitsandbytes) under the adapter that is trained; computes in "
+        "`model_dtype`. `unlearn-hf merge` puts the adapter into the unquantised base.",
     )
-    model_dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Precision in which a model given by name is loaded. Trained parameters are raised to "
-            "`trainable_dtype`, so this matters for the frozen part under an adapter.",
-            "choices": list(MODEL_DTYPES),
-        },
+    attn_implementation: str | None = option(
+        None,
+        "Attention of a model given by name: sdpa, eager, flex_attention, or, where it is installed, "
+        "flash_attention_2 (a GPU; with bf16). Default: transformers' choice.",
     )
-    load_in_4bit: bool = field(
-        default=False,
-        metadata={
-            "help": "Hold the base model in 4 bit (NF4, by bitsandbytes) under the adapter that is trained; computes "
-            "in `model_dtype`. `unlearn-hf merge` puts the adapter into the unquantised base."
-        },
+    trust_remote_code: bool = option(False, "Run code that comes with a model given by name. Read it before.")
+    trainable_dtype: str = option(
+        "float32",
+        "Precision of the parameters that are trained. float32 holds master weights (use `bf16` or `fp16` for "
+        "compute); bfloat16 rounds most updates at small learning rates to zero.",
+        choices=TRAINABLE_DTYPES,
     )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={
-            "help": "Attention of a model given by name: sdpa, eager, flex_attention, or, where it is installed, "
-            "flash_attention_2 (a GPU; with bf16). Default: transformers' choice."
-        },
+    trainable_parameters: list[str] | None = option(
+        None,
+        "Regular expressions on parameter names; only those that match one are trained, e.g. "
+        r"`layers\.[5-7]\.mlp\.down_proj`. All by default.",
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with a model given by name. Read it before."}
+    packing: str = option(
+        "auto",
+        "Compute batches without their padding, sequences end to end in one row, and under SDPA what all of them "
+        "begin with only once. `auto`: where the attention costs no more for it (SDPA on the CPU, flash attention) "
+        "and a trial on the first batch agrees.",
+        choices=PACKING,
     )
-    trainable_dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Precision of the parameters that are trained. float32 holds master weights (use `bf16` or `fp16` "
-            "for compute); bfloat16 rounds most updates at small learning rates to zero.",
-            "choices": list(TRAINABLE_DTYPES),
-        },
+    selective_checkpointing: bool = option(
+        False,
+        "Keep what matrix products and attention give, and compute the rest of each layer (norms, activation "
+        "functions) again in the backward pass: about half the activations for little time. "
+        "`activation_checkpointing` computes all of it again.",
     )
-    trainable_parameters: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Regular expressions on parameter names; only those that match one are trained, e.g. "
-            r"`layers\.[5-7]\.mlp\.down_proj`. All by default."
-        },
+    stop_on_divergence: bool = option(
+        True,
+        "Stop before an update whose losses or gradients are not finite; off: go on without that update. Either way "
+        "weights stay finite. Where one step may spoil them (learning_rate above 0.01, SGD without clipping, an "
+        "optimizer of your own) a copy of the trained parameters rests on the CPU, and a run whose losses are not "
+        "finite goes back to the last weights whose losses were.",
     )
-    packing: str = field(
-        default="auto",
-        metadata={
-            "help": "Compute batches without their padding, sequences end to end in one row, and under SDPA what all "
-            "of them begin with only once. `auto`: where the "
-            "attention costs no more for it (SDPA on the CPU, flash attention) and a trial on the first batch agrees.",
-            "choices": list(PACKING),
-        },
-    )
-    selective_checkpointing: bool = field(
-        default=False,
-        metadata={
-            "help": "Keep what matrix products and attention give, and compute the rest of each layer (norms, "
-            "activation functions) again in the backward pass: about half the activations for little time. "
-            "`activation_checkpointing` computes all of it again."
-        },
-    )
-    stop_on_divergence: bool = field(
-        default=True,
-        metadata={
-            "help": "Stop before an update whose losses or gradients are not finite; off: go on without that update. "
-            "Either way weights stay finite. Where one step may spoil them (learning_rate above 0.01, SGD without "
-            "clipping, an optimizer of your own) a copy of the trained parameters rests on the CPU, and a run whose "
-            "losses are not finite goes back to the last weights whose losses were."
-        },
-    )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a step to make."""
+        return True
 
     def __post_init__(self) -> None:
         """Check the fields, before anything is loaded.
@@ -130,6 +109,7 @@ class FinetuningConfig(TrainingArguments):
         """
         self._check_numbers()
         self._check_fields_without_effect()
+        check_options(self)
         check_precision(self.bf16, self.fp16, self.use_cpu)
         check_reporting(self.report_to)
         best = self.metric_for_best_model
@@ -150,11 +130,7 @@ class FinetuningConfig(TrainingArguments):
                     "load_in_4bit: True is not supported with fsdp or deepspeed, which shard what was not quantised; "
                     "use one process or DDP."
                 )
-        check_positive("max_length", self.max_length)
-        check_choice("model_dtype", self.model_dtype, MODEL_DTYPES)
         check_attention(self.attn_implementation)
-        check_choice("trainable_dtype", self.trainable_dtype, TRAINABLE_DTYPES)
-        check_choice("packing", self.packing, PACKING)
         if self.selective_checkpointing and (self.activation_checkpointing or self.gradient_checkpointing):
             raise ValueError(
                 "selective_checkpointing: True cannot go with activation_checkpointing, which computes everything "

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class _Trainer(Protocol):
-    """What is told."""
-
-    def training_begins(self) -> None: ...
-    def epoch_begins(self, epoch: int) -> None: ...
-    def optimizer_stepped(self) -> None: ...
-    def step_ended(self) -> None: ...
-    def epoch_ended(self) -> None: ...
-    def checkpoint_saved(self) -> None: ...
-    def training_ended(self) -> None: ...
-
-
 class LoopEvents(TrainerCallback):
-    """Tells a trainer what its loop has come to."""
+    """Tells a trainer, by the methods that `CheckpointedTrainer` ends with, what its loop has come to."""
 
-    def __init__(self, trainer: _Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         """Model and optimizer are wrapped and restored."""
         self.trainer.training_begins()
 
@@ -37,30 +23,22 @@ class LoopEvents(TrainerCallback):
         """A pass over the rows begins, or goes on: a resumed state carries the fraction already done."""
         self.trainer.epoch_begins(int(state.epoch or 0))
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, *_: Any, **kwargs: Any) -> None:
         """Parameters are new, gradients still there."""
         self.trainer.optimizer_stepped()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **kwargs: Any) -> None:
         """The step is over, and counted."""
         self.trainer.step_ended()
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, *_: Any, **kwargs: Any) -> None:
         """A pass over the rows is over."""
         self.trainer.epoch_ended()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **kwargs: Any) -> None:
         """This rank has written its part of a checkpoint."""
         self.trainer.checkpoint_saved()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         """The loop is over."""
         self.trainer.training_ended()

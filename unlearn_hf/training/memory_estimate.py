@@ -6,8 +6,6 @@ import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,8 +19,11 @@ from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.likelihood.head_in_chunks import LARGEST_LOGITS
 from unlearn_hf.likelihood.packed_rows import SHORTEST_SHARED, can_share, packing_pays
 from unlearn_hf.models.loading import model_configuration
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.trained_parameters import prepare_model
-from unlearn_hf.models.wrappers import causal_model
+from unlearn_hf.models.wrappers import causal_model, only_layers, parameters_up_to
+from unlearn_hf.reference.stored import bytes_of_copy, line_bytes
+from unlearn_hf.training.declared_needs import DeclaredNeeds
 from unlearn_hf.training.disk_space import optimizer_bytes
 from unlearn_hf.training.divergence import may_overflow
 from unlearn_hf.training.unlearning import UnlearningTrainer
@@ -87,7 +88,7 @@ def model_without_weights(name: str, args: Any, peft_config: Any | None) -> nn.M
         ValueError: for an adapter that does not fit, or nothing to train.
     """
     dtype = None if args.model_dtype == "auto" else getattr(torch, args.model_dtype)
-    if (Path(name) / "adapter_config.json").is_file():
+    if is_adapter(name):
         from peft import PeftConfig
 
         peft_config = PeftConfig.from_pretrained(name)
@@ -117,40 +118,50 @@ def estimate_memory(
     Returns:
         Weights, gradients, optimizer and so on; without the process itself, its libraries and evaluations.
     """
+    weights = _weight_bytes(model, args.load_in_4bit)
+    if not args.trains:
+        return MemoryEstimate({"weights": getattr(method, "models_saved", 1) * weights}, 0, True)
     device = torch.device(args.device)
     hooks: Any = object.__new__(method or UnlearningTrainer)
     hooks.args = args
     trained = sum(each.nbytes for each in model.parameters() if each.requires_grad)
+    declared = DeclaredNeeds(args) if method is not None else None
+    ends = {name: declared.layers(name) for name in declared.objectives} if declared is not None else {}
+    # Layers above the last one that a loss is about have no gradient, so no state of the optimizer either.
+    found = [each for each in ends.values() if each is not None]
+    highest = max(found) if len(found) == len(ends) > 0 else None
+    reached = [each for each in parameters_up_to(model, highest) if each.requires_grad]
+    gradients = sum(each.nbytes for each in reached)
     apart = method is not None and hooks.keeps_gradients_apart
-    needs = [args.needs_of(side) for side in ("forget", "retain")] if method is not None else []
     copies = hooks.copies_of_trained if method is not None else 0
     copies += sum(getattr(args, name, None) is not None for name in ("stop_when", "retain_budget"))
     copies += 2 * getattr(args, "stop_on_path", False)
     copies += may_overflow(args, False)
     on_cpu = copies * trained
     fixed = {
-        "weights": _weight_bytes(model, args.load_in_4bit),
-        "optimizer": optimizer_bytes(SimpleNamespace(args=args, model=model)),
-        "reference": _reference_bytes(model, args) if getattr(args, "needs_reference_model", False) else 0,
+        "weights": weights,
+        "optimizer": optimizer_bytes(args, reached),
+        "reference": _reference_bytes(model, args, declared, sets) if declared is not None else 0,
         "copies of trained weights": on_cpu if device.type == "cpu" else 0,
     }
-    logits_of_reference = any("logits" in each.reference for each in needs)
+    logits_of_reference = declared is not None and None in declared.compared.values()
     largest: tuple[int, int, int] = (0, 0, 0)
     known = True
-    with_head = max((each.nbytes for each in _head(model) if each.requires_grad), default=0)
-    for rows in sets.values():
+    with_head = max((each.nbytes for each in _head(model) if each.requires_grad and highest is None), default=0)
+    for name, rows in sets.items():
         shape, answers = largest_batch(rows, model, args, steps)
-        activations = activation_bytes(model, args, shape)
+        layers = ends.get(name)
+        activations = activation_bytes(model, args, shape, layers)
         known = known and activations is not None
-        logits = _logits_bytes(model, args, answers, logits_of_reference)
-        largest = max(largest, (activations or 0, logits, with_head), key=sum)
+        head = (_logits_bytes(model, args, answers, logits_of_reference), with_head) if layers is None else (0, 0)
+        largest = max(largest, (activations or 0, *head), key=sum)
     # While the second graph is alive, the first gradient is there; when it has gone, both may be.
     while_alive = {
-        "gradients": trained,
+        "gradients": gradients,
         "activations": largest[0],
         "logits and gradient of the head": sum(largest[1:]),
     }
-    afterwards = {"gradients": (2 if apart else 1) * trained, "gradient of the head": with_head}
+    afterwards = {"gradients": (2 if apart else 1) * gradients, "gradient of the head": with_head}
     peak = max(while_alive, afterwards, key=lambda each: sum(each.values()))
     return MemoryEstimate({name: size for name, size in (fixed | peak).items() if size}, on_cpu, known)
 
@@ -165,7 +176,7 @@ def largest_batch(rows: Sequence[Row], model: nn.Module, args: Any, steps: int) 
     for _ in range(min(steps, _MOST_DRAWS)):
         batch = [rows[index] for index in generator.sample(range(len(rows)), size)]
         ids = [each["input_ids"] for each in batch]
-        answers = sum(label != IGNORE_INDEX for each in batch for label in each["labels"][1:])
+        answers = _answer_tokens(batch)
         if not packed:
             shapes.append(((size, max(map(len, ids))), answers))
             continue
@@ -173,6 +184,10 @@ def largest_batch(rows: Sequence[Row], model: nn.Module, args: Any, steps: int) 
         tokens = sum(map(len, ids)) - (size - 1) * (shared if shared >= SHORTEST_SHARED else 0)
         shapes.append(((1, tokens), answers))
     return max(shapes, key=lambda each: each[0][0] * each[0][1])
+
+
+def _answer_tokens(rows: Sequence[Row]) -> int:
+    return sum(label != IGNORE_INDEX for row in rows for label in row["labels"][1:])
 
 
 def _common_beginning(ids: Sequence[Sequence[int]]) -> int:
@@ -185,10 +200,16 @@ def _common_beginning(ids: Sequence[Sequence[int]]) -> int:
     return count
 
 
-def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int]) -> int | None:
+def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int], layers: int | None = None) -> int | None:
     """Bytes that a forward pass of the decoder keeps for its backward pass; the head is not in them.
 
     Shapes go through the model's own code, so that adapters, precisions and checkpointing count as they are.
+
+    Args:
+        model: see `estimate_memory`.
+        args: the configuration of training.
+        shape: of the input, `(B, T)`.
+        layers: after how many layers it ends; `None` for all of them.
 
     Returns:
         `None` where the code of the model cannot be followed without values.
@@ -205,7 +226,7 @@ def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int]) -> int
     half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
     found: dict[int, tuple[Any, int]] = {}
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
+    with only_layers(model, layers) if layers is not None else contextlib.nullcontext(), mode:
         values = {
             name: torch.empty(each.shape, dtype=each.dtype, device=device, requires_grad=each.requires_grad)
             for name, each in (*decoder.named_parameters(), *decoder.named_buffers())
@@ -264,17 +285,19 @@ def _weight_bytes(model: nn.Module, four_bit: bool) -> int:
     return total
 
 
-def _reference_bytes(model: nn.Module, args: Any) -> int:
-    """The frozen copy of the model before unlearning, where it is on the device of training."""
-    if hasattr(model, "peft_config"):
+def _reference_bytes(model: nn.Module, args: Any, declared: DeclaredNeeds, sets: Mapping[str, Sequence[Row]]) -> int:
+    """The frozen copy of the model before unlearning, where there is one, and on the device of training."""
+    if not declared.compared or hasattr(model, "peft_config"):
         return 0  # the adapter is switched off; a copy of it is small
     elsewhere = args.reference_device
     if elsewhere is not None and torch.device(elsewhere).type != torch.device(args.device).type:
         return 0
     dtype = getattr(torch, args.reference_dtype) if args.reference_dtype else None
-    share = elsewhere is None and dtype is None
-    return sum(
-        each.numel() * (dtype.itemsize if dtype is not None else each.element_size())
-        for each in model.parameters()
-        if each.requires_grad or not share
-    )
+    layers = declared.layers_compared
+    if elsewhere is None and dtype is None:
+        copied = bytes_of_copy(model, layers)
+        tokens = {name: _answer_tokens(sets.get(name, sets["forget"])) for name in declared.compared}
+        stored = sum(tokens[name] * line_bytes(model, layer) for name, layer in declared.compared.items())
+        return copied if args.world_size > 1 or copied <= stored else 0
+    parameters = parameters_up_to(model, layers)
+    return sum(each.numel() * (dtype.itemsize if dtype is not None else each.element_size()) for each in parameters)

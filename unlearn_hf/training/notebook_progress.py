@@ -37,14 +37,7 @@ class NotebookProgress(NotebookProgressCallback):
         row = {name.replace("_", " "): shown_value(values.get(name)) for name in self._columns}
         self.training_tracker.write_line(row)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, *_: Any, **kwargs: Any) -> None:
         """Close the bar of the evaluation; its values are printed where they are logged."""
         if self.prediction_bar is not None:
             self.prediction_bar.close()

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 from transformers import (
@@ -38,13 +38,6 @@ WITHOUT_TERMINAL = 120
 """Characters of a line where no terminal tells."""
 _NARROWEST, _LINES_TO_HEADER = 9, 25
 _COUNTERS = ("_runtime", "_per_second", "epoch", "total_flos", "_preparation_time")
-
-
-class _Followed(Protocol):
-    """The trainer that is shown."""
-
-    @property
-    def current_losses(self) -> Mapping[str, float]: ...
 
 
 def show_progress(trainer: Any) -> None:
@@ -122,7 +115,7 @@ class TerminalProgress(TrainerCallback):
         trainer: whose `current_losses` stand beside the bar.
     """
 
-    def __init__(self, trainer: _Followed) -> None:
+    def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._bar: Any = None
         self._evaluation_bar: Any = None
@@ -161,9 +154,7 @@ class TerminalProgress(TrainerCallback):
             self._evaluation_bar = tqdm(total=len(eval_dataloader), desc="losses", leave=False, dynamic_ncols=True)
         self._evaluation_bar.update(1)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, *_: Any, **kwargs: Any) -> None:
         """Close that bar."""
         if self._evaluation_bar is not None:
             self._evaluation_bar.close()
@@ -188,9 +179,7 @@ class TerminalProgress(TrainerCallback):
         self._lines += 1
         self._print(line(columns, values))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlearn_hf.data.labels import label_counts
 from unlearn_hf.likelihood.answers import answer_likelihood
-from unlearn_hf.models.sharding import reshard
+from unlearn_hf.likelihood.one_pass import evaluating
 from unlearn_hf.training.weights_copy import WeightsCopy
 
 
@@ -65,7 +65,6 @@ class RetainProbe:
         """Probability of an answer per token, its mean over rows; the same number on every rank."""
         return self._ratio(trainer, lambda nll, tokens: ((-nll / tokens).exp(), torch.ones_like(nll)))
 
-    @torch.no_grad()
     def _ratio(self, trainer: _Trainer, parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> float:
         """Sum over rows of the first of `parts` (of NLLs and tokens, `[B]` each) over that of the second."""
         accelerator, size = trainer.accelerator, trainer.args.per_device_eval_batch_size
@@ -73,19 +72,15 @@ class RetainProbe:
         # A sharded model needs as many forward passes of every rank: one without rows repeats some and drops them.
         longest = math.ceil(len(self.rows) / accelerator.num_processes)
         model = trainer._model_for_evaluation()
-        training = model.training
-        model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, longest, size):
-            chosen = mine[start : start + size]
-            batch: Any = trainer._prepare_inputs(trainer.data_collator(chosen or self.rows[:1]))
-            with trainer.compute_loss_context_manager():
+        with evaluating(model), trainer.compute_loss_context_manager():
+            for start in range(0, longest, size):
+                chosen = mine[start : start + size]
+                batch: Any = trainer._prepare_inputs(trainer.data_collator(chosen or self.rows[:1]))
                 nll = answer_likelihood(model, batch).nll
-            if chosen:
-                found = parts(nll.cpu().double(), label_counts(batch["labels"]).cpu().double())
-                sums += torch.stack([each.sum() for each in found])
-        model.train(training)
-        reshard(model)
+                if chosen:
+                    found = parts(nll.cpu().double(), label_counts(batch["labels"]).cpu().double())
+                    sums += torch.stack([each.sum() for each in found])
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums.to(accelerator.device), "sum")
         above, below = sums.tolist()

@@ -1,8 +1,9 @@
 """The condition of `stop_when`: comparisons of measured numbers, joined by `and` and `or`; parsed, never evaluated.
 
-    condition   = conjunction { "or" conjunction }
-    conjunction = clause { "and" clause }
-    clause      = "(" condition ")" | product ("<" | "<=" | ">" | ">=") product
+It is written in Python's syntax, of which this much is taken:
+
+    condition   = comparison | condition ("and" | "or") condition | "(" condition ")"
+    comparison  = product ("<" | "<=" | ">" | ">=") product
     product     = factor { "*" factor }
     factor      = number | name | "initial"
 
@@ -11,9 +12,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -27,13 +28,12 @@ NAMES = {
 }
 MEASURED = ("forget_prob", "retain_prob")
 _INITIAL = "initial"
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
+_COMPARISONS: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
+    ast.LtE: operator.le,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.Gt: operator.gt,
 }
-_TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_]\w*)|(<=|>=|[<>()*]))")
 
 Values = Mapping[str, float]
 _Check = Callable[[Values, Values], bool]
@@ -61,99 +61,53 @@ def parse_condition(text: str) -> StopCondition:
     Raises:
         ValueError: naming `stop_when`, and what is wrong where.
     """
-    return StopCondition(text, _Parser(text).whole())
+    line = " ".join(text.split())
+    try:
+        return StopCondition(text, _check(ast.parse(line, mode="eval").body))
+    except SyntaxError as error:
+        rest = line[error.offset - 1 :] if error.offset else ""
+        problem = f"{error.msg.partition('.')[0]} at {rest!r}" if rest else f"it ends too early ({error.msg})"
+    except ValueError as error:
+        problem = str(error)
+    raise ValueError(
+        f"stop_when: {text!r}: {problem}; give comparisons such as 'forget_prob < 0.1 and "
+        f"retain_prob > 0.95 * initial'. Names are {', '.join(NAMES)}."
+    )
 
 
-class _Parser:
-    """Recursive descent over the tokens of one condition."""
+def _check(node: ast.expr) -> _Check:
+    """The check that an expression stands for."""
+    if isinstance(node, ast.BoolOp):
+        parts = [_check(each) for each in node.values]
+        join = any if isinstance(node.op, ast.Or) else all
+        return lambda now, initial: join(each(now, initial) for each in parts)
+    if not isinstance(node, ast.Compare) or len(node.ops) > 1 or type(node.ops[0]) not in _COMPARISONS:
+        raise ValueError(f"{ast.unparse(node)!r} is no comparison by <, <=, > or >=")
+    compare = _COMPARISONS[type(node.ops[0])]
+    sides = [_factors(each) for each in (node.left, *node.comparators)]
+    words = [each for side in sides for each in side if isinstance(each, str)]
+    measured = {word for word in words if word in MEASURED}
+    if not NAMES.keys() & set(words):
+        raise ValueError("a comparison names nothing that is measured")
+    if _INITIAL in words and len(measured) != 1:
+        raise ValueError("'initial' needs forget_prob or retain_prob in the same comparison, and one of them only")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens: list[str] = []
-        self.next = 0
-        place = 0
-        while text[place:].strip():
-            found = _TOKEN.match(text, place)
-            if found is None:
-                raise self._error(f"{text[place:].strip()[0]!r} has no meaning in it")
-            self.tokens.append(found.group().strip())
-            place = found.end()
+    def holds(now: Values, initial: Values) -> bool:
+        values = {**now, _INITIAL: initial[next(iter(measured))]} if _INITIAL in words else now
+        left, right = (math.prod(values[each] if isinstance(each, str) else each for each in side) for side in sides)
+        return compare(left, right)
 
-    def _error(self, problem: str) -> ValueError:
-        return ValueError(
-            f"stop_when: {self.text!r}: {problem}; give comparisons such as 'forget_prob < 0.1 and "
-            f"retain_prob > 0.95 * initial'. Names are {', '.join(NAMES)}."
-        )
+    return holds
 
-    def _peek(self) -> str | None:
-        return self.tokens[self.next] if self.next < len(self.tokens) else None
 
-    def _take(self, wanted: str) -> bool:
-        found = self._peek() == wanted
-        self.next += found
-        return found
-
-    def whole(self) -> _Check:
-        check = self._joined("or", self._conjunction, any)
-        if self._peek() is not None:
-            raise self._error(f"{self._peek()!r} is not expected there")
-        return check
-
-    def _conjunction(self) -> _Check:
-        return self._joined("and", self._clause, all)
-
-    def _joined(self, word: str, part: Callable[[], _Check], join: Callable[[list[bool]], bool]) -> _Check:
-        parts = [part()]
-        while self._take(word):
-            parts.append(part())
-        return lambda now, initial: join([each(now, initial) for each in parts])
-
-    def _clause(self) -> _Check:
-        if self._take("("):
-            inside = self._joined("or", self._conjunction, any)
-            if not self._take(")"):
-                raise self._error("a parenthesis is not closed")
-            return inside
-        left, found = self._product()
-        compare = _COMPARISONS.get(self._peek() or "")
-        if compare is None:
-            raise self._error(f"{self._peek() or 'the end'!r} stands where <, <=, > or >= is expected")
-        self.next += 1
-        right, others = self._product()
-        words = found + others
-        measured = {word for word in words if word in MEASURED}
-        if not any(word in NAMES for word in words):
-            raise self._error("a comparison names nothing that is measured")
-        if _INITIAL in words and len(measured) != 1:
-            raise self._error(
-                "'initial' needs forget_prob or retain_prob in the same comparison, and one of them only"
-            )
-        subject = next(iter(measured), "")
-        return lambda now, initial: compare(
-            left(now, initial.get(subject, 1.0)), right(now, initial.get(subject, 1.0))
-        )
-
-    def _product(self) -> tuple[Callable[[Values, float], float], list[str]]:
-        factors = [self._factor()]
-        while self._take("*"):
-            factors.append(self._factor())
-
-        def value(now: Values, initial: float) -> float:
-            return math.prod(
-                initial if each == _INITIAL else now[each] if isinstance(each, str) else each for each in factors
-            )
-
-        return value, [each for each in factors if isinstance(each, str)]
-
-    def _factor(self) -> float | str:
-        token = self._peek()
-        if token is None:
-            raise self._error("it ends where a number or a name is expected")
-        self.next += 1
-        if token[0].isdigit() or token[0] == ".":
-            return float(token)
-        if token in NAMES or token == _INITIAL:
-            return token
-        if token.isidentifier() and token not in ("and", "or"):
-            raise self._error(f"{token!r} is not known{nearest(token, [*NAMES, _INITIAL])}".rstrip("?"))
-        raise self._error(f"{token!r} stands where a number or a name is expected")
+def _factors(node: ast.expr) -> list[float | str]:
+    """The numbers and names that are multiplied."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return _factors(node.left) + _factors(node.right)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        return [node.value]
+    if not isinstance(node, ast.Name):
+        raise ValueError(f"{ast.unparse(node)!r} is no number, name or product of them")
+    if node.id not in (*NAMES, _INITIAL):
+        raise ValueError(f"{node.id!r} is not known{nearest(node.id, [*NAMES, _INITIAL])}".rstrip("?"))
+    return [node.id]

@@ -6,18 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from unlearn_hf.common.files import write_text
-
 LOOKS_FILE = "stop_looks.jsonl"
 """Name of the file in a run folder: for each look a line with `step`, `score` (the trade-off) and measured values."""
-
-
-def begin_looks(folder: Path, step: int) -> None:
-    """Drop lines beyond `step`, at which training begins."""
-    path = folder / LOOKS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if lines:
-        write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
 
 
 def add_look(folder: Path, step: int, score: float, values: Mapping[str, float]) -> None:

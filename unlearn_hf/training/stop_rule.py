@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.common.files import drop_lines_beyond
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.training.retain_level import RetainProbe
 from unlearn_hf.training.stop_condition import StopCondition
-from unlearn_hf.training.stop_looks import add_look, begin_looks
+from unlearn_hf.training.stop_looks import LOOKS_FILE, add_look
 from unlearn_hf.training.weights_copy import WeightsCopy
 from unlearn_hf.training.weights_path import WeightsPath
 
@@ -63,7 +64,7 @@ class StopRule:
         self.outcome, self.held, self._best, self._measured_step = None, False, {}, -1
         saved, self._resumed = self._resumed, None
         if self.trainer.is_world_process_zero():
-            begin_looks(self._folder, self.trainer.state.global_step)
+            drop_lines_beyond(self._folder / LOOKS_FILE, self.trainer.state.global_step)
         if saved is None:
             self.initial = self.initial or self._measure()
             if self._path is not None:

@@ -1,7 +1,8 @@
-"""SIGTERM, by which schedulers and container hosts end a run: as Ctrl-C, with a checkpoint of the step at hand."""
+"""Ctrl-C, and SIGTERM, by which schedulers and container hosts end a run: a checkpoint of the step at hand is left."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,9 +20,7 @@ class _Ending(TrainerCallback):
         self.can_save = can_save
         self.asked = self.training = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.training = True
 
     def on_step_end(
@@ -31,24 +30,24 @@ class _Ending(TrainerCallback):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **kwargs: Any) -> None:
         if self.asked:  # the checkpoint is there; what comes after training is not wanted
             raise KeyboardInterrupt
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         self.training = False
         if self.asked:  # while the last step's evaluation was made: no step has followed that would have saved
             raise KeyboardInterrupt
 
 
 @contextmanager
-def ending_on_sigterm(trainer: Any) -> Iterator[None]:
-    """Within the context SIGTERM raises a `KeyboardInterrupt`: after a step and its checkpoint while training.
+def ending_on_signals(trainer: Any) -> Iterator[None]:
+    """Within the context Ctrl-C and SIGTERM raise a `KeyboardInterrupt`: after a step and its checkpoint in training.
 
-    At once it does so outside of training, at the second signal, where nothing is saved (`save_strategy` `no`), and
-    with several processes, which do not get the signal at the same step. Outside of the main thread nothing changes.
+    At once they do so outside of training, at the second signal, where nothing is saved (`save_strategy` `no`), and
+    with several processes, which do not get the signal at the same step; Ctrl-C also with workers that load data,
+    because a terminal ends these too. A signal that is ignored stays so, and outside of the main thread nothing
+    changes.
 
     Args:
         trainer: the run.
@@ -61,13 +60,18 @@ def ending_on_sigterm(trainer: Any) -> Iterator[None]:
     trainer.add_callback(ending)
 
     def end(number: int, frame: FrameType | None) -> None:
-        if ending.asked or not (ending.training and ending.can_save):
+        without_data = number == signal.SIGINT and trainer.args.dataloader_num_workers > 0
+        if ending.asked or without_data or not (ending.training and ending.can_save):
             raise KeyboardInterrupt
         ending.asked = True
+        if number == signal.SIGINT:  # written past buffers, which may be in use at this very moment
+            os.write(2, b"\nending after this step and its checkpoint; Ctrl-C again ends at once\n")
 
-    before = signal.signal(signal.SIGTERM, end)
+    heeded = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, end) for each in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         trainer.remove_callback(ending)

@@ -31,6 +31,7 @@ from unlearn_hf.training.backends import check_two_gradients
 from unlearn_hf.training.card import write_card
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE
 from unlearn_hf.training.contributions import batch_names
+from unlearn_hf.training.declared_needs import DeclaredNeeds
 from unlearn_hf.training.evaluators import Evaluator
 from unlearn_hf.training.retain_level import RetainBudget, RetainLevel
 from unlearn_hf.training.run_verdict import RunVerdict
@@ -93,9 +94,8 @@ class UnlearningTrainer(TwoObjectivesTrainer):
     ) -> None:
         self.check_configuration(args)
         self.args = args
-        self.objectives = {"forget": args.forget_objective, "retain": args.retain_objective}
-        self.needs = {"forget": args.needs_of("forget"), "retain": args.needs_of("retain")}
-        self.parameters = {name: args.parameters_of(objective) for name, objective in self.objectives.items()}
+        declared = DeclaredNeeds(args)
+        self.objectives, self.needs, self.parameters = declared.objectives, declared.needs, declared.parameters
         if self.keeps_gradients_apart:
             check_two_gradients(args, type(self).__name__)
         for name, rows in (("forget_dataset", forget_dataset), ("retain_dataset", retain_dataset)):
@@ -112,9 +112,10 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         else:
             retain_dataset = None
         model = self.given_or_fresh(model, args.seed, trainer_arguments)
-        self._check_layers(model)
+        for layer in declared.layers_read:
+            check_layer(layer, configured_layers(model, args.trust_remote_code))
         self.run_verdict = RunVerdict(self, forget_dataset, retain_dataset, holdout_dataset)
-        if not all(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items()):
+        if any(declared.layers(name) is not None for name in declared.objectives):
             # Data parallelism must not wait for gradients of the layers above, and of the head.
             args.ddp_find_unused_parameters = True
         super().__init__(
@@ -130,7 +131,7 @@ class UnlearningTrainer(TwoObjectivesTrainer):
         )
         self.reference_columns = ReferenceColumns(self)
         if args.needs_reference_model:
-            self.reference = choose_reference(self, self._compared, self._layers_compared)
+            self.reference = choose_reference(self, declared.compared, declared.layers_compared)
         self._first_state: dict[str, Any] | None = None
         self._resumes = False
         if args.autolr:
@@ -164,34 +165,6 @@ class UnlearningTrainer(TwoObjectivesTrainer):
             check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
         return PairedDataset(forget, retain, seed, **along)
-
-    @property
-    def _compared(self) -> dict[str, int | None]:
-        """The sets that are compared with the model before unlearning: by a layer's output, or (`None`) logits."""
-        return {
-            each: self.parameters[name].layer if "hidden" in needs.reference else None
-            for name, needs in self.needs.items()
-            if {"logits", "hidden"} & set(needs.reference)
-            for each in batch_names(name, needs)
-        }
-
-    @property
-    def _layers_compared(self) -> int | None:
-        """How many layers of the model before unlearning are needed; `None` for all of them."""
-        if any("logits" in needs.reference for needs in self.needs.values()):
-            return None
-        return 1 + max(self.parameters[name].layer for name, needs in self.needs.items() if needs.hidden)
-
-    def _check_layers(self, model: Any) -> None:
-        """Refuse a layer that the model does not have, before it is loaded where its configuration is at hand."""
-        layers = [self.parameters[name].layer for name, needs in self.needs.items() if needs.hidden]
-        for layer in layers:
-            check_layer(layer, configured_layers(model, self.args.trust_remote_code))
-
-    @property
-    def reaches_head(self) -> bool:
-        """Whether some objective has a gradient in every layer and the head."""
-        return any(objective.reaches_head(self.needs[name]) for name, objective in self.objectives.items())
 
     @property
     def sets_with_reference(self) -> set[str]:

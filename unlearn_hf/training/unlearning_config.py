@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from transformers.utils import logging
 
-from unlearn_hf.common.checks import TRAINABLE_DTYPES, check_choice, check_device, check_positive
+from unlearn_hf.common.checks import TRAINABLE_DTYPES, check_device
+from unlearn_hf.common.options import option
 from unlearn_hf.data.alternatives import read_refusals
 from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
 from unlearn_hf.models.loading import configured_width
@@ -36,137 +37,103 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     can_stop: ClassVar[bool] = True
     """Whether the model can be judged after any step, and a run end there."""
 
-    forget_loss: str = field(
-        default="npo", metadata={"help": "Objective on the forget set.", "choices": FORGET_OBJECTIVES.keys()}
+    forget_loss: str = option("npo", "Objective on the forget set.", choices=FORGET_OBJECTIVES.keys())
+    retain_loss: str = option(
+        "nll",
+        "Objective on the retain set. kl is zero before unlearning: for methods that weigh two gradients, a retain "
+        "gradient shorter than 1e-5 of the forget gradient (1e-3 in half precision) is rounding noise and counts as "
+        "zero, so the first steps follow the forget gradient alone. Under full fine-tuning kl holds a copy of the "
+        "model.",
+        choices=RETAIN_OBJECTIVES.keys(),
     )
-    retain_loss: str = field(
-        default="nll",
-        metadata={
-            "help": "Objective on the retain set. kl is zero before unlearning: for methods that weigh two gradients, "
-            "a retain gradient shorter than 1e-5 of the forget gradient (1e-3 in half precision) is rounding noise "
-            "and counts as zero, so the first steps follow the forget gradient alone. Under full fine-tuning kl "
-            "holds a copy of the model.",
-            "choices": RETAIN_OBJECTIVES.keys(),
-        },
+    allow_overlap: bool = option(False, "Train although rows of the forget set are in the retain set too.")
+    refusal_file: str | None = option(
+        None,
+        "Text file with one refusal a line, for objectives that need another answer to the forget questions. "
+        "Default: sentences that come along.",
     )
-    allow_overlap: bool = field(
-        default=False, metadata={"help": "Train although rows of the forget set are in the retain set too."}
+    alternative_column: str | None = option(
+        None, "Column of the forget rows that has that other answer. Default: `alternative`, where rows have it."
     )
-    refusal_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Text file with one refusal a line, for objectives that need another answer to the forget "
-            "questions. Default: sentences that come along."
-        },
+    reference_cache: str | None = option(
+        None,
+        "Folder for what the model before unlearning says (likelihoods; distributions or hidden states where that is "
+        "smaller than a copy of it); runs that share it compute it once. Default: `reference` in the output folder.",
     )
-    alternative_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column of the forget rows that has that other answer. Default: `alternative`, where rows have it."
-        },
+    reference_device: str | None = option(
+        None,
+        "Where the frozen copy of the model rests and computes that objectives with distributions or hidden states "
+        "of the model before unlearning need when no adapter is trained; `cpu` keeps it out of accelerator memory. "
+        "Default: beside the model, or no copy where a file in `reference_cache` is smaller.",
     )
-    reference_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder for what the model before unlearning says (likelihoods; distributions or hidden states "
-            "where that is smaller than a copy of it); runs that share it compute it once. "
-            "Default: `reference` in the output folder."
-        },
+    reference_dtype: str | None = option(
+        None,
+        "Precision of that copy: bfloat16 halves it, at rounding errors of the reference's distribution. Default: "
+        "that of the model.",
+        choices=TRAINABLE_DTYPES,
     )
-    reference_device: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the frozen copy of the model rests and computes that objectives with distributions or "
-            "hidden states of the model before unlearning need when no adapter is trained; `cpu` keeps it out of "
-            "accelerator memory. Default: beside the model, or no copy where a file in `reference_cache` is smaller."
-        },
+    gradient_buffer_device: str | None = option(
+        None,
+        "Where the gradients of the two objectives rest between backward passes, for methods that keep both: `cpu` "
+        "frees one or two copies of accelerator memory. Default: where the gradients are.",
     )
-    reference_dtype: str | None = field(
-        default=None,
-        metadata={
-            "help": "Precision of that copy: bfloat16 halves it, at rounding errors of the reference's distribution. "
-            "Default: that of the model.",
-            "choices": list(TRAINABLE_DTYPES),
-        },
+    retain_budget: float | None = option(
+        None,
+        "Stop when the retain loss has risen by more than this share of its value before unlearning (0.02: 2 %), and "
+        "keep the last weights measured within it; a copy of the trained parameters rests on the CPU. Default: no "
+        "budget.",
+        only="positive",
     )
-    gradient_buffer_device: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the gradients of the two objectives rest between backward passes, for methods that keep "
-            "both: `cpu` frees one or two copies of accelerator memory. Default: where the gradients are."
-        },
+    level_estimate: str = option(
+        "probe",
+        "What the rise of the retain loss is read from, for EUPMU's constraint `level` and `retain_budget`. probe: a "
+        "fixed sample of retain rows, dropout off. batch: the rows of the step, after it, against the same rows "
+        "before unlearning. ema: exponential moving averages of both. A budget is always decided by a probe, which "
+        "batch and ema ask for as soon as they are above it.",
+        choices=LEVEL_ESTIMATES,
     )
-    retain_budget: float | None = field(
-        default=None,
-        metadata={
-            "help": "Stop when the retain loss has risen by more than this share of its value before unlearning "
-            "(0.02: 2 %), and keep the last weights measured within it; a copy of the trained parameters rests on "
-            "the CPU. Default: no budget."
-        },
+    level_probe_rows: int = option(64, "Retain rows in the probe.", only="positive")
+    level_probe_interval: int = option(
+        5,
+        "Optimizer steps between two probes; with `retain_budget` also after 1, 2, 4, ... steps at first.",
+        only="positive",
     )
-    level_estimate: str = field(
-        default="probe",
-        metadata={
-            "help": "What the rise of the retain loss is read from, for EUPMU's constraint `level` and "
-            "`retain_budget`. probe: a fixed sample of retain rows, dropout off. batch: the rows of the step, after "
-            "it, against the same rows before unlearning. ema: exponential moving averages of both. A budget is "
-            "always decided by a probe, which batch and ema ask for as soon as they are above it.",
-            "choices": list(LEVEL_ESTIMATES),
-        },
-    )
-    level_probe_rows: int = field(default=64, metadata={"help": "Retain rows in the probe."})
-    level_probe_interval: int = field(
-        default=5,
-        metadata={
-            "help": "Optimizer steps between two probes; with `retain_budget` also after 1, 2, 4, ... steps at first."
-        },
-    )
-    level_ema_decay: float = field(default=0.9, metadata={"help": "Decay per step of the moving averages."})
-    log_gradient_geometry: str = field(
-        default="none",
-        metadata={
-            "help": "total: log norms and cosine of the two gradients with every method (those that need them do so "
-            "anyway). layers: also write them by layer and part to gradient_geometry.jsonl in the output folder. "
-            "Both keep the two gradients apart, as gradient surgery does: one more copy of the gradients.",
-            "choices": list(GEOMETRY_VIEWS),
-        },
+    level_ema_decay: float = option(0.9, "Decay per step of the moving averages.")
+    log_gradient_geometry: str = option(
+        "none",
+        "total: log norms and cosine of the two gradients with every method (those that need them do so anyway). "
+        "layers: also write them by layer and part to gradient_geometry.jsonl in the output folder. Both keep the "
+        "two gradients apart, as gradient surgery does: one more copy of the gradients.",
+        choices=GEOMETRY_VIEWS,
     )
 
-    stop_when: str | None = field(
-        default=None,
-        metadata={
-            "help": "Stop when this holds, such as 'forget_prob < 0.1 and retain_prob > 0.95 * initial' (names: "
-            "forget_prob, retain_prob, step, epoch; initial: before unlearning). Where it never does, the weights "
-            "with the best trade-off are kept; a copy of the trained parameters rests on the CPU."
-        },
+    stop_when: str | None = option(
+        None,
+        "Stop when this holds, such as 'forget_prob < 0.1 and retain_prob > 0.95 * initial' (names: forget_prob, "
+        "retain_prob, step, epoch; initial: before unlearning). Where it never does, the weights with the best "
+        "trade-off are kept; a copy of the trained parameters rests on the CPU.",
     )
-    stop_on_path: bool = field(
-        default=False,
-        metadata={
-            "help": "Once enough is forgotten, look at the nearest point to the weights before unlearning, on the "
-            "straight line to those of now, at which that is still so: it keeps more. Needs stop_when; two more "
-            "copies of the trained parameters rest on the CPU."
-        },
+    stop_on_path: bool = option(
+        False,
+        "Once enough is forgotten, look at the nearest point to the weights before unlearning, on the straight line "
+        "to those of now, at which that is still so: it keeps more. Needs stop_when; two more copies of the trained "
+        "parameters rest on the CPU.",
     )
-    stop_interval: int = field(default=5, metadata={"help": "Optimizer steps between two looks at that condition."})
-    stop_rows: int = field(default=32, metadata={"help": "Rows of each set that it is measured on, at most."})
-    verdict: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Measure a sample of rows before and after training (likelihoods, greedy and sampled answers), "
-            "and say what was forgotten and kept. Default: where rows are texts."
-        },
+    stop_interval: int = option(5, "Optimizer steps between two looks at that condition.", only="positive")
+    stop_rows: int = option(32, "Rows of each set that it is measured on, at most.", only="positive")
+    verdict: bool | None = option(
+        None,
+        "Measure a sample of rows before and after training (likelihoods, greedy and sampled answers), and say what "
+        "was forgotten and kept. Default: where rows are texts.",
     )
-    verdict_rows: int = field(
-        default=32,
-        metadata={"help": "Rows to forget that the verdict looks at, at most; of rows to keep twice as many."},
+    verdict_rows: int = option(
+        32, "Rows to forget that the verdict looks at, at most; of rows to keep twice as many.", only="positive"
     )
-    verdict_samples: int = field(default=5, metadata={"help": "Sampled answers to each of them."})
-    held_back_rows: int = field(
-        default=0,
-        metadata={
-            "help": "Retain rows that are not trained on, so that the verdict on what was kept is on unseen rows."
-        },
+    verdict_samples: int = option(5, "Sampled answers to each of them.", only="positive")
+    held_back_rows: int = option(
+        0,
+        "Retain rows that are not trained on, so that the verdict on what was kept is on unseen rows.",
+        only="not negative",
     )
 
     @classmethod
@@ -203,31 +170,14 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         Raises:
             ValueError: for an unknown objective or a parameter out of range or of no use.
         """
-        check_choice("forget_loss", self.forget_loss, list(FORGET_OBJECTIVES))
-        check_choice("retain_loss", self.retain_loss, list(RETAIN_OBJECTIVES))
-        check_choice("level_estimate", self.level_estimate, list(LEVEL_ESTIMATES))
-        for name in (
-            "retain_budget",
-            "level_probe_rows",
-            "level_probe_interval",
-            "verdict_rows",
-            "verdict_samples",
-            "stop_interval",
-            "stop_rows",
-        ):
-            check_positive(name, getattr(self, name))
+        super().__post_init__()
         if not 0 <= self.level_ema_decay < 1:
             raise ValueError(f"level_ema_decay: {self.level_ema_decay} is not in [0, 1); 0 is no averaging.")
         if self.stop_when is not None:
             parse_condition(self.stop_when)
         elif self.stop_on_path:
             raise ValueError("stop_on_path: it needs a condition for what is enough; give stop_when, or leave it out.")
-        if self.held_back_rows < 0:
-            raise ValueError(f"held_back_rows: {self.held_back_rows} is negative; give zero or more.")
         self._check_objectives()
-        check_choice("log_gradient_geometry", self.log_gradient_geometry, GEOMETRY_VIEWS)
-        if self.reference_dtype is not None:
-            check_choice("reference_dtype", self.reference_dtype, TRAINABLE_DTYPES)
         for name in ("reference_device", "gradient_buffer_device"):
             check_device(name, getattr(self, name))
         for name in ("reference_device", "reference_dtype"):
@@ -236,17 +186,16 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
                     f"{name}: {getattr(self, name)!r} has no meaning for forget_loss {self.forget_loss!r} and "
                     f"retain_loss {self.retain_loss!r}, which need no copy of the model; leave it out."
                 )
-        super().__post_init__()
         check_automatic_learning_rate(self)
 
     def _check_objectives(self) -> None:
         """Refuse parameters out of range, or of objectives that were not chosen, and levels that do not exist."""
         chosen = (self.forget_objective, self.retain_objective)
         pair = f"forget_loss {self.forget_loss!r} and retain_loss {self.retain_loss!r}"
-        for name, option in parameter_options().items():
+        for name, parameter in parameter_options().items():
             value = getattr(self, name, None)
             if value is not None and not any(name in objective.parameter_names for objective in chosen):
-                owners = " and ".join(dict.fromkeys(option.owners))
+                owners = " and ".join(dict.fromkeys(parameter.owners))
                 raise ValueError(f"{name}: {value} has no meaning for {pair}; {owners} has it. Leave it out.")
         for objective in chosen:
             self.parameters_of(objective)  # which checks them

@@ -9,7 +9,6 @@ from pathlib import Path
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments, RequestArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields, method_fields
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -25,6 +24,7 @@ from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import unlearn
 from unlearn_hf.common.checks import check_count, check_positive
 from unlearn_hf.common.extras import require
+from unlearn_hf.common.options import option
 from unlearn_hf.common.registry import nearest
 
 _DEFAULT_TRIALS = 20

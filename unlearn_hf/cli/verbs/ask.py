@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
     Setting,
@@ -23,6 +22,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, problems_of
 from unlearn_hf.common.files import read_json, read_json_lines
+from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import RECORD, read_record, run_of
 
 if TYPE_CHECKING:

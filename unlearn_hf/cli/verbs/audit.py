@@ -10,11 +10,11 @@ from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
 from unlearn_hf.audit.plan import check_attacks, check_settings
 from unlearn_hf.cli.evaluation_arguments import REGISTERED
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names, split_named
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_positive
 from unlearn_hf.common.locks import check_free
+from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import CARD, RECORD, read_record
 
 _UNFINISHED = ("running", "killed", "interrupted", "failed")

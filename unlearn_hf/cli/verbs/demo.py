@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import read_arguments
 from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.locks import hold_folder
+from unlearn_hf.common.options import option
 
 
 @dataclass

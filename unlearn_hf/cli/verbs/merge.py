@@ -15,13 +15,13 @@ from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
 from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
 from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, release_folder
+from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import RECORD, now
 from unlearn_hf.models.adapter_base import check_base
 from unlearn_hf.models.paths import is_adapter

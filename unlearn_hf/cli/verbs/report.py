@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import ArgumentsError, read_arguments, split_named
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.options import option
 
 FILES = ("report.html", "figures")
 

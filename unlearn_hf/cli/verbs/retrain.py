@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.cli.arguments import RunArguments
 from unlearn_hf.cli.option_names import all_fields, training_fields
-from unlearn_hf.cli.options import option
 from unlearn_hf.cli.parsing import (
     COMMAND_LINE,
     ArgumentsError,
@@ -25,6 +24,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.cli.verbs.finetune import ARGUMENTS, assemble, finetune, training_config
+from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.common.terminal import is_main_process, say
 
