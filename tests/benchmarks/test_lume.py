@@ -203,7 +203,7 @@ def test_broken_files_are_one_line(name: str, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("split", "source", "message"), [
-    ("task4", "mini", "split: 'task4' is not one of all, task1"),
+    ("task4", "mini", "split: 'task4' is not known; choose one of all, task1"),
     ("all", "no/folder", "source: 'no/folder' is not 'hub', 'mini' or a folder"),
 ])  # fmt: skip
 def test_bad_arguments(split: str, source: str, message: str) -> None:

@@ -123,7 +123,7 @@ def test_news_parts_are_made_from_each_other(tmp_path, mini):
 
 
 ERRORS = [
-    ("films", "mini", "corpus: 'films' is not one of news, books"),
+    ("films", "mini", "corpus: 'films' is not known; choose one of news, books"),
     ("books", "mini", "source: 'mini' has no books; use corpus 'news'"),
     ("news", "no/folder", "source: 'no/folder' is not 'hub', 'mini' or a folder"),
 ]

@@ -54,11 +54,11 @@ def test_memorisation_of_the_continuations() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="corpus is 'papers'"):
+    with pytest.raises(ValueError, match="corpus: 'papers' is not known"):
         aggregate_muse(muse_table(), corpus="papers")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="compatibility is 'muse'"):
+    with pytest.raises(ValueError, match="compatibility: 'muse' is not known"):
         aggregate_muse(muse_table(), compatibility="muse")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no MUSE metric can be computed"):
+    with pytest.raises(ValueError, match="no metric can be computed"):
         aggregate_muse(muse_table()[["split", "index"]])
     with pytest.raises(ValueError, match="rouge_l_f1 of verbmem_forget is missing in 1 of 3 rows"):
         aggregate_muse(muse_table().replace({"rouge_l_f1": {0.0: None}}))

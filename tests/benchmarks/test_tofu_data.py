@@ -13,7 +13,8 @@ import datasets
 import pytest
 
 from tests.tiny_models import build_model, build_tokenizer
-from unlearn_hf.benchmarks.tofu.data import SPLITS, TofuData, load_tofu
+from unlearn_hf.benchmarks.tofu.benchmark import TOFU
+from unlearn_hf.benchmarks.tofu.data import TofuData, load_tofu
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
 from unlearn_hf.cli.main import BAD_INPUT, main
 
@@ -27,7 +28,7 @@ def folder(data_root: Path) -> Path:
     return data_root / "tofu"
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", TOFU.splits)
 def test_real_splits(folder, split):
     tofu = load_tofu(split, folder)
     percent = int(split[-2:])
@@ -82,7 +83,7 @@ def test_official_files_may_be_few_and_gzipped(folder, tmp_path):
     assert few.fingerprint != whole.fingerprint
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", TOFU.splits)
 def test_mini_has_the_same_shape(split):
     tofu = load_tofu(split, "mini")
     assert isinstance(tofu, TofuData)
@@ -117,8 +118,8 @@ def test_data_survive_pickling():
 @pytest.mark.parametrize(
     ("split", "source", "message"),
     [
-        ("forget15", "mini", "split: 'forget15' is not one of forget01, forget05, forget10"),
-        ("retain90", "mini", "split: 'retain90' is not one of"),
+        ("forget15", "mini", "split: 'forget15' is not known; choose one of forget10, forget01, forget05"),
+        ("retain90", "mini", "split: 'retain90' is not known; choose one of"),
         ("forget10", "no/such/folder", "source: 'no/such/folder' is not 'hub', 'mini' or a folder"),
     ],
 )

@@ -178,9 +178,9 @@ def test_missing_rows_can_be_left_out() -> None:
 def test_unknown_arguments_are_named() -> None:
     for options in ({"protocol": "first"}, {"compatibility": "tofu"}, {"missing": "drop"}):
         name, value = next(iter(options.items()))
-        with pytest.raises(ValueError, match=f"{name} is '{value}'"):
+        with pytest.raises(ValueError, match=f"{name}: '{value}' is not known"):
             aggregate_tofu(tofu_table(), **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="definition 'median' is unknown"):
+    with pytest.raises(ValueError, match="definition: 'median' is not known"):
         truth_ratio(np.ones(1), [np.ones(1)], "median")
 
 

@@ -76,10 +76,13 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "unknown key in YAML": (["unlearn", "--config", "{folder}/unknown.yaml"], "learning_rat: unknown; did you mean"),
     "no model": (["unlearn", "--method", "npo", *TOFU], "model_name_or_path: missing"),
     "no such model": (["finetune", "--model_name_or_path", "/no/such", *TOFU], "'/no/such' is not there"),
-    "no such split": (["finetune", *MODEL, *TOFU, "--split", "forget11"], "split: 'forget11' is not one of forget01"),
+    "no such split": (
+        ["finetune", *MODEL, *TOFU, "--split", "forget11"],
+        "split: 'forget11' is not known; choose one of forget10",
+    ),
     "a split of the other benchmark": (
         ["finetune", *MODEL, "--benchmark", "muse", "--source", "mini", "--split", "forget10"],
-        "split: 'forget10' is no corpus of muse; choose one of news",
+        "split: 'forget10' is not known; choose one of news",
     ),
     "no such rows": (["unlearn", "--method", "npo", *MODEL, *OWN, "{folder}/none.jsonl"], "none.jsonl' is not there"),
     "broken rows": (["unlearn", "--method", "npo", *MODEL, *OWN, "{folder}/broken.jsonl"], "broken.jsonl, line 2"),
@@ -199,3 +202,4 @@ def test_declared_methods_are_those_of_the_registry():
         assert method.paper == METHODS[name].paper
         assert method.config == METHODS[name].config_class.__name__
         assert method.summary == METHODS[name].__doc__.partition("\n")[0]
+        assert method.uses_retain_rows == METHODS[name].uses_retain_rows

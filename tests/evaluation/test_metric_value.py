@@ -15,9 +15,9 @@ def value(**changes: object) -> MetricValue:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def test_difference_of_comparable_values() -> None:
-    assert value(value=0.75).difference(value()) == 0.25
-    assert value(fingerprint=None).difference(value(fingerprint="other")) == 0  # unknown data cannot disagree
+def test_comparable_values() -> None:
+    value(value=0.75).check_comparable(value())
+    value(fingerprint=None).check_comparable(value(fingerprint="other"))  # unknown data cannot disagree
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_round_trip_is_exact() -> None:
 def test_broken_records_are_named() -> None:
     record = value().to_dict()
     del record["definition"]
-    with pytest.raises(ValueError, match=r"lacks the fields \['definition'\]"):
+    with pytest.raises(ValueError, match="missing 1 required positional argument: 'definition'"):
         MetricValue.from_dict(record)
-    with pytest.raises(ValueError, match=r"unknown fields \['extra'\]"):
+    with pytest.raises(ValueError, match="unexpected keyword argument 'extra'"):
         MetricValue.from_dict({**value().to_dict(), "extra": 1})
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from tests.evaluation.tables import attack_scores, tofu_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.evaluation.attacks.base import ATTACKS
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.composite import privacy_score
-from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
+from unlearn_hf.evaluation.sample_table import Compatibility
 
 
 def test_every_attack_has_an_auc_with_an_interval() -> None:
-    values = aggregate_attacks(attack_scores([1, 2, 4], [2, 3, 3]))
+    found = Aggregates(attack_scores([1, 2, 4], [2, 3, 3]))
+    found.add_attacks()
+    values = found.values
     assert set(values) == {f"mia_{attack}_auc" for attack in ATTACKS}
     for value in values.values():
         assert value.value == pytest.approx(5.5 / 9)
@@ -19,19 +24,28 @@ def test_every_attack_has_an_auc_with_an_interval() -> None:
         assert value.higher_is_better is None
 
 
+def privleak(
+    table: pd.DataFrame, reference: pd.DataFrame | None, compatibility: Compatibility = None
+) -> dict[str, MetricValue]:
+    found = Aggregates(table, compatibility=compatibility)
+    found.reference = reference
+    found.add_privleak()
+    return found.values
+
+
 def test_privleak_by_hand() -> None:
     memorised, retrained = attack_scores([1, 2], [3, 4]), attack_scores([1, 4], [2, 3])
-    assert set(aggregate_privleak(memorised, None)) == {"privleak_versus_half"}
-    values = aggregate_privleak(memorised, retrained)
+    assert set(privleak(memorised, None)) == {"privleak_versus_half"}
+    values = privleak(memorised, retrained)
     assert values["privleak"].value == -100  # MUSE's AUCs are 0 and 0.5
     assert values["privleak"].definition == "muse_reference_log"
-    logged = aggregate_privleak(memorised, retrained, "open_unlearning")["privleak"]
+    logged = privleak(memorised, retrained, "open_unlearning")["privleak"]
     assert logged.value == pytest.approx(-100, abs=1e-6)
     assert logged.definition == "open_unlearning_reference_log"
-    assert aggregate_privleak(attack_scores([3, 4], [1, 2]), retrained)["privleak"].value == 100
+    assert privleak(attack_scores([3, 4], [1, 2]), retrained)["privleak"].value == 100
     with pytest.warns(UserWarning, match="its AUC is 1"):
-        assert set(aggregate_privleak(retrained, memorised)) == {"privleak_versus_half"}
-    assert aggregate_privleak(tofu_table().drop(columns="min_k"), retrained) == {}
+        assert set(privleak(retrained, memorised)) == {"privleak_versus_half"}
+    assert privleak(tofu_table().drop(columns="min_k"), retrained) == {}
 
 
 def test_privacy_score() -> None:

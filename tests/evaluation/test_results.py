@@ -32,7 +32,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     path = write_results(tmp_path / "run", values, table, benchmark="tofu", fingerprint="abc")
     record, again = read_result(path)
     assert again == values
-    assert record["versions"]["scipy"] != "not installed" != record["versions"]["rouge_score"]
+    assert {"scipy", "scikit-learn", "rouge-score"} <= set(record["versions"])
     samples = read_result_samples(path)
     assert list(samples.columns) == list(table.columns)
     for name in table:

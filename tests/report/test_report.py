@@ -205,7 +205,7 @@ def test_requests_stand_in_a_table_with_the_verdict_after_each_run(
     runs, problems = read_runs(folders)
     assert not problems
     (chain,) = request_chains(runs)  # the shorter ones are part of it
-    assert [[each.get("forgotten") for each in line.verdicts] for line in chain.lines] == [
+    assert [[later.verdict_on(entry).get("forgotten") for later in chain] for entry in chain] == [
         ["partly", "not_measured", "not_measured"],
         [None, "partly", "no"],
         [None, None, "partly"],

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unlearn_hf.data.encoding import encode_prompt
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings
 from unlearn_hf.evaluation.metrics.rouge import rouge_scores
-from unlearn_hf.evaluation.requests import Encoder, result_key
-from unlearn_hf.evaluation.token_scores import ScoredText
+from unlearn_hf.evaluation.requests import Encoder, Request, result_key
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
 
 @dataclass(frozen=True)
-class AnswersRequest:
+class AnswersRequest(Request):
     """Questions, or other prompts, for the engine.
 
     Attributes:
-        split: name in the table.
         rows: rows with `question` and `answer`.
         generation: how to answer.
         beginning: words that the answer is made to begin with.
     """
 
-    split: str
-    rows: Sequence[Mapping[str, Any]]
     generation: GenerationSettings
     beginning: str = ""
-
-    def settings(self) -> Mapping[str, Any]:
-        """Nothing that prompts and their settings do not say."""
-        return {}
-
-    def texts(self, encoder: Encoder) -> list[ScoredText]:
-        """None."""
-        return []
 
     def prompts(self, encoder: Encoder, generation: GenerationSettings) -> list[GeneratedText]:
         """The questions, each with the beginning of its answer."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unlearn_hf.common.checks import check_count, check_positive
 from unlearn_hf.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -59,6 +60,17 @@ class AuditSettings:
     seed: int = 0
     relearning_steps: int | None = None
     relearning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` that names the field unless the settings can be had."""
+        check_count("samples", self.samples)
+        check_count("relearning_steps", self.relearning_steps)
+        check_positive("relearning_rate", self.relearning_rate)
+        if wrong := [k for k in self.k if not 1 <= k <= self.samples]:
+            raise ValueError(
+                f"k: {wrong[0]} is not from 1 to the {self.samples} samples; draw more with --samples, or give a "
+                "smaller k."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unlearn_hf.evaluation.metrics.statistics import harmonic_mean
+from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, resample_counts
 
 RESAMPLES = 1000
 _EPSILON = 1e-12
@@ -52,30 +50,13 @@ def came_back(after: float, retain: float, target: float) -> float | None:
     return None if abs(target - retain) < _DIFFERENT else (after - retain) / (target - retain)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Values of the same rows of several models; `None` where a model was not given.
-
-    Attributes:
-        after: of the attacked run.
-        before: of the run as it is.
-        retain: of the retain-only model attacked alike.
-        retain_before: of it as it is.
-        target: of the model before unlearning.
-    """
-
-    after: Values
-    before: Values | None = None
-    retain: Values | None = None
-    retain_before: Values | None = None
-    target: Values | None = None
-
-
-def compare(values: Compared, compared_by: str | None, seed: int = 0) -> dict[str, Any]:
+def compare(columns: Mapping[str, Values], compared_by: str | None, seed: int = 0) -> dict[str, Any]:
     """Means, what came back, and their 95 % bootstrap intervals over rows, the same rows drawn for every model.
 
     Args:
-        values: of the rows; a row that lacks a value anywhere is left out.
+        columns: values of the same rows: `after` of the attacked run; where they are known `before` of the run as it
+            is, `retain` of the retain-only model attacked alike, `retain_before` of it as it is, and `target` of the
+            model before unlearning.
         compared_by: `R`, `Q` or `None`, see `AuditAttack`.
         seed: of the bootstrap.
 
@@ -83,8 +64,7 @@ def compare(values: Compared, compared_by: str | None, seed: int = 0) -> dict[st
         `n`, and for each number (`after`, `before`, `rise`, `retain`, `target`, `of_target`, `came_back`,
         `R_one_sided`, `R_two_sided`, `Q`) that can be had `{"value", "low", "high"}`.
     """
-    given = {name: each for name, each in vars(values).items() if each is not None}
-    return bootstrapped(given, lambda means: _numbers(means, compared_by), seed)
+    return bootstrapped(columns, lambda means: _numbers(means, compared_by), seed)
 
 
 def robustness(columns: Mapping[str, Values], seed: int = 0) -> dict[str, Any]:
@@ -122,7 +102,7 @@ def bootstrapped(
     if not len(table):
         return {"n": 0}
     n = len(table)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    counts = resample_counts(np.random.default_rng(seed), n, RESAMPLES)
     means = np.vstack([table.mean(axis=0), counts @ table / n])
     drawn = [numbers(dict(zip(columns, row, strict=True))) for row in means]
     return {"n": n, **{name: _interval(name, drawn) for name in drawn[0]}}
@@ -148,11 +128,7 @@ def _numbers(means: Mapping[str, float], compared_by: str | None) -> dict[str, f
 
 
 def _interval(name: str, drawn: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    rest: NDArray[np.float64] = np.array([each[name] for each in drawn[1:] if each[name] is not None], dtype=float)
-    low, high = np.quantile(rest, [0.025, 0.975]) if rest.size else (None, None)
+    rest = np.array([each[name] for each in drawn[1:] if each[name] is not None])
+    low, high = np.quantile(rest, [0.025, 0.975]).tolist() if rest.size else (None, None)
     value = drawn[0][name]
-    return {
-        "value": None if value is None else float(value),
-        "low": None if low is None else float(low),
-        "high": None if high is None else float(high),
-    }
+    return {"value": None if value is None else float(value), "low": low, "high": high}

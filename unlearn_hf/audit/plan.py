@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_hf.audit.base import AUDIT_ATTACKS, AuditAttack, AuditSettings, Sizes
-from unlearn_hf.common.checks import check_count, check_positive
+from unlearn_hf.audit.base import AUDIT_ATTACKS, AuditAttack, Sizes
+from unlearn_hf.common.terminal import readable_size
 
 ALL = "all"
 _BYTES_PER_VALUE = 64
@@ -27,25 +27,9 @@ class Plan:
     attacks: dict[str, AuditAttack]
     left_out: dict[str, str]
 
-    def of(self, role: str) -> Iterator[tuple[str, str, AuditAttack]]:
-        """Attack, variant and unit, for a model; the target is not changed."""
-        for name, attack in self.attacks.items():
-            if role != "target" or not attack.changes_model:
-                for variant in attack.variants():
-                    yield name, variant, attack
-
-
-def check_settings(settings: AuditSettings) -> None:
-    """Raise a `ValueError` that names the field unless the settings can be had."""
-    check_count("samples", settings.samples)
-    check_count("relearning_steps", settings.relearning_steps)
-    check_positive("relearning_rate", settings.relearning_rate)
-    for k in settings.k:
-        if not 1 <= k <= settings.samples:
-            raise ValueError(
-                f"k: {k} is not from 1 to the {settings.samples} samples; draw more with --samples, or give a smaller "
-                "k."
-            )
+    def of(self, role: str) -> dict[str, AuditAttack]:
+        """The attacks that are made on a model; the target is not changed."""
+        return {name: each for name, each in self.attacks.items() if role != "target" or not each.changes_model}
 
 
 def check_attacks(names: Sequence[str]) -> None:
@@ -89,27 +73,23 @@ def cost_lines(plan: Plan, sizes: Sizes, roles: Sequence[str], weights: int) -> 
     """
     lines = [f"{'attack':<16}{'models':>7}{'texts scored':>14}{'answers':>10}{'steps':>7}{'temporary disk':>16}"]
     for name, attack in plan.attacks.items():
-        models = sum(role != "target" or not attack.changes_model for role in roles)
+        models = sum(name in plan.of(role) for role in roles)
         work = attack.work(sizes)
-        disk = size_text(models * _bytes(attack, sizes))
+        disk = readable_size(models * _bytes(attack, sizes))
         numbers = f"{models:>7}{models * work.texts:>14}{models * work.answers:>10}{models * work.steps:>7}{disk:>16}"
         lines.append(f"{name:<16}{numbers}")
     copies = 5 if any(attack.work(sizes).steps for attack in plan.attacks.values()) else 2
     return [
         *lines,
-        f"attacked copies are held in memory (up to {size_text(copies * weights)}) and never written; results on the "
-        f"disk, up to {size_text(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at its end",
+        f"attacked copies are held in memory (up to {readable_size(copies * weights)}) and never written; results "
+        f"on the disk, up to {readable_size(needed_bytes(plan, sizes, roles))}, make the audit resumable and go at "
+        "its end",
     ]
 
 
 def needed_bytes(plan: Plan, sizes: Sizes, roles: Sequence[str]) -> int:
     """Room that temporary results and `audit.json` take at most."""
-    return 2 * sum(
-        _bytes(attack, sizes)
-        for role in roles
-        for attack in plan.attacks.values()
-        if role != "target" or not attack.changes_model
-    )
+    return 2 * sum(_bytes(attack, sizes) for role in roles for attack in plan.of(role).values())
 
 
 def _bytes(attack: AuditAttack, sizes: Sizes) -> int:
@@ -127,15 +107,6 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"run: {str(folder)!r} has room for {size_text(free)}, and the audit writes up to {size_text(needed)}; "
-            "make room, give fewer --samples, or name fewer --attacks."
+            f"run: {str(folder)!r} has room for {readable_size(free)}, and the audit writes up to "
+            f"{readable_size(needed)}; make room, give fewer --samples, or name fewer --attacks."
         )
-
-
-def size_text(size: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -76,6 +76,8 @@ def bitsandbytes_nf4(weight: Tensor) -> Tensor:
 def quantise(model: nn.Module, rounding: Callable[[Tensor], Tensor]) -> int:
     """Round the weights of all linear layers but the output head, in place, as deployed 4-bit and 8-bit models have.
 
+    Embeddings, norms and biases stay as they are, as they do with bitsandbytes.
+
     Args:
         model: a causal language model without adapters.
         rounding: maps a weight of shape `[outputs, inputs]` to the rounded one.

@@ -134,6 +134,7 @@ class Relearning(AuditAttack):
     def findings(self, run: AuditPass, variant: str) -> Findings:
         """Train a copy, and measure it."""
         import torch
+        from accelerate.utils import broadcast
 
         from unlearn_hf.evaluation.requests import SplitRequest
         from unlearn_hf.models.loading import pad_token_id
@@ -162,12 +163,8 @@ class Relearning(AuditAttack):
             model.requires_grad_(True)
         steps = steps_of(len(texts), settings)
         relearn(model, texts, rate, steps, settings.seed, pad_token_id(run.tokenizer), parameter.device)
-        if run.accelerator is not None and run.accelerator.num_processes > 1:
-            from accelerate.utils import broadcast
-
-            # GPUs may round otherwise, one from the other.
-            for each in model.parameters():
-                each.data = broadcast(each.data)
+        for each in model.parameters():  # GPUs may round otherwise, one from the other
+            each.data = broadcast(each.data)
         return run.measured(model.to(parameter.dtype), run.forget, judged)
 
 

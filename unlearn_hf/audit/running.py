@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings
-from unlearn_hf.audit.comparison import Compared, Values, compare, robustness
+from unlearn_hf.audit.comparison import Values, compare, robustness
 from unlearn_hf.audit.plan import Plan
 from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.evaluation.engine import settings_fingerprint
@@ -38,10 +40,12 @@ def attack_models(
     for role, load in models.items():
         common = with_model(load())
         identity = common.engine.fingerprint(common.model, common.tokenizer, common.accelerator)
-        for name, variant, attack in plan.of(role):
-            run = replace(common, earlier=None if role == "run" else found["run"][name][variant])
-            findings = _found(run, attack, variant, f"{role}-{name}-{variant}", identity, say)
-            found.setdefault(role, {}).setdefault(name, {})[variant] = findings
+        found[role] = {name: {} for name in plan.of(role)}
+        for name, attack in plan.of(role).items():
+            for variant in attack.variants():
+                run = replace(common, earlier=None if role == "run" else found["run"][name][variant])
+                findings = _found(run, attack, variant, f"{role}-{name}-{variant}", identity, say)
+                found[role][name][variant] = findings
     return found
 
 
@@ -54,22 +58,14 @@ def _found(
     earlier = run.earlier.rows if run.earlier is not None else None
     key = settings_fingerprint(identity, name, attack.version, rows, asdict(run.settings), run.retain_model, earlier)
     file = run.folder / f"{name}-{key[:16]}.json"
-    if _for_all(file.is_file(), run):
+    (there,) = broadcast_object_list([file.is_file()])  # the first process tells them all
+    if there:
         return Findings(**read_json(file))
     say(name.replace("-", ", "))
     findings = attack.findings(run, variant)
     if run.accelerator is None or run.accelerator.is_main_process:
         write_json(file, asdict(findings), strict=True)
     return findings
-
-
-def _for_all(value: bool, run: AuditPass) -> bool:
-    """The first process's value for all of them."""
-    if run.accelerator is None or run.accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return bool(broadcast_object_list([value])[0])
 
 
 def compare_models(found: AllFindings, plan: Plan, seed: int = 0) -> list[dict[str, Any]]:
@@ -80,17 +76,16 @@ def compare_models(found: AllFindings, plan: Plan, seed: int = 0) -> list[dict[s
             for measure, after in findings.values.items():
                 if not any(value is not None for value in after):
                     continue
-                target = _same(found, "target", name, variant, measure)
-                if target is None and attack.compared_by:
-                    target = _as_it_is(found, "target", measure, findings.rows)
-                values = Compared(
-                    after,
-                    _as_it_is(found, "run", measure, findings.rows) if attack.compared_by else None,
-                    _same(found, "retain", name, variant, measure),
-                    _as_it_is(found, "retain", measure, findings.rows) if attack.compared_by else None,
-                    target,
-                )
-                numbers = compare(values, attack.compared_by, seed)
+                columns = {
+                    "after": after,
+                    "retain": _values(found, "retain", name, variant, measure),
+                    "target": _values(found, "target", name, variant, measure),
+                }
+                if attack.compared_by:
+                    for column, role in (("before", "run"), ("retain_before", "retain"), ("target", "target")):
+                        columns[column] = columns.get(column) or _as_it_is(found, role, measure, findings.rows)
+                given = {column: values for column, values in columns.items() if values is not None}
+                numbers = compare(given, attack.compared_by, seed)
                 if attack.judges == "retain":  # nothing is to come back of what is kept
                     numbers.pop("came_back", None)
                 entries.append(
@@ -99,15 +94,14 @@ def compare_models(found: AllFindings, plan: Plan, seed: int = 0) -> list[dict[s
     return entries
 
 
-def _same(found: AllFindings, role: str, name: str, variant: str, measure: str) -> Values | None:
+def _values(found: AllFindings, role: str, name: str, variant: str, measure: str) -> Values | None:
     findings = found.get(role, {}).get(name, {}).get(variant)
     return None if findings is None else findings.values.get(measure)
 
 
 def _as_it_is(found: AllFindings, role: str, measure: str, rows: Sequence[int]) -> Values | None:
     """A measure of a model that is not attacked, of the rows that were judged; `None` where it was not measured."""
-    findings = found.get(role, {}).get("memorisation", {}).get("all")
-    values = findings.values.get(measure) if findings is not None else None
+    values = _values(found, role, "memorisation", "all", measure)
     return None if values is None else [values[row] for row in rows]
 
 

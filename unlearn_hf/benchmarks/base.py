@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class Benchmark:
         as_trained: whether the rows that are trained on are evaluated, with `max_forget_rows` and so on; otherwise
             always the whole sets are.
         one_target: whether a model fine-tuned on everything is the same for all splits.
+        audited: `forget` and `retain` -> the sets of the per-sample table whose rows the audit asks, where they have
+            other names.
+        loader: `"module:function"` of split, source and revision that `load` calls.
+        evaluated_by: `"module:class"` of the evaluator.
+        aggregated_by: `"module:function"` of both tables and the options of `aggregate`.
     """
 
     summary: str = ""
@@ -74,6 +81,10 @@ class Benchmark:
     prompts: bool = True
     as_trained: bool = False
     one_target: bool = False
+    audited: Mapping[str, tuple[str, ...]] = {}
+    loader: str
+    evaluated_by: str
+    aggregated_by: str
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
         """The data: `forget` and `retain`, and whatever else evaluation needs, by name.
@@ -81,7 +92,10 @@ class Benchmark:
         Raises:
             ValueError: for a choice that does not exist, naming the field.
         """
-        raise NotImplementedError
+        split = choice.split or self.splits[0]
+        check_choice("split", split, self.splits)
+        data: Mapping[str, Any] = resolve_name(self.loader)(split, choice.source, choice.revision)
+        return data
 
     def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
         """Names of the parts that the target model (`full`) or the retain-only model (`retain`) learns."""
@@ -101,7 +115,8 @@ class Benchmark:
             **settings: `batch_size`, `max_rows`, `max_length`, `resume`, `template` if it has `prompts`, and the
                 `options`.
         """
-        raise NotImplementedError
+        made: Evaluator = resolve_name(self.evaluated_by)(data, **settings)
+        return made
 
     def aggregate(
         self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
@@ -114,7 +129,8 @@ class Benchmark:
             split: what was forgotten, where it is said.
             **options: `protocol`, `compatibility`, `missing`, `settings` and `fingerprint`, as the log has them.
         """
-        raise NotImplementedError
+        values: dict[str, MetricValue] = resolve_name(self.aggregated_by)(samples, retain_samples, **options)
+        return values
 
     def claims(self, splits: set[str], metrics: set[str], samples: pd.DataFrame | None) -> bool:
         """Whether a log with these sets of rows, or these metrics, can only be of this benchmark."""

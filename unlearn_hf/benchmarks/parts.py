@@ -1,11 +1,62 @@
-"""What loaders of benchmarks return: a dict of datasets that knows where it came from."""
+"""What loaders of benchmarks share: where files lie, and a dict of datasets that knows where it came from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+def source_folder(source: str | Path, mini: Path) -> Path | None:
+    """The folder that a source stands for, `None` for the hub.
+
+    Args:
+        source: `hub`, `mini` or a folder.
+        mini: the folder of the data that come along.
+
+    Raises:
+        ValueError: for a folder that is not there.
+    """
+    if source == "hub":
+        return None
+    folder = mini if source == "mini" else Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder of the official files.")
+    return folder
+
+
+def source_label(source: str | Path, revision: str | None) -> str:
+    """The name of a source, with the revision where it is the hub's."""
+    return f"hub@{revision}" if source == "hub" and revision is not None else str(source)
+
+
+def rows_file(*places: Path) -> Path | None:
+    """The first file that is there, of paths without their ending (`.json` or `.jsonl`, gzipped or not)."""
+    candidates = (place.with_name(place.name + ending) for place in places for ending in _ENDINGS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def load_from_hub(repository: str, configuration: str, **options: Any) -> tuple[Any, str]:
+    """What `datasets.load_dataset` gives, or nothing and why it is not there (or offline, not in the cache).
+
+    Raises:
+        ValueError: where the hub cannot be reached, naming the mend.
+    """
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(repository, configuration, **options), ""
+    except (ConnectionError, FileNotFoundError) as problem:
+        raise ValueError(
+            f"source: 'hub' could not reach {repository} ({type(problem).__name__}); go online, unset HF_HUB_OFFLINE, "
+            "or pass a folder of the official files, or 'mini'."
+        ) from problem
+    except ValueError as problem:
+        return None, str(problem)
 
 
 def content_fingerprint(rows: Iterable[Any]) -> str:
@@ -58,17 +109,6 @@ class BenchmarkData(dict[str, Any]):
         reason = self._absent.get(name, f"there is no part of this name; there are {', '.join(self)}.")
         raise ValueError(f"{self.split} from {self.source}, {name!r}: {reason}")
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle as a plain object: unpickling a dict subclass would call `__init__` without its arguments."""
-        return (_restore, (type(self), dict(self), self.__dict__.copy()))
-
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(rows)}" for name, rows in self.items())
         return f"{type(self).__name__}(split={self.split!r}, source={self.source!r}, rows={{{sizes}}})"
-
-
-def _restore(kind: type[BenchmarkData], parts: dict[str, Any], state: dict[str, Any]) -> BenchmarkData:
-    data = kind.__new__(kind)
-    data.update(parts)
-    data.__dict__.update(state)
-    return data

@@ -30,11 +30,13 @@ class DeclaredMethod:
         summary: first line of the trainer's docstring.
         paper: title, url and citation.
         config: name of its configuration class.
+        uses_retain_rows: whether it trains on rows to keep.
     """
 
     summary: str
     paper: dict[str, str]
     config: str
+    uses_retain_rows: bool
 
 
 @cache
@@ -51,7 +53,9 @@ def methods() -> dict[str, DeclaredMethod]:
         assert isinstance(config, ast.Name)
         paper = ast.literal_eval(_inherited(value.id, "paper") or ast.Dict([], []))
         summary = (ast.get_docstring(trainer) or "").partition("\n")[0]
-        found[str(key.value)] = DeclaredMethod(summary, paper, config.id)
+        uses_retain_rows = _inherited(value.id, "uses_retain_rows")
+        uses = uses_retain_rows is None or bool(ast.literal_eval(uses_retain_rows))
+        found[str(key.value)] = DeclaredMethod(summary, paper, config.id, uses)
     return found
 
 
@@ -147,17 +151,16 @@ def _lineage(name: str) -> Iterator[str]:
 def _inherited(class_name: str, attribute: str) -> ast.expr | None:
     """The expression that a class, or the nearest base of it, assigns to `attribute`."""
     for name in reversed(list(_lineage(class_name))):
-        found = _assigned(_classes()[name], attribute, missing_ok=True)
+        found = _assigned(_classes()[name], attribute)
         if found is not None:
             return found
     return None
 
 
-def _assigned(where: ast.Module | ast.ClassDef, name: str, missing_ok: bool = False) -> Any:
-    """The expression assigned to `name` in a module or a class."""
+def _assigned(where: ast.Module | ast.ClassDef, name: str) -> Any:
+    """The expression assigned to `name` in a module or a class, if any."""
     for node in where.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return node.value  # type: ignore[attr-defined]
-    assert missing_ok, f"{name} is not assigned"
     return None

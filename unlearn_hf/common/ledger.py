@@ -52,6 +52,10 @@ class LedgerEntry:
     model: str
     previous: str | None
 
+    def verdict_on(self, entry: LedgerEntry) -> dict[str, Any]:
+        """What this run found of a request; empty where it came later."""
+        return self.verdict if entry is self else self.earlier.get(entry.request, {})
+
     @property
     def line(self) -> str:
         """The entry as it is written."""

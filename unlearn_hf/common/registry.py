@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 Unit = TypeVar("Unit")
@@ -63,8 +63,7 @@ class Registry(Mapping[str, Unit], Generic[Unit]):
     def __getitem__(self, name: str) -> Unit:
         unit: Any = self._known()[name]
         if isinstance(unit, str):
-            module, _, attribute = unit.partition(":")
-            unit = getattr(import_module(module), attribute)
+            unit = resolve_name(unit)
             self._units[name] = unit
         found: Unit = unit
         return found

@@ -25,3 +25,12 @@ def wrapped(text: str, indent: str = "  ", stream: TextIO | None = None) -> str:
     if not (stream or sys.stdout).isatty():
         return text
     return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent)
+
+
+def readable_size(count: float) -> str:
+    """Bytes in the largest unit of which there is one."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

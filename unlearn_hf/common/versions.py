@@ -19,6 +19,7 @@ _PACKAGES = (
     "tokenizers",
     "numpy",
     "scipy",
+    "scikit-learn",
     "pandas",
     "rouge-score",
 )

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_hf.common.checks import GENERATION_BACKENDS, check_choice, check_count
+from unlearn_hf.common.versions import versions
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import (
     GeneratedText,
@@ -32,7 +33,6 @@ from unlearn_hf.evaluation.generation import (
 from unlearn_hf.evaluation.metrics.catalog import metrics
 from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
-from unlearn_hf.evaluation.results import library_versions
 from unlearn_hf.evaluation.sample_table import row_fingerprint
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
 from unlearn_hf.models.fingerprint import model_fingerprint
@@ -98,7 +98,7 @@ class Engine:
             None if accelerator is None else accelerator.mixed_precision,
             [end_tokens(tokenizer, model), pad_token_id(tokenizer), sorted(tokenizer.all_special_ids)],
             [vocabulary, spaces],
-            library_versions(),
+            versions(),
             {name: description.version for name, description in metrics().items()},
             self.settings(),
         )

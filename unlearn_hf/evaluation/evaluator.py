@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -26,8 +25,7 @@ from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
 from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Protocol,
-    check_compatibility,
-    check_protocol,
+    check_choices,
     check_same_rows,
     prepare_table,
     row_fingerprint,
@@ -84,8 +82,7 @@ class TableEvaluator:
         fluency_label: str = "clean",
     ) -> None:
         check_count("max_rows", max_rows)
-        check_protocol(protocol)
-        check_compatibility(compatibility)
+        check_choices(protocol, compatibility)
         self.engine = engine
         self.resume = resume
         self.max_rows = max_rows
@@ -133,8 +130,10 @@ class TableEvaluator:
             ]
             check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
-        """Metrics from the per-sample table."""
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
+        """Metrics from the per-sample table; settings and fingerprint of the data are recorded with each."""
         raise NotImplementedError
 
     def data_fingerprint(self) -> str:
@@ -160,29 +159,9 @@ class TableEvaluator:
         """Add columns that need passes of their own; by default none."""
         return samples
 
-    def _add_fluency(
-        self,
-        samples: pd.DataFrame,
-        device: torch.device,
-        accelerator: Accelerator | None,
-        partial: PartialResults | None,
-    ) -> None:
-        """The column `fluency` of the answers on the forget rows."""
-        assert self.fluency is not None
-        start = time.perf_counter()
-        forget = split_rows(samples, "forget")
-        texts = {
-            f"forget/{index}/fluency": text for index, text in zip(forget["index"], forget["generation"], strict=True)
-        }
-        found = self.fluency.scores(
-            texts, device, batch_size=self.engine.batch_size, accelerator=accelerator, partial=partial
-        )
-        samples.loc[forget.index, "fluency"] = [found[key] for key in texts]
-        self.engine.seconds["fluency"] = time.perf_counter() - start
-
-    def record(self) -> dict[str, Any]:
-        """Further fields of the result file."""
-        return {}
+    def attack_model_record(self) -> dict[str, Any] | None:
+        """Name and fingerprint of the model that an attack compared with."""
+        return None
 
     def __call__(
         self,
@@ -214,13 +193,24 @@ class TableEvaluator:
             partial = PartialResults(Path(output_dir), key)
         samples = self.engine.run(model, tokenizer, self.requests(), accelerator=accelerator, partial=partial)
         if self.fluency is not None:
-            device = next(model.parameters()).device if accelerator is None else accelerator.device
-            self._add_fluency(samples, device, accelerator, partial)
+            start = time.perf_counter()
+            forget = split_rows(samples, "forget")
+            keys = [f"forget/{index}/fluency" for index in forget["index"]]
+            found = self.fluency.scores(
+                dict(zip(keys, forget["generation"], strict=True)),
+                next(model.parameters()).device if accelerator is None else accelerator.device,
+                batch_size=self.engine.batch_size,
+                accelerator=accelerator,
+                partial=partial,
+            )
+            samples.loc[forget.index, "fluency"] = [found[key] for key in keys]
+            self.engine.seconds["fluency"] = time.perf_counter() - start
         samples = self.extend(samples, model, tokenizer, accelerator, partial)
+        recorded = {**settings, "max_rows": self.max_rows}
         added = added_metrics(
-            prepare_table(samples, self.protocol), protocol=self.protocol, settings=settings, fingerprint=fingerprint
+            prepare_table(samples, self.protocol), protocol=self.protocol, settings=recorded, fingerprint=fingerprint
         )
-        values = {**self.aggregate(samples, settings), **added}
+        values = {**self.aggregate(samples, recorded, fingerprint), **added}
         self.last_result = EvaluationResult(values, samples, dict(self.engine.seconds))
         if output_dir is not None and (accelerator is None or accelerator.is_main_process):
             write_results(
@@ -228,10 +218,12 @@ class TableEvaluator:
                 values,
                 samples,
                 benchmark=self.benchmark,
+                protocol=self.protocol,
+                compatibility=self.compatibility,
                 settings=settings,
                 fingerprint=fingerprint,
                 seconds=self.engine.seconds,
-                **self.record(),
+                attack_model=self.attack_model_record(),
             )
             if partial is not None:
                 partial.remove()

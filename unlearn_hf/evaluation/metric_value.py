@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from unlearn_hf.evaluation.metrics.catalog import describe
@@ -67,11 +67,6 @@ class MetricValue:
                     f"on one side and {theirs!r} on the other. {_MENDS[name]}"
                 )
 
-    def difference(self, other: MetricValue) -> float:
-        """`self.value - other.value`, after `check_comparable`."""
-        self.check_comparable(other)
-        return self.value - other.value
-
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_dict` gives an equal value back."""
         record = asdict(self)
@@ -86,16 +81,11 @@ class MetricValue:
         Raises:
             ValueError: if fields are missing or unknown.
         """
-        known = set(cls.__dataclass_fields__)
-        required = {"name", "value", "version", "higher_is_better", "n", "definition"}
-        if (unknown := set(record) - known) or (missing := required - set(record)):
-            problem = f"has unknown fields {sorted(unknown)}" if unknown else f"lacks the fields {sorted(missing)}"
-            raise ValueError(f"metric record {record.get('name')!r} {problem}; a record has {sorted(known)}.")
-        arguments = dict(record)
-        if arguments.get("interval") is not None:
-            low, high = arguments["interval"]
-            arguments["interval"] = (low, high)
-        return cls(**arguments)
+        try:
+            value = cls(**record)
+            return value if value.interval is None else replace(value, interval=(value.interval[0], value.interval[1]))
+        except TypeError as problem:
+            raise ValueError(f"metric record {record.get('name')!r} cannot be read: {problem}.") from problem
 
 
 _MENDS = {

@@ -94,7 +94,8 @@ def group_texts(texts: Sequence[ScoredText], packed: bool = True) -> list[TextGr
             if (
                 first.key.split("/")[:2] == text.key.split("/")[:2]
                 and first.input_ids[0] == text.input_ids[0]
-                and joined.length <= LONGEST_ROW
+                # What they share is looked for only where they might not fit without it.
+                and (sum(each.length for each in joined.texts) <= LONGEST_ROW or joined.length <= LONGEST_ROW)
             ):
                 groups[-1] = joined
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -37,64 +37,56 @@ class Encoder:
     max_length: int
 
 
-class Request(Protocol):
-    """What metrics need of one set of rows; `split` is its name in the table."""
-
-    @property
-    def split(self) -> str:
-        """Name in the per-sample table."""
-        ...
-
-    @property
-    def rows(self) -> Sequence[Mapping[str, Any]]:
-        """The rows."""
-        ...
-
-    def settings(self) -> Mapping[str, Any]:
-        """What results depend on beyond rows and engine, JSON-ready."""
-        ...
-
-    def texts(self, encoder: Encoder) -> list[ScoredText]:
-        """What is scored, in the order of the rows; keys are split/row/field/choice."""
-        ...
-
-    def prompts(self, encoder: Encoder, generation: GenerationSettings) -> list[GeneratedText]:
-        """What is continued, with the engine's settings unless the request has its own."""
-        ...
-
-    def table_row(
-        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, str], encoder: Encoder
-    ) -> dict[str, Any]:
-        """The columns of one row, from the results of both passes by key."""
-        ...
-
-
 def result_key(split: str, index: int, name: str, choice: int = 0) -> str:
     """Key of a text or prompt."""
     return f"{split}/{index}/{name}/{choice}"
 
 
 @dataclass(frozen=True)
-class SplitRequest:
-    """What metrics need of one set of question-answer rows.
+class Request:
+    """What metrics need of one set of rows; a subclass overrides `table_row`, and what else is not empty for it.
 
     Attributes:
         split: name in the per-sample table.
+        rows: the rows.
+    """
+
+    split: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def settings(self) -> Mapping[str, Any]:
+        """What results depend on beyond rows and engine, JSON-ready."""
+        return {}
+
+    def texts(self, encoder: Encoder) -> list[ScoredText]:
+        """What is scored, in the order of the rows; keys are split/row/field/choice."""
+        return []
+
+    def prompts(self, encoder: Encoder, generation: GenerationSettings) -> list[GeneratedText]:
+        """What is continued, with the engine's settings unless the request has its own."""
+        return []
+
+    def table_row(
+        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, Any], encoder: Encoder
+    ) -> dict[str, Any]:
+        """The columns of one row, from the results of both passes by key."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SplitRequest(Request):
+    """What metrics need of one set of question-answer rows.
+
+    Attributes:
         rows: rows with `question`, `answer` and, where scored, `paraphrased_answer` and `perturbed_answer`.
         scored: which of `answer`, `paraphrase`, `perturbed` get likelihoods.
         details: whether answers get token-level statistics (extraction, memorisation, membership scores).
         generated: whether the question is answered by greedy generation.
     """
 
-    split: str
-    rows: Sequence[Mapping[str, Any]]
     scored: tuple[str, ...] = ("answer",)
     details: bool = False
     generated: bool = True
-
-    def settings(self) -> Mapping[str, Any]:
-        """Nothing beyond rows and engine."""
-        return {}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
         """Answers after their questions."""
@@ -125,7 +117,7 @@ class SplitRequest:
         return prompts
 
     def table_row(
-        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, str], encoder: Encoder
+        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, Any], encoder: Encoder
     ) -> dict[str, Any]:
         """Likelihoods, token-level statistics of the answer, generation and its ROUGE recall."""
         row = self.rows[index]
@@ -133,12 +125,8 @@ class SplitRequest:
         for name in self.scored:
             many = not isinstance(row[_FIELDS[name]], str)
             choices = range(len(row[_FIELDS[name]]) if many else 1)
-            found = [scores[result_key(self.split, index, name, choice)] for choice in choices]
-            means = [score["nll"] / score["tokens"] for score in found]
-            tokens = [score["tokens"] for score in found]
-            result[f"{name}_mean_nll"], result[f"{name}_tokens"] = (means, tokens) if many else (means[0], tokens[0])
-            if name == "answer":
-                result |= _statistics(found[0])
+            found = [_scored(scores[result_key(self.split, index, name, choice)], name) for choice in choices]
+            result |= {column: [each[column] for each in found] for column in found[0]} if many else found[0]
         if self.generated:
             generation = generations[result_key(self.split, index, "generation")]
             reference = row["answer"]
@@ -149,11 +137,10 @@ class SplitRequest:
 
 
 @dataclass(frozen=True)
-class ContinuationRequest:
+class ContinuationRequest(Request):
     """Raw prompts, continued greedily and compared with a reference by ROUGE-L F1.
 
     Attributes:
-        split: name in the per-sample table.
         rows: rows with `prompt` and `reference`.
         generation: how to continue.
         reference_tokens: tokens that the reference is cut to, BOS among them; `None` takes it whole.
@@ -162,8 +149,6 @@ class ContinuationRequest:
         use_stemmer: whether ROUGE stems words.
     """
 
-    split: str
-    rows: Sequence[Mapping[str, Any]]
     generation: GenerationSettings
     reference_tokens: int | None = None
     cuts: tuple[str, ...] = ()
@@ -217,7 +202,7 @@ class ContinuationRequest:
         return prompts
 
     def table_row(
-        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, str], encoder: Encoder
+        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, Any], encoder: Encoder
     ) -> dict[str, Any]:
         """Generation, reference as compared, ROUGE-L F1 and recall; statistics of the reference, if scored."""
         row = self.rows[index]
@@ -235,25 +220,20 @@ class ContinuationRequest:
         for name, measure in measures.items():
             result[name] = rouge_scores([generation], [reference], "rougeL", measure, self.use_stemmer)[0]
         if self.scored:
-            score = scores[result_key(self.split, index, "reference")]
-            result |= {"answer_mean_nll": score["nll"] / score["tokens"], "answer_tokens": score["tokens"]}
-            result |= _statistics(score)
+            result |= _scored(scores[result_key(self.split, index, "reference")])
         return result
 
 
 @dataclass(frozen=True)
-class TextRequest:
+class TextRequest(Request):
     """Raw texts that get membership scores.
 
     Attributes:
-        split: name in the per-sample table.
         rows: rows with `text`.
         drop_last_token: leave the last token of each text out of Min-K and Min-K++, as open-unlearning does.
         max_tokens: most tokens of a text beside BOS; `None` takes it whole, whatever the length of other sequences.
     """
 
-    split: str
-    rows: Sequence[Mapping[str, Any]]
     drop_last_token: bool = False
     max_tokens: int | None = None
 
@@ -279,18 +259,14 @@ class TextRequest:
             texts.append(ScoredText(key, ids, labels, row["text"], details=True, ends=self.drop_last_token))
         return texts
 
-    def prompts(self, encoder: Encoder, generation: GenerationSettings) -> list[GeneratedText]:
-        """None."""
-        return []
-
     def table_row(
-        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, str], encoder: Encoder
+        self, index: int, scores: Mapping[str, Any], generations: Mapping[str, Any], encoder: Encoder
     ) -> dict[str, Any]:
         """Mean NLL, tokens and membership scores."""
-        score = scores[result_key(self.split, index, "text")]
-        found = {"answer_mean_nll": score["nll"] / score["tokens"], "answer_tokens": score["tokens"]}
-        return found | _statistics(score)
+        return _scored(scores[result_key(self.split, index, "text")])
 
 
-def _statistics(score: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in score.items() if name not in ("nll", "tokens")}
+def _scored(score: Mapping[str, Any], name: str = "answer") -> dict[str, Any]:
+    """Mean NLL, tokens and, where the text has them, token-level statistics."""
+    statistics = {each: value for each, value in score.items() if each not in ("nll", "tokens")}
+    return {f"{name}_mean_nll": score["nll"] / score["tokens"], f"{name}_tokens": score["tokens"], **statistics}

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_json, whole_file, write_json
+from unlearn_hf.common.versions import versions
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE
 from unlearn_hf.evaluation.logs.checked_values import mapping
 from unlearn_hf.evaluation.metric_value import MetricValue
@@ -33,19 +33,6 @@ _FIELDS: dict[str, tuple[Any, ...] | None] = {
     "metrics": None,
     "samples": None,
 }
-_PACKAGES = ("unlearn_hf", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "rouge_score")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the numbers depend on, as installed (nothing is imported)."""
-    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def write_results(
@@ -98,7 +85,7 @@ def write_results(
         "fingerprint": fingerprint,
         "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
         "attack_model": None if attack_model is None else dict(attack_model),
-        "versions": library_versions(),
+        "versions": versions(),
         "samples": {"file": SAMPLES_FILE, "rows": len(samples), "sha256": digest},
         "metrics": [metric.to_dict() for metric in metrics],
     }
@@ -143,9 +130,8 @@ def _check_record(content: Mapping[str, Any]) -> None:
     if absent := [name for name in _FIELDS if name not in content]:
         raise ValueError(f"it lacks {', '.join(absent)}.")
     for name, choices in _FIELDS.items():
-        if choices is not None and content[name] not in choices:
-            known = ", ".join(map(repr, choices))
-            raise ValueError(f"{name} is {content[name]!r}, and must be one of {known}.")
+        if choices is not None:
+            check_choice(name, content[name], choices)
     if not (isinstance(content["benchmark"], str) and content["benchmark"]):
         raise ValueError(f"benchmark is {content['benchmark']!r}, and must be a name.")
     if not isinstance(content["metrics"], list):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unlearn_hf.evaluation.metrics.statistics import strength_open_unlearning
+from unlearn_hf.common.checks import check_choice
 
 Protocol = Literal["all", "official"]
 Missing = Literal["error", "skip"]
@@ -25,16 +25,10 @@ _ROWS_TO_JUDGE_LENGTHS = 20
 _SCORED = ("answer", "paraphrase", "perturbed")
 
 
-def check_protocol(protocol: Protocol) -> None:
-    """Raise a `ValueError` for an unknown protocol."""
-    if protocol not in get_args(Protocol):
-        raise ValueError(f'protocol is {protocol!r}; choose "all" or "official" (the first {OFFICIAL_ROWS} rows).')
-
-
-def check_compatibility(compatibility: Compatibility) -> None:
-    """Raise a `ValueError` for an unknown compatibility."""
-    if compatibility not in (None, "open_unlearning"):
-        raise ValueError(f'compatibility is {compatibility!r}; choose None or "open_unlearning".')
+def check_choices(protocol: Protocol, compatibility: Compatibility) -> None:
+    """Raise a `ValueError` for an unknown protocol or compatibility."""
+    check_choice("protocol", protocol, get_args(Protocol))
+    check_choice("compatibility", compatibility, (None, "open_unlearning"))
 
 
 def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Missing = "error") -> pd.DataFrame:
@@ -50,9 +44,8 @@ def prepare_table(samples: pd.DataFrame, protocol: Protocol = "all", missing: Mi
         ValueError: for unknown arguments, missing or duplicate keys, and likelihoods that are NaN; it names the split,
             the column and the first rows.
     """
-    check_protocol(protocol)
-    if missing not in get_args(Missing):
-        raise ValueError(f'missing is {missing!r}; choose "error" or "skip".')
+    check_choice("protocol", protocol, get_args(Protocol))
+    check_choice("missing", missing, get_args(Missing))
     if absent := [name for name in ("split", "index") if name not in samples]:
         raise ValueError(f"the per-sample table lacks the columns {absent}; it has {list(samples.columns)}.")
     if samples.empty:
@@ -120,15 +113,19 @@ def column_values(rows: pd.DataFrame, name: str, missing: Missing = "error") -> 
 def extraction_of(samples: pd.DataFrame, compatibility: Compatibility, ends: int = 0) -> pd.DataFrame:
     """The table with extraction strengths as `compatibility` defines them, as its mean has them.
 
+    open-unlearning gives 1/n, not 0, where not even the last of n tokens is predicted.
+
     Args:
         samples: a table of ours.
         compatibility: whose definition is asked for.
         ends: tokens of each answer that extraction leaves out, the end of text.
     """
-    if compatibility is None or "extraction_strength" not in samples:
+    if compatibility is None or not {"extraction_strength", "answer_tokens"} <= set(samples):
         return samples
     strength, tokens = (samples[name].to_numpy(np.float64) for name in ("extraction_strength", "answer_tokens"))
-    return samples.assign(extraction_strength=strength_open_unlearning(strength, tokens - ends))
+    tokens = tokens - ends
+    floor = np.where(tokens >= 1, 1 / np.maximum(tokens, 1), 0.0)
+    return samples.assign(extraction_strength=np.where((strength == 0) & ~np.isnan(tokens), floor, strength))
 
 
 def row_fingerprint(row: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearn_hf.audit import AUDIT_FILE
 from unlearn_hf.common.files import read_json
+from unlearn_hf.report.tables import print_table
 
 NO_BASELINE = "no baseline"
 _COLUMNS = ("before", "after", "retain", "target", "came_back")
@@ -69,11 +70,8 @@ def audit_words(content: Mapping[str, Any]) -> list[str]:
 
 def print_audit(content: Mapping[str, Any]) -> None:
     """Print table and sentences."""
-    rows = audit_rows(content)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(audit_rows(content))
     print()
     for sentence in audit_words(content):
         print(sentence)

@@ -12,15 +12,8 @@ from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.report.runs import RUN, Run
 from unlearn_hf.report.tables import is_variant
 
-FORGETTING = (
-    "forget_quality_log10",
-    "forget_prob",
-    "verbmem_forget",
-    "forget_verbmem",
-    "forget_rouge",
-    "lume_forget_mean",
-)
-UTILITY = ("model_utility", "knowmem_retain", "retain_knowmem", "utility", "retain_prob", "lume_retain_mean")
+FORGETTING = ("forget_quality_log10", "forget_prob", "verbmem_forget", "forget_rouge", "lume_forget_mean")
+UTILITY = ("model_utility", "knowmem_retain", "utility", "retain_prob", "lume_retain_mean")
 _NOT_SETTINGS = ("output_dir", "resume", "overwrite", "run_name", "logging_dir", "logging_steps", "disable_tqdm")
 
 
@@ -46,6 +39,16 @@ class MetricLine:
     def first(self) -> MetricValue:
         """A value of the line, all of which have its name, direction and definition."""
         return next(value for value in self.values if value is not None)
+
+    def number(self, at: int) -> float:
+        """The number of a run that has one."""
+        value = self.values[at]
+        assert value is not None
+        return value.value
+
+    def goodness(self, at: int) -> float:
+        """The same, negated where lower is better."""
+        return self.number(at) if self.first.higher_is_better else -self.number(at)
 
     @property
     def main(self) -> bool:
@@ -98,10 +101,10 @@ def _summary(name: str) -> str:
 
 def _best(values: Sequence[MetricValue | None], runs: Sequence[Run]) -> frozenset[int]:
     found = {at: value for at, value in enumerate(values) if value is not None and runs[at].role == RUN}
-    directions = {value.higher_is_better for value in found.values()}
-    if len(found) < 2 or directions not in ({True}, {False}):
+    higher = next((value.higher_is_better for value in found.values()), None)
+    if len(found) < 2 or higher is None:
         return frozenset()
-    best = (max if directions == {True} else min)(value.value for value in found.values())
+    best = (max if higher else min)(value.value for value in found.values())
     chosen = frozenset(at for at, value in found.items() if value.value == best)
     return chosen if len(chosen) < len(found) else frozenset()
 
@@ -159,7 +162,7 @@ def frontier(
         return None
     unlearned = [at for at in points if runs[at].role == RUN]
     best = [at for at in unlearned if not any(_beats(other, at, across, up) for other in unlearned)]
-    best.sort(key=lambda at: _value(across, at))
+    best.sort(key=across.goodness)
     return Frontier(across, up, points, best, [at for at in range(len(runs)) if at not in points])
 
 
@@ -175,12 +178,6 @@ def _axis(lines: Sequence[MetricLine], names: Sequence[str], given: str | None, 
     return max(found, key=lambda line: sum(value is not None for value in line.values), default=None)
 
 
-def _value(line: MetricLine, at: int) -> float:
-    value = line.values[at]
-    assert value is not None
-    return value.value if value.higher_is_better else -value.value
-
-
 def _beats(one: int, other: int, *lines: MetricLine) -> bool:
-    pairs = [(_value(line, one), _value(line, other)) for line in lines]
+    pairs = [(line.goodness(one), line.goodness(other)) for line in lines]
     return all(mine >= theirs for mine, theirs in pairs) and any(mine > theirs for mine, theirs in pairs)

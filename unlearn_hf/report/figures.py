@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -83,26 +83,87 @@ def label_of(run: Run) -> str:
 
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
-    figure, axes = new_figure(7.2, 4.8)
-    corners = [(_number(front.utility, at), _number(front.forgetting, at)) for at in front.best]
+    figure, axes = _figure(7.2, 4.8)
+    places = {at: (front.utility.number(at), front.forgetting.number(at)) for at in front.points}
+    corners = [places[at] for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
-    for at in front.points:
+    for at, place in places.items():
         role, color = runs[at].role, color_of(runs, at)
-        x, y = _number(front.utility, at), _number(front.forgetting, at)
         size = 170 if role == TARGET else 60
-        axes.scatter(x, y, s=size, marker=_MARKERS[role], color=color, label=label_of(runs[at]), zorder=3)
+        axes.scatter(*place, s=size, marker=_MARKERS[role], color=color, label=label_of(runs[at]), zorder=3)
     _direction(axes, "x", front.utility)
     _direction(axes, "y", front.forgetting)
     axes.margins(0.12)
     axes.grid(alpha=0.25)
-    _legend(figure, len(front.points))
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
-def _number(line: MetricLine, at: int) -> float:
-    value = line.values[at]
-    assert value is not None
-    return value.value
+class Trial(Protocol):
+    """What is drawn of a trial of a sweep."""
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+
+    @property
+    def leaking(self) -> int:
+        """Rows that leak."""
+
+    @property
+    def forget_prob(self) -> float:
+        """Probability of answers to forget."""
+
+    @property
+    def kept(self) -> float:
+        """Probability of answers to keep, relative to before."""
+
+
+def draw_trials(found: Sequence[Trial], front: Sequence[Trial], best: Trial | None, limit: float) -> Figure:
+    """All trials by what they keep and what they forget; better is up and right.
+
+    Args:
+        found: all of them.
+        front: those that no other one beats, by what they keep.
+        best: the choice.
+        limit: what it has to keep.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    require("matplotlib", "plots", "The picture of a sweep")
+    figure, axes = _figure(7.2, 4.8)
+    axes.plot(*_positions(front), color="#999999", linewidth=1.2, zorder=1)
+    beaten = [each for each in found if each not in front and each is not best]
+    groups = (
+        ("beaten by another trial", beaten, "#bbbbbb", "o"),
+        ("frontier", [each for each in front if each is not best], COLORS[0], "o"),
+        ("choice", [best] if best is not None else [], COLORS[1], "*"),
+    )
+    for label, group, color, marker in groups:
+        if group:
+            size = 170 if marker == "*" else 45
+            axes.scatter(*_positions(group), s=size, c=color, marker=marker, label=label, zorder=3)
+            for each in group if group is not beaten else ():
+                axes.annotate(
+                    f"{each.number}: {each.leaking} leak", (each.kept, each.forget_prob), xytext=(6, 5),
+                    textcoords="offset points", fontsize=8,
+                )  # fmt: skip
+    axes.axvline(limit, color="#777777", linestyle="--", linewidth=1)
+    axes.annotate(f"{limit}", (limit, 0.01), xycoords=("data", "axes fraction"), color="#777777", fontsize=8)
+    if min(each.forget_prob for each in found) > 0:
+        axes.set_yscale("log")
+    axes.invert_yaxis()
+    axes.margins(0.15)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("probability of answers to keep, relative to before (higher is better)")
+    axes.set_ylabel("probability of answers to forget (up is less)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _positions(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+    return [each.kept for each in trials], [each.forget_prob for each in trials]
 
 
 def _direction(axes: Axes, which: str, line: MetricLine) -> None:
@@ -119,7 +180,7 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     rows = (len(panels) + 1) // 2
-    figure, _ = new_figure(7.2, 2.3 * rows + 0.6, axes=False)
+    figure, _ = _figure(7.2, 2.3 * rows + 0.6, axes=False)
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -135,9 +196,7 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         axes.set_xlabel("step", fontsize=8)
-    handles = list(drawn.values())[:_MOST_LEGEND]
-    labels = [label_of(runs[at]) for at in drawn][:_MOST_LEGEND]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _legend(figure, list(drawn.values()), [label_of(runs[at]) for at in drawn])
     return figure
 
 
@@ -146,12 +205,8 @@ def _points(run: Run, names: Sequence[str]) -> dict[str, tuple[list[float], list
     found = {}
     for name in names:
         pairs = [(line.get("step"), line[name]) for line in run.history if name in line]
-        kept = [
-            (float(step), float(value))
-            for step, value in pairs
-            if isinstance(step, int | float) and isinstance(value, int | float) and np.isfinite(value)
-        ]
-        if kept:
+        numbers = [pair for pair in pairs if all(isinstance(each, int | float) for each in pair)]
+        if kept := [pair for pair in numbers if np.isfinite(pair[1])]:
             steps, values = zip(*kept, strict=True)
             found[name] = (list(steps), list(values))
     return found
@@ -162,7 +217,7 @@ def draw_truth_ratios(runs: Sequence[Run]) -> Figure | None:
     ratios = {at: found for at, run in enumerate(runs) if (found := _ratios(run)) is not None}
     if not ratios:
         return None
-    figure, axes = new_figure(7.2, 4.2)
+    figure, axes = _figure(7.2, 4.2)
     for at, values in ratios.items():
         anchor = runs[at].role != RUN
         axes.ecdf(
@@ -174,7 +229,7 @@ def draw_truth_ratios(runs: Sequence[Run]) -> Figure | None:
     axes.set_xlabel("truth ratio R of forget rows: wrong answers over the right one (geometric); 1: equally likely")
     axes.set_ylabel("share of rows with at most R")
     axes.grid(alpha=0.25)
-    _legend(figure, len(ratios))
+    _legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -193,15 +248,13 @@ def _ratios(run: Run) -> Any:
     return finite if finite.size else None
 
 
-def new_figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes where it has one pair."""
+def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots() if axes else None
 
 
-def _legend(figure: Figure, entries: int) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    shown = slice(_MOST_LEGEND) if entries > _MOST_LEGEND else slice(None)
-    figure.legend(handles[shown], labels[shown], loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    first = slice(_MOST_LEGEND)
+    figure.legend(handles[first], labels[first], loc="outside lower center", ncols=2, fontsize=8, frameon=False)

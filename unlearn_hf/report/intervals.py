@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.catalog import MetricDescription, describe, is_metric
-from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval
+from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval, resample_counts
 from unlearn_hf.evaluation.sample_table import split_rows
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ def _utility_interval(
         if len(complete) < len(samples) or len({len(sample) for sample in complete}) > 1:
             return None
         rows = len(complete[0])
-        counts = generator.multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES)
+        counts = resample_counts(generator, rows, _RESAMPLES)
         with np.errstate(divide="ignore"):
             for sample in complete:
                 inverse += 1 / (counts @ sample / rows)

@@ -133,9 +133,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["number"] = _number
-    found.filters["duration"] = _duration
-    found.filters["words"] = _words
+    found.filters |= {"number": _number, "duration": _duration, "words": _words, "folder": lambda run: Path(run).name}
     return found
 
 

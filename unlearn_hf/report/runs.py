@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,12 @@ class Run:
         return None if self.log is None else self.log.samples
 
 
-def read_run(path: Path, role: str = RUN, retain_only: Path | None = None) -> Run:
+def read_run(path: Path, role: str = RUN) -> Run:
     """Read a run folder or a log; what is damaged is noted, what is whole is kept.
 
     Args:
         path: a run folder, a folder with a log, or a log.
         role: see `Run`.
-        retain_only: results of the retain-only model, for forget quality where a run has none.
 
     Raises:
         ValueError: if there is nothing of a run at all.
@@ -83,7 +82,7 @@ def read_run(path: Path, role: str = RUN, retain_only: Path | None = None) -> Ru
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder.")
     run = Run(path, path.resolve().name, role)
-    problems: list[str] = []
+    problems = run.notes
     if path.is_dir():
         for name, read in (("record", read_record), ("ledger", read_ledger)):
             try:
@@ -93,20 +92,17 @@ def read_run(path: Path, role: str = RUN, retain_only: Path | None = None) -> Ru
         run.history = _history(path / TRAINER_STATE, problems)
         run.verdict = _verdict(path / VERDICT, problems)
         run.audit = _audit(path / AUDIT_FILE, problems)
-    source = _evaluation(path)
     try:
-        if source is not None:
+        if (source := _evaluation(path)) is not None:
             run.log = read_log(source)
-            run.values = _values(source, run.log, None)
+            own = run.log.kind == "unlearn_hf" and run.log.path.suffix == ".json"
+            run.values = read_result(run.log.path)[1] if own else recompute_values(source)
     except (ValueError, OSError) as problem:
         problems.append(str(problem))
     if not (run.record or run.values):
         raise ValueError(problems[0] if problems else f"{path}: it is no run folder (no {RECORD}) and no result file.")
-    run.notes = problems
     if not run.values and not problems:
         run.notes.append(f"{path}: it has no evaluation; unlearn-hf evaluate --model_name_or_path {path} makes one.")
-    if retain_only is not None and source is not None and run.values and "forget_quality" not in run.values:
-        _add_forget_quality(run, source, retain_only)
     return run
 
 
@@ -120,20 +116,14 @@ def _evaluation(path: Path) -> Path | None:
     return None if (path / RECORD).exists() else path
 
 
-def _values(source: Path, log: EvaluationLog, retain_only: Path | None) -> dict[str, MetricValue]:
-    if log.kind == "unlearn_hf" and log.path.suffix == ".json" and retain_only is None:
-        return read_result(log.path)[1]
-    return recompute_values(source, retain_only)
-
-
-def _add_forget_quality(run: Run, source: Path, retain_only: Path) -> None:
-    assert run.log is not None
+def _add_forget_quality(run: Run, retain_only: Path) -> None:
+    """Take it from the retain-only model, where the run has none."""
+    if run.log is None or not run.values or "forget_quality" in run.values:
+        return
     try:
-        found = _values(source, run.log, retain_only)
+        run.values = {**recompute_values(run.log.path, retain_only), **run.values}
     except ValueError as problem:
         run.notes.append(f"{run.path}: not compared with {retain_only}: {problem}")
-        return
-    run.values = {**found, **run.values}
 
 
 def _history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -189,26 +179,25 @@ def read_runs(
     """
     runs: list[Run] = []
     problems: list[str] = []
-    wanted = list(dict.fromkeys(paths))
-    configurations = [_configuration(path) for path in wanted]
-    found_target = target or _named(configurations, "model_name_or_path")
-    found_retain = retain_only or _named(configurations, "retain_results")
-    anchors = {TARGET: found_target, RETAIN_ONLY: found_retain}
-    for role, path, given in ((TARGET, found_target, target), (RETAIN_ONLY, found_retain, retain_only)):
-        if path is not None:
-            try:
-                runs.append(read_run(path, role, found_retain))
-            except ValueError as problem:
-                if given is not None:
-                    raise ValueError(f"{'target' if role == TARGET else 'retain_only'}: {problem}") from problem
-    known = {_home(path) for path in anchors.values() if path is not None}
-    for path in wanted:
-        if _home(path) in known:
-            continue
+    for path in dict.fromkeys(paths):
         try:
-            runs.append(read_run(path, RUN, found_retain))
+            runs.append(read_run(path))
         except (ValueError, OSError) as problem:
             problems.append(" ".join(str(problem).split()))
+    retain = retain_only or _named(runs, "retain_results")
+    anchors = {TARGET: target or _named(runs, "model_name_or_path"), RETAIN_ONLY: retain}
+    known = {_home(path) for path in anchors.values() if path is not None}
+    runs = [run for run in runs if _home(run.path) not in known]
+    for role, option, given in ((RETAIN_ONLY, "retain_only", retain_only), (TARGET, "target", target)):
+        if (anchor := anchors[role]) is not None:
+            try:
+                runs.insert(0, read_run(anchor, role))
+            except ValueError as problem:
+                if given is not None:
+                    raise ValueError(f"{option}: {problem}") from problem
+    if retain is not None:
+        for run in runs:
+            _add_forget_quality(run, retain)
     _name_apart(runs)
     return runs, problems + [" ".join(note.split()) for run in runs for note in run.notes]
 
@@ -218,21 +207,11 @@ def _home(path: Path) -> Path:
     return resolved.parent if resolved.name == RESULT_FILE else resolved
 
 
-def _configuration(path: Path) -> Mapping[str, Any]:
-    try:
-        found = read_record(path).get("configuration", {}) if path.is_dir() else {}
-    except ValueError:
-        return {}  # it is told when the run is read
-    return found if isinstance(found, dict) else {}
-
-
-def _named(configurations: Sequence[Mapping[str, Any]], option: str) -> Path | None:
+def _named(runs: Sequence[Run], option: str) -> Path | None:
     """What all runs that say something name under an option, if it holds results."""
-    named = {str(each[option]) for each in configurations if each.get(option)}
-    if len(named) != 1:
-        return None
-    path = Path(named.pop())
-    return path if path.is_file() or (path / RESULT_FILE).is_file() else None
+    named = {str(run.configuration[option]) for run in runs if run.configuration.get(option)}
+    path = Path(named.pop()) if len(named) == 1 else None
+    return path if path is not None and (path.is_file() or (path / RESULT_FILE).is_file()) else None
 
 
 def _name_apart(runs: Sequence[Run]) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, is_metric
 
-_BESIDE_RETAIN_MODEL = (
-    "forget_prob",
-    "forget_rouge",
-    "forget_extraction_strength",
-    "retain_prob",
-    "retain_rouge",
-)
+_COMPARED = ("forget_prob", "forget_rouge", "forget_extraction_strength", "retain_prob", "retain_rouge")
 
 
 def is_variant(name: str) -> bool:
@@ -23,12 +17,21 @@ def is_variant(name: str) -> bool:
     return not is_metric(name) and name.endswith(VARIANT_SUFFIXES)
 
 
+def print_table(rows: Sequence[Sequence[str]], numbers: int = 0) -> None:
+    """Print rows in columns as wide as they need; all but the first are right-aligned, `numbers` wide at least."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        shown = [
+            f"{cell:>{max(width, numbers)}}" if numbers else f"{cell:<{width}}"
+            for cell, width in zip(cells, widths[1:], strict=True)
+        ]
+        print("  ".join([f"{name:<{widths[0]}}", *shown]).rstrip())
+
+
 def print_metrics(metrics: Mapping[str, float], where: str = "they are in the result file") -> None:
     """Print metrics; variants are only counted, and `where` says how to see them."""
     shown = {name: value for name, value in metrics.items() if not is_variant(name)}
-    width = max((len(name) for name in shown), default=0)
-    for name, value in shown.items():
-        print(f"{name:<{width}}  {value:.4g}")
+    print_table([(name, f"{value:.4g}") for name, value in shown.items()])
     if len(shown) < len(metrics):
         print(f"({len(metrics) - len(shown)} more under other definitions; {where})")
 
@@ -36,13 +39,12 @@ def print_metrics(metrics: Mapping[str, float], where: str = "they are in the re
 def print_differences(before: Mapping[str, float], after: Mapping[str, float], names: tuple[str, str]) -> None:
     """Print the main metrics of two evaluations and their difference, and say where it is largest."""
     shared = [name for name in before if name in after and not is_variant(name)]
-    width = max((len(name) for name in shared), default=0)
-    print(f"{'':<{width}}  {names[0]:>10}  {names[1]:>10}  difference")
-    for name in shared:
-        print(f"{name:<{width}}  {before[name]:>10.4g}  {after[name]:>10.4g}  {after[name] - before[name]:>+10.2g}")
-    if shared:
-        largest = max(shared, key=lambda name: abs(after[name] - before[name]))
-        print(f"largest difference: {largest}, {after[largest] - before[largest]:+.3g}")
+    changes = {name: after[name] - before[name] for name in shared}
+    rows = [(name, f"{before[name]:.4g}", f"{after[name]:.4g}", f"{change:+.2g}") for name, change in changes.items()]
+    print_table([("", *names, "difference"), *rows], numbers=10)
+    if changes:
+        largest = max(changes, key=lambda name: abs(changes[name]))
+        print(f"largest difference: {largest}, {changes[largest]:+.3g}")
 
 
 def print_retain_model(named: str | None, folder: Path) -> None:
@@ -55,7 +57,7 @@ def print_retain_model(named: str | None, folder: Path) -> None:
     if named is None:
         return
     theirs, mine = _values(Path(named)), _values(folder)
-    if shared := [name for name in _BESIDE_RETAIN_MODEL if name in theirs and name in mine]:
+    if shared := [name for name in _COMPARED if name in theirs and name in mine]:
         shown = ", ".join(f"{name} {theirs[name]:.3f} (here {mine[name]:.3f})" for name in shared)
         print(f"the retain model ({Path(named)}) has {shown}")
 

@@ -8,6 +8,7 @@ from typing import Any
 from unlearn_hf.common.terminal import wrapped
 from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.evaluation.verdict.words import sentences
+from unlearn_hf.report.tables import print_table
 
 _NAMES = {
     "forget_prob": "probability of answers to forget",
@@ -36,11 +37,8 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
 
 def print_verdict(verdict: Verdict) -> None:
     """Print table and sentences."""
-    rows = before_and_after(verdict.before, verdict.after)
-    width = max((len(text) for text, _, _ in rows), default=0)
-    print(f"\n{'':<{width}}  {'before':>8}  {'after':>8}")
-    for text, before, after in rows:
-        print(f"{text:<{width}}  {before:>8}  {after:>8}")
+    print()
+    print_table([("", "before", "after"), *before_and_after(verdict.before, verdict.after)], numbers=8)
     print()
     for sentence in sentences(verdict):
         print(wrapped(sentence, "    "))

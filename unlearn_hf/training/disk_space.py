@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unlearn_hf.common.terminal import readable_size
 from unlearn_hf.training.checkpoints import checkpoints
 
 # Rust's, of safetensors, and those of torch's writer of zip files, which knows no reasons.
@@ -114,8 +115,3 @@ def _saves(trainer: Any) -> int:
     if strategy == "steps":
         return math.ceil(1 / args.save_steps if args.save_steps < 1 else steps / args.save_steps)
     return math.ceil(steps / per_epoch)
-
-
-def readable_size(count: int) -> str:
-    """Bytes in GB or MB."""
-    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from unlearn_hf.common.terminal import readable_size
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.models.loading import check_vocabulary
-from unlearn_hf.training.disk_space import planned_steps, readable_size, space_needed
+from unlearn_hf.training.disk_space import planned_steps, space_needed
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.memory_estimate import MemoryEstimate, estimate_memory, model_without_weights
 

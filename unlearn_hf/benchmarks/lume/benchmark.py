@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.benchmarks.base import Benchmark, DataChoice
+from unlearn_hf.benchmarks.base import Benchmark
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.evaluators import Evaluator
 
 TASKS = ("task1", "task2", "task3")
 FORMS = ("sc", "qa")
@@ -34,18 +32,12 @@ class Lume(Benchmark):
     defaults = {"template": "completion", "max_new_tokens": 256}  # noqa: RUF012
     options = ("max_new_tokens", "mmlu_accuracy")
     prompts = False
-
-    def load(self, choice: DataChoice) -> Mapping[str, Any]:
-        """See `load_lume`."""
-        from unlearn_hf.benchmarks.lume.data import load_lume
-
-        return load_lume(choice.split or self.splits[0], choice.source, choice.revision)
-
-    def evaluator(self, data: Any, **settings: Any) -> Evaluator:
-        """See `LumeEvaluator`."""
-        from unlearn_hf.benchmarks.lume.evaluator import LumeEvaluator
-
-        return LumeEvaluator(data, **settings)
+    audited = {  # noqa: RUF012
+        name: tuple(split for split in TABLE_SPLITS if split.startswith(name) and split.endswith("qa"))
+        for name in ("forget", "retain")
+    }
+    loader = "unlearn_hf.benchmarks.lume.data:load_lume"
+    evaluated_by = "unlearn_hf.benchmarks.lume.evaluator:LumeEvaluator"
 
     def aggregate(
         self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any

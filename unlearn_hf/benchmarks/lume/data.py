@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.lume.benchmark import LUME, TASKS
-from unlearn_hf.benchmarks.parts import BenchmarkData
+from unlearn_hf.benchmarks.parts import BenchmarkData, rows_file, source_folder, source_label
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_LUME
 
@@ -18,7 +19,6 @@ _COLUMNS = ("id", "input", "output", "task")
 _FORM = re.compile(r"(sc|qa)\d+$")
 _SETS = ("forget", "retain")
 _DOCUMENTS = ("member", "nonmember")
-_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 Rows = list[dict[str, Any]]
 
@@ -49,17 +49,9 @@ def load_lume(split: str = "all", source: str | Path = "hub", revision: str | No
         ValueError: for an unknown split or source, missing files, a row of another form or with an id that does not
             end in `sc` or `qa` and a number, and rows that are to be forgotten and kept; it names file and line.
     """
-    if split not in LUME.splits:
-        raise ValueError(f"split: {split!r} is not one of {', '.join(LUME.splits)}.")
-    if source == "hub":
-        values, absent = _from_hub(revision)
-        label = "hub" if revision is None else f"hub@{revision}"
-    else:
-        folder = MINI_LUME if source == "mini" else Path(source).expanduser()
-        if not folder.is_dir():
-            raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder of the official files.")
-        values, absent = _from_folder(folder)
-        label = str(source)
+    check_choice("split", split, LUME.splits)
+    folder, label = source_folder(source, MINI_LUME), source_label(source, revision)
+    values, absent = _from_hub(revision) if folder is None else _from_folder(folder)
     for name in _SETS:
         if name not in values:
             raise ValueError(f"{split} from {label}: {absent[name]}")
@@ -74,10 +66,9 @@ def _from_folder(folder: Path) -> tuple[dict[str, list[tuple[str, Any]]], dict[s
     values, absent = {}, {}
     for name in (*_SETS, *_DOCUMENTS):
         places = [folder / name] if name in _SETS else [folder / "mia" / name, folder / name]
-        candidates = [place.with_name(place.name + ending) for place in places for ending in _ENDINGS]
-        path = next((each for each in candidates if each.is_file()), None)
+        path = rows_file(*places)
         if path is None:
-            absent[name] = f"{candidates[0]} is missing; take it from LUME's repository."
+            absent[name] = f"{places[0]}.jsonl is missing; take it from LUME's repository."
         else:
             values[name] = [(f"{path}, line {number}", value) for number, value in read_json_lines(path)]
     return values, absent

@@ -87,11 +87,8 @@ class LumeEvaluator(TableEvaluator):
         found = ExactMatch().per_sample(predictions=asked["generation"], references=asked["reference_text"])
         return samples.assign(exact_match=pd.Series(found, index=asked.index, dtype=float))
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
         """Every LUME score."""
-        return aggregate_lume(
-            samples,
-            self.mmlu_accuracy,
-            settings={**settings, "max_rows": self.max_rows},
-            fingerprint=self.data_fingerprint(),
-        )
+        return aggregate_lume(samples, self.mmlu_accuracy, settings=settings, fingerprint=fingerprint)

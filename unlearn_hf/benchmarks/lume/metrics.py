@@ -7,15 +7,16 @@ The table has the splits `<forget or retain>_<task>_<form>` with `rouge_l_recall
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
 from unlearn_hf.benchmarks.lume.benchmark import TABLE_SPLITS
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.sample_table import Missing, column_values, prepare_table, split_rows
+from unlearn_hf.evaluation.metrics.privacy import TextAUC
+from unlearn_hf.evaluation.sample_table import Missing
 
 COLUMNS = {"sc": "rouge_l_recall", "qa": "exact_match"}
 NAMES = {"sc": "regurgitation", "qa": "knowledge"}
@@ -53,51 +54,36 @@ def aggregate_lume(
         Ramakrishna et al. 2025, arXiv 2502.15097, section 4.
     """
     check_accuracy(mmlu_accuracy)
-    table = prepare_table(samples, "all", missing)
-    record: dict[str, Any] = {"settings": dict(settings or {}), "fingerprint": fingerprint}
-    values: dict[str, MetricValue] = {}
-
-    def add(name: str, value: float, n: int, definition: str) -> None:
-        values[name] = metric_value(name, value, n, definition, **record)
-
+    found = Aggregates(samples, missing=missing, settings=settings, fingerprint=fingerprint)
+    values = found.values
     terms: dict[str, float] = {}
     for split in TABLE_SPLITS:
         form = split[-2:]
-        scores = column_values(split_rows(table, split), COLUMNS[form], missing)
-        if scores is None:
-            continue
         name = f"lume_{split.removesuffix(form)}{NAMES[form]}"
-        add(name, metric_unit(name).aggregate(scores), scores.size, metric_unit(name).definition)
-        terms[name] = 1 - values[name].value if split.startswith("forget") else values[name].value
+        found.add_from(name, found.column(split, COLUMNS[form]), metric_unit(name).definition)
+        if name in values:
+            terms[name] = 1 - values[name].value if split.startswith("forget") else values[name].value
     for name in ("forget", "retain"):
         half = [term for key, term in values.items() if key.startswith(f"lume_{name}_")]
         if len(half) == len(TABLE_SPLITS) / 2:
             mean = f"lume_{name}_mean"
             value = metric_unit(mean).aggregate([term.value for term in half])
-            add(mean, value, min(term.n for term in half), "mean_of_six")
+            found.add(mean, value, min(term.n for term in half), "mean_of_six")
     if len(terms) == len(TABLE_SPLITS):
         name = "lume_task_aggregate"
         rows = min(values[term].n for term in terms)
-        add(name, metric_unit(name).aggregate(terms), rows, "harmonic_of_twelve")
-    found = [column_values(split_rows(table, name), "answer_mean_nll", missing) for name in ("member", "nonmember")]
-    losses = [each for each in found if each is not None]
+        found.add(name, metric_unit(name).aggregate(terms), rows, "harmonic_of_twelve")
+    columns = [found.column(name, "answer_mean_nll") for name in ("member", "nonmember")]
+    losses = [each for each in columns if each is not None]
     if len(losses) == 2:
-        sides = np.repeat([0, 1], [each.size for each in losses])
         for name in ("lume_membership_auc", "lume_membership_score"):
-            unit = metric_unit(name)
-            value = unit.compute(predictions=np.concatenate(losses), references=sides)[name]
-            add(name, value, sides.size, unit.definition)
+            unit = cast(TextAUC, metric_unit(name))
+            found.add(name, unit.of_sides(*losses), sum(map(len, losses)), unit.definition)
     if mmlu_accuracy is not None and {"lume_task_aggregate", "lume_membership_score"} <= set(values):
         parts = [values["lume_task_aggregate"].value, values["lume_membership_score"].value, mmlu_accuracy]
         name = "lume_final_score"
-        add(name, metric_unit(name).aggregate(parts), values["lume_task_aggregate"].n, "mean_with_given_mmlu")
-    if not values:
-        raise ValueError(
-            f"no LUME score can be computed from the columns {list(samples.columns)} of splits "
-            f"{sorted(samples['split'].unique())}; it looks for rouge_l_recall and exact_match in {TABLE_SPLITS[0]} "
-            "and so on."
-        )
-    return values
+        found.add(name, metric_unit(name).aggregate(parts), values["lume_task_aggregate"].n, "mean_with_given_mmlu")
+    return found.checked(f"rouge_l_recall and exact_match of {TABLE_SPLITS[0]} and so on")
 
 
 def check_accuracy(mmlu_accuracy: float | None) -> None:

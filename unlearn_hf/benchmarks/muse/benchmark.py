@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.benchmarks.base import Benchmark, DataChoice
+from unlearn_hf.benchmarks.base import Benchmark
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from unlearn_hf.benchmarks.muse.data import Corpus
     from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.evaluators import Evaluator
 
 TEXT_SPLITS: dict[str, str] = {
     "verbmem_forget": "forget_verbmem_rouge",
@@ -38,15 +36,10 @@ class Muse(Benchmark):
     defaults = {"max_length": 2048}  # noqa: RUF012 - of training windows
     options = ("retain_results", "compatibility", "max_text_tokens")
     prompts = False
-
-    def load(self, choice: DataChoice) -> Mapping[str, Any]:
-        """See `load_muse`; an unknown corpus is the fault of the option `split`."""
-        from unlearn_hf.benchmarks.muse.data import load_muse
-
-        split = choice.split or self.splits[0]
-        if split not in self.splits:
-            raise ValueError(f"split: {split!r} is no corpus of muse; choose one of {', '.join(self.splits)}.")
-        return load_muse(cast("Corpus", split), choice.source, choice.revision)
+    audited = {"forget": ("knowmem_forget",), "retain": ("knowmem_retain",)}  # noqa: RUF012
+    loader = "unlearn_hf.benchmarks.muse.data:load_muse"
+    evaluated_by = "unlearn_hf.benchmarks.muse.evaluator:MuseEvaluator"
+    aggregated_by = "unlearn_hf.benchmarks.muse.metrics:aggregate_muse"
 
     def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
         """What the official target and retrained models learnt."""
@@ -60,21 +53,13 @@ class Muse(Benchmark):
 
         return rows if data.source == "mini" else text_windows(rows["text"], tokenizer, max_length - 1)
 
-    def evaluator(self, data: Any, **settings: Any) -> Evaluator:
-        """See `MuseEvaluator`."""
-        from unlearn_hf.benchmarks.muse.evaluator import MuseEvaluator
-
-        return MuseEvaluator(data, **settings)
-
     def aggregate(
         self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
     ) -> dict[str, MetricValue]:
         """See `aggregate_muse`, which has no protocols."""
-        from unlearn_hf.benchmarks.muse.metrics import aggregate_muse
-
         options.pop("protocol", None)
-        corpus: Any = split or (options.get("settings") or {}).get("corpus")
-        return aggregate_muse(samples, retain_samples, corpus, **options)
+        corpus = split or (options.get("settings") or {}).get("corpus")
+        return super().aggregate(samples, retain_samples, corpus=corpus, **options)
 
     def claims(self, splits: set[str], metrics: set[str], samples: pd.DataFrame | None) -> bool:
         """VerbMem and KnowMem are of MUSE alone."""

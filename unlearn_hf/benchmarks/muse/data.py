@@ -5,16 +5,18 @@ Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearn_hf.benchmarks.parts import BenchmarkData
+from unlearn_hf.benchmarks.muse.benchmark import MUSE
+from unlearn_hf.benchmarks.parts import BenchmarkData, load_from_hub, rows_file, source_folder, source_label
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_NEWS
 from unlearn_hf.data.row_checks import check_holdout
 
-HUB_NAMES = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 FOLDS = range(1, 5)
 
 # part: configuration on the Hub and splits in it; older files have other names for some.
@@ -87,40 +89,45 @@ def load_muse(corpus: Corpus = "news", source: str | Path = "hub", revision: str
         ValueError: for an unknown corpus or source, a file of another form, holdout texts that are to be forgotten, or
             when there is nothing to forget.
     """
-    if corpus not in HUB_NAMES:
-        raise ValueError(f"corpus: {corpus!r} is not one of {', '.join(HUB_NAMES)}.")
-    if source == "mini":
-        if corpus != "news":
-            raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
-        return _complete(*_from_folder(MINI_NEWS, _MINI_PARTS), corpus, "mini")
-    if source == "hub":
-        parts, absent = _from_hub(HUB_NAMES[corpus], revision)
-        return _complete(parts, absent, corpus, "hub" if revision is None else f"hub@{revision}")
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder.")
-    parts, absent = _from_folder(folder / corpus if (folder / corpus).is_dir() else folder, _PARTS)
-    return _complete(parts, absent, corpus, str(source))
-
-
-def _from_folder(
-    folder: Path, names: Mapping[str, tuple[str, tuple[str, ...]]]
-) -> tuple[dict[str, Rows], dict[str, str]]:
+    check_choice("corpus", corpus, MUSE.splits)
+    if source == "mini" and corpus != "news":
+        raise ValueError(f"source: 'mini' has no {corpus}; use corpus 'news', or another source.")
+    folder = source_folder(source, MINI_NEWS)
+    repository = MUSE.hub_datasets[corpus]
+    load = cache(lambda configuration: load_from_hub(repository, configuration, revision=revision))
     parts, absent = {}, {}
-    for part, (configuration, splits) in names.items():
-        candidates = [
-            folder / configuration / f"{split}{ending}"
-            for split in splits
-            for ending in (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-        ]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            absent[part] = f"{candidates[0]} is missing; get it from the Hub, or use source='hub'."
+    for part, (configuration, splits) in (_MINI_PARTS if source == "mini" else _PARTS).items():
+        if folder is None:
+            values, reason = _from_hub(repository, configuration, splits, *load(configuration))
         else:
-            parts[part] = [
-                _row(value, configuration, f"{path}, entry {number}") for number, value in read_json_lines(path)
-            ]
-    return parts, absent
+            inner = folder / corpus
+            values, reason = _from_folder((inner if inner.is_dir() else folder) / configuration, splits)
+        if values is None:
+            absent[part] = reason
+        else:
+            parts[part] = [_row(value, configuration, place) for place, value in values]
+    return _complete(parts, absent, corpus, source_label(source, revision))
+
+
+Values = list[tuple[str, Any]]
+
+
+def _from_folder(folder: Path, splits: Sequence[str]) -> tuple[Values | None, str]:
+    """Values with their places of the first split that is there, or why there are none."""
+    path = rows_file(*(folder / split for split in splits))
+    if path is None:
+        return None, f"{folder / splits[0]}.json is missing; get it from the Hub, or use source='hub'."
+    return [(f"{path}, entry {number}", value) for number, value in read_json_lines(path)], ""
+
+
+def _from_hub(
+    name: str, configuration: str, splits: Sequence[str], loaded: Any, reason: str
+) -> tuple[Values | None, str]:
+    """The same, of what the hub gave, where Books have no scal and sust."""
+    split = next((split for split in splits if split in (loaded or ())), None)
+    if split is None:
+        return None, reason or f"{name} has no {configuration}/{splits[0]}."
+    return [(f"{name}, {configuration}/{split}", row) for row in loaded[split]], ""
 
 
 def _row(value: Any, configuration: str, place: str) -> dict[str, Any]:
@@ -131,33 +138,6 @@ def _row(value: Any, configuration: str, place: str) -> dict[str, Any]:
         found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(f"{place}: text in {' and '.join(columns)} is expected; found {found}.")
     return {column: row[column] for column in columns}
-
-
-def _from_hub(name: str, revision: str | None) -> tuple[dict[str, Rows], dict[str, str]]:
-    from datasets import load_dataset
-
-    parts, absent = {}, {}
-    loaded: dict[str, Any] = {}
-    for part, (configuration, splits) in _PARTS.items():
-        if configuration not in loaded:
-            try:
-                loaded[configuration] = load_dataset(name, configuration, revision=revision)
-            except (ConnectionError, FileNotFoundError) as problem:
-                raise ValueError(
-                    f"source: 'hub' could not reach {name} ({type(problem).__name__}); go online, unset "
-                    "HF_HUB_OFFLINE, or pass a folder, or 'mini'."
-                ) from problem
-            except ValueError as problem:
-                # The configuration is not there (Books have no scal and sust), or, offline, not in the cache.
-                loaded[configuration] = {}
-                absent[part] = str(problem)
-        split = next((split for split in splits if split in loaded[configuration]), None)
-        if split is None:
-            absent.setdefault(part, f"{name} has no {configuration}/{splits[0]}.")
-        else:
-            rows = loaded[configuration][split]
-            parts[part] = [_row(row, configuration, f"{name}, {configuration}/{split}") for row in rows]
-    return parts, absent
 
 
 def _complete(parts: dict[str, Rows], absent: dict[str, str], corpus: str, source: str) -> MuseData:

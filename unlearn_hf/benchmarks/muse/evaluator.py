@@ -136,24 +136,22 @@ class MuseEvaluator(TableEvaluator):
         """The corpus and how texts are cut too, which say what PrivLeak is relative to."""
         return super().settings() | {"corpus": self.corpus, "max_text_tokens": self.max_text_tokens}
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
         """Every MUSE aggregate."""
         return aggregate_muse(
             samples,
             self.reference,
-            corpus=settings["corpus"],
-            compatibility=self.compatibility,
-            settings={**settings, "max_rows": self.max_rows},
-            fingerprint=self.data_fingerprint(),
+            settings["corpus"],
+            self.compatibility,
+            settings=settings,
+            fingerprint=fingerprint,
         )
 
     def extend(self, samples: pd.DataFrame, *_: Any) -> pd.DataFrame:
         """Definitions that a compatibility changes."""
         return extraction_of(samples, self.compatibility)
-
-    def record(self) -> dict[str, Any]:
-        """Compatibility."""
-        return {"compatibility": self.compatibility}
 
 
 def knowmem_rows(

@@ -8,31 +8,23 @@ open-unlearning with one; the column holds whichever was computed, and the defin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from unlearn_hf.benchmarks.muse.benchmark import TEXT_SPLITS
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
-from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak, table_auc
+from unlearn_hf.common.checks import check_choice
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.metrics.aggregates import Aggregates
+from unlearn_hf.evaluation.metrics.privacy import table_auc
 from unlearn_hf.evaluation.metrics.statistics import (
     RETRAIN_AUC_MUSE,
     RETRAIN_AUC_OPEN_UNLEARNING,
     bootstrap_interval,
     privleak_muse,
     privleak_open_unlearning,
-    strength_open_unlearning,
 )
-from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k
-from unlearn_hf.evaluation.sample_table import (
-    Compatibility,
-    Missing,
-    check_compatibility,
-    column_values,
-    prepare_table,
-    split_rows,
-)
+from unlearn_hf.evaluation.sample_table import Compatibility, Missing
 
 Corpus = Literal["news", "books", "other"]
 
@@ -75,69 +67,33 @@ def aggregate_muse(
         ValueError: for malformed tables, unknown arguments, a table with none of this, or a reference over
             other rows or without what PrivLeak needs.
     """
-    if corpus not in (None, "other", *RETRAIN_AUC_MUSE):
-        raise ValueError(f'corpus is {corpus!r}; choose "news", "books" or "other".')
-    check_compatibility(compatibility)
-    table = prepare_table(samples, "all", missing)
-    reference = None if reference is None else prepare_table(reference, "all", missing)
-    if reference is not None:
-        check_contribution(
-            reference,
-            truth_ratios=False,
-            min_k=has_min_k(table, missing),
-            compatibility=compatibility,
-            missing=missing,
-        )
-    record: dict[str, Any] = {"settings": dict(settings or {}), "fingerprint": fingerprint}
-    values: dict[str, MetricValue] = {}
-
-    def add(name: str, value: float, n: int, definition: str, **optional: Any) -> None:
-        values[name] = metric_value(name, value, n, definition, **{**record, **optional})
-
+    check_choice("corpus", corpus, (None, *get_args(Corpus)))
+    found = Aggregates(samples, reference, "all", compatibility, missing, settings, fingerprint)
     stemmer = "stemmed" if compatibility else "unstemmed"
     for split, fraction in TEXT_SPLITS.items():
-        scores = column_values(split_rows(table, split), "rouge_l_f1", missing)
-        if scores is None:
-            continue
-        low, high = bootstrap_interval(scores)
-        for name, scale in ((fraction, 1), (split, 100)):
-            value, interval = metric_unit(name).aggregate(scores), (scale * low, scale * high)
-            add(name, value, scores.size, f"rouge_l_f1_{stemmer}", interval=interval)
-    verbmem = split_rows(table, "verbmem_forget")
-    strength = column_values(verbmem, "extraction_strength", missing)
-    if strength is not None:
-        definition = "zero_without_match"
-        if compatibility:
-            definition = "open_unlearning"
-            strength = strength_open_unlearning(strength, column_values(verbmem, "answer_tokens", missing))
-        add("extraction_strength", metric_unit("extraction_strength").aggregate(strength), strength.size, definition)
-    memorized = column_values(verbmem, "exact_memorization", missing)
-    if memorized is not None:
-        value = metric_unit("exact_memorization").aggregate(memorized)
-        add("exact_memorization", value, memorized.size, "teacher_forced")
-    values.update(aggregate_attacks(table, compatibility, missing=missing, **record))
-    area = table_auc(table, "min_k", missing)
+        scores = found.column(split, "rouge_l_f1")
+        if scores is not None:
+            low, high = bootstrap_interval(scores)
+            for name, scale in ((fraction, 1), (split, 100)):
+                found.add_from(name, scores, f"rouge_l_f1_{stemmer}", interval=(scale * low, scale * high))
+    found.add_memorization("verbmem_forget")
+    found.add_attacks()
+    found.add_privleak()
+    area = table_auc(found.table, "min_k", missing)
     if area is not None:
         auc, n = area
-        add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
-        values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **record))
-        as_muse, as_open_unlearning = _as_constants(table, record["settings"])
+        found.add("mia_min_k_auc_muse", 1 - auc, n, "holdout_below_forget")
+        as_muse, as_open_unlearning = _as_constants(found.table, settings or {})
         for name in (name for name in RETRAIN_AUC_MUSE if corpus in (None, name)):
             constant = privleak_muse(1 - auc, RETRAIN_AUC_MUSE[name])
             logged = privleak_open_unlearning(auc, RETRAIN_AUC_OPEN_UNLEARNING[name])
             if as_muse:
-                add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
+                found.add(f"privleak_muse_{name}", constant, n, f"muse_constant_{name}")
             if as_open_unlearning:
-                add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
-            if as_muse and corpus and reference is None and "privleak" not in values:
-                add("privleak", constant, n, f"muse_constant_{name}")
-    if not values:
-        raise ValueError(
-            f"no MUSE metric can be computed from the columns {list(samples.columns)} of splits "
-            f"{sorted(samples['split'].unique())}; it looks for rouge_l_f1 in {sorted(TEXT_SPLITS)} and min_k in "
-            "forget and holdout."
-        )
-    return values
+                found.add(f"privleak_open_unlearning_{name}", logged, n, f"open_unlearning_retrain_log_{name}")
+            if as_muse and corpus and reference is None and "privleak" not in found.values:
+                found.add("privleak", constant, n, f"muse_constant_{name}")
+    return found.checked(f"rouge_l_f1 of {', '.join(TEXT_SPLITS)} and min_k of forget and holdout")
 
 
 def _as_constants(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[bool, bool]:

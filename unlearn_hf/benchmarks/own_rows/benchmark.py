@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark, DataChoice
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from unlearn_hf.evaluation.metric_value import MetricValue
     from unlearn_hf.training.evaluators import Evaluator
 
 
@@ -21,6 +18,8 @@ class OwnRows(Benchmark):
     paper = "this project"
     options = ("retain_results", "max_new_tokens", "fluency_model", "fluency_label")
     as_trained = True
+    evaluated_by = "unlearn_hf.benchmarks.own_rows.evaluator:PairsEvaluator"
+    aggregated_by = "unlearn_hf.benchmarks.tofu.metrics:aggregate_tofu"
 
     def load(self, choice: DataChoice) -> Mapping[str, Any]:
         """The rows of the files: `train`, or `forget` and `retain`, and `holdout` where there is one."""
@@ -54,21 +53,12 @@ class OwnRows(Benchmark):
 
     def evaluator(self, data: Mapping[str, Any], **settings: Any) -> Evaluator | None:
         """See `PairsEvaluator`; none for raw text, conversations, or a training file."""
-        from unlearn_hf.benchmarks.own_rows.evaluator import PairsEvaluator
         from unlearn_hf.data.columns import detect_columns
 
         pairs = {name: data[name] for name in ("forget", "retain") if name in data}
         if len(pairs) < 2 or any(len(detect_columns(rows.column_names)) != 2 for rows in pairs.values()):
             return None
-        return PairsEvaluator(pairs, **settings)
-
-    def aggregate(
-        self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
-    ) -> dict[str, MetricValue]:
-        """The TOFU aggregates that the columns suffice for."""
-        from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-
-        return aggregate_tofu(samples, retain_samples, **options)
+        return super().evaluator(pairs, **settings)
 
 
 def _others() -> str:

@@ -80,6 +80,8 @@ class PairsEvaluator(TableEvaluator):
         """Both sets; token-level statistics on the forget set."""
         return [SplitRequest(split, rows, details=split == "forget") for split, rows in self.rows.items()]
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
         """The TOFU aggregates that these columns suffice for."""
-        return aggregate_tofu(samples, settings=settings, fingerprint=self.data_fingerprint())
+        return aggregate_tofu(samples, settings=settings, fingerprint=fingerprint)

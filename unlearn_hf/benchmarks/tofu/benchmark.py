@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.benchmarks.base import Benchmark, DataChoice
+from unlearn_hf.benchmarks.base import Benchmark
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from unlearn_hf.evaluation.logs.reading import EvaluationLog
-    from unlearn_hf.evaluation.metric_value import MetricValue
-    from unlearn_hf.training.evaluators import Evaluator
 
 _OWN_SPLITS = ("retain", "real_authors", "world_facts")
 _OWN_METRICS = (
@@ -46,12 +44,9 @@ class Tofu(Benchmark):
         "fluency_label",
     )
     one_target = True
-
-    def load(self, choice: DataChoice) -> Mapping[str, Any]:
-        """See `load_tofu`."""
-        from unlearn_hf.benchmarks.tofu.data import load_tofu
-
-        return load_tofu(choice.split or self.splits[0], choice.source, choice.revision)
+    loader = "unlearn_hf.benchmarks.tofu.data:load_tofu"
+    evaluated_by = "unlearn_hf.benchmarks.tofu.evaluator:TofuEvaluator"
+    aggregated_by = "unlearn_hf.benchmarks.tofu.metrics:aggregate_tofu"
 
     def training_parts(self, data: Mapping[str, Any], subset: str) -> list[str]:
         """The mini data come with the facts that their other sets ask for, because no model has learnt them before.
@@ -60,20 +55,6 @@ class Tofu(Benchmark):
         """
         facts = [name for name in ("real_authors_facts", "world_facts_facts") if name in data]
         return super().training_parts(data, subset) + 3 * facts
-
-    def evaluator(self, data: Any, **settings: Any) -> Evaluator:
-        """See `TofuEvaluator`."""
-        from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
-
-        return TofuEvaluator(data, **settings)
-
-    def aggregate(
-        self, samples: pd.DataFrame, retain_samples: pd.DataFrame | None, *, split: str | None = None, **options: Any
-    ) -> dict[str, MetricValue]:
-        """See `aggregate_tofu`."""
-        from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
-
-        return aggregate_tofu(samples, retain_samples, **options)
 
     def claims(self, splits: set[str], metrics: set[str], samples: pd.DataFrame | None) -> bool:
         """Sets and metrics that no other benchmark has, or truth ratios."""

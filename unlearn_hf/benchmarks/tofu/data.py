@@ -8,17 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unlearn_hf.benchmarks.parts import BenchmarkData
+from unlearn_hf.benchmarks.parts import BenchmarkData, load_from_hub, rows_file, source_folder, source_label
+from unlearn_hf.benchmarks.tofu.benchmark import TOFU
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_objects, read_text
 from unlearn_hf.data.mini import MINI_TOFU
 from unlearn_hf.data.row_checks import check_holdout
 
-HUB_NAME = "locuslab/TOFU"
-HUB_REFUSALS = ("open-unlearning/idk", "idk.jsonl")
-OFFICIAL_PERCENTS = ("01", "05", "10")
-# Of the NPO paper; contiguous slices of `full`, for which no files exist.
-SLICED_PERCENTS = ("20", "30", "50", "90")
-SPLITS = tuple(f"forget{percent}" for percent in OFFICIAL_PERCENTS + SLICED_PERCENTS)
+_HUB_REFUSALS = ("open-unlearning/idk", "idk.jsonl")
 _REFUSAL_FILES = ("idontknow.jsonl", "idk.jsonl")
 
 Rows = list[dict[str, Any]]
@@ -37,9 +34,9 @@ class TofuData(BenchmarkData):
 def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str | None = None) -> TofuData:
     """Load TOFU.
 
-    Forgetting `forgetP` means the last P percent of `full`; `retain` is the rest. For the splits of 20 percent and
-    more, which have no perturbed answers of their own, `forget_perturbed` is that of `forget10`, which lies inside
-    them (as in the NPO paper); likewise `holdout` is `holdout10`.
+    Forgetting `forgetP` means the last P percent of `full`; `retain` is the rest. The splits of 20 percent and more
+    are those of the NPO paper, for which no files exist: they are cut from `full`, and `forget_perturbed` is that of
+    `forget10`, which lies inside them; likewise `holdout` is `holdout10`.
 
     Args:
         split: `forget01`, `forget05`, `forget10`, `forget20`, `forget30`, `forget50` or `forget90`.
@@ -53,86 +50,29 @@ def load_tofu(split: str = "forget10", source: str | Path = "hub", revision: str
     Raises:
         ValueError: for an unknown split or source, missing files, and holdout rows that are to be forgotten.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}.")
-    if source == "mini":
-        return _select(_FolderSource(MINI_TOFU), split, "mini")
-    if source == "hub":
-        return _select(_HubSource(revision), split, "hub" if revision is None else f"hub@{revision}")
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"source: {str(source)!r} is not 'hub', 'mini' or a folder of the official files.")
-    return _select(_FolderSource(folder), split, str(source))
+    check_choice("split", split, TOFU.splits)
+    folder, label = source_folder(source, MINI_TOFU), source_label(source, revision)
+    reasons: dict[str, str] = {}
 
-
-class _FolderSource:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def _find(self, name: str) -> Path | None:
-        candidates = (self.folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".json.gz", ".jsonl.gz"))
-        return next((path for path in candidates if path.is_file()), None)
-
-    def read(self, name: str) -> Rows | None:
-        path = self._find(name)
+    def read(name: str) -> list[Any] | None:
+        if folder is None:
+            rows, reasons[name] = load_from_hub(TOFU.hub_datasets[""], name, revision=revision, split="train")
+            return None if rows is None else rows.to_list()
+        path = rows_file(folder / name)
+        there = ", ".join(sorted(path.name for path in folder.iterdir() if ".json" in path.name)) or "none"
+        reasons[name] = f"{folder / f'{name}.json'} is missing; files there: {there}."
         return read_objects(path) if path else None
 
-    def refusals(self) -> list[str] | None:
-        path = next((self.folder / name for name in _REFUSAL_FILES if (self.folder / name).is_file()), None)
-        # Plain text in spite of its name: one refusal per line.
-        return [line.strip() for line in read_text(path).split("\n") if line.strip()] if path else None
-
-    def where(self, name: str) -> str:
-        there = ", ".join(sorted(path.name for path in self.folder.iterdir() if ".json" in path.name)) or "none"
-        return f"{self.folder / f'{name}.json'} is missing; files there: {there}."
-
-
-class _HubSource:
-    def __init__(self, revision: str | None) -> None:
-        self.revision = revision
-        self.reasons: dict[str, str] = {}
-
-    def read(self, name: str) -> Rows | None:
-        from datasets import load_dataset
-
-        try:
-            return load_dataset(HUB_NAME, name, split="train", revision=self.revision).to_list()
-        except (ConnectionError, FileNotFoundError) as problem:
-            raise ValueError(
-                f"source: 'hub' could not reach {HUB_NAME} ({type(problem).__name__}); go online, unset "
-                "HF_HUB_OFFLINE, or pass a folder of the official files, or 'mini'."
-            ) from problem
-        except ValueError as problem:
-            # The configuration is not there, or (offline) not in the cache; the message lists those that are.
-            self.reasons[name] = str(problem)
-            return None
-
-    def refusals(self) -> list[str] | None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        repository, name = HUB_REFUSALS
-        try:
-            path = hf_hub_download(repository, name, repo_type="dataset")
-        except (HfHubHTTPError, LocalEntryNotFoundError):
-            return None
-        return [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
-
-    def where(self, name: str) -> str:
-        return self.reasons.get(name, f"{'/'.join(HUB_REFUSALS)} could not be fetched.")
-
-
-def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuData:
-    """Choose the parts of a split, and complete `full`, `forget` and `retain` from each other."""
     percent = int(split.removeprefix("forget"))
     evaluated = split.removeprefix("forget") if percent <= 10 else "10"
-    full, forget, retain = (source.read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
+    # `full`, `forget` and `retain` are completed from each other.
+    full, forget, retain = (read(name) for name in ("full", split, f"retain{100 - percent:02d}"))
     if full is not None and (forget is None or retain is None):
         boundary = len(full) - (len(forget) if forget else len(full) * percent // 100)
         forget, retain = forget or full[boundary:], retain or full[:boundary]
     if forget is None or retain is None:
         name = split if forget is None else f"retain{100 - percent:02d}"
-        raise ValueError(f"{split} from {label}: neither {name} nor full is there. {source.where(name)}")
+        raise ValueError(f"{split} from {label}: neither {name} nor full is there. {reasons[name]}")
     names = {
         "forget_perturbed": f"forget{evaluated}_perturbed",
         "retain_perturbed": "retain_perturbed",
@@ -143,12 +83,29 @@ def _select(source: _FolderSource | _HubSource, split: str, label: str) -> TofuD
         "world_facts_facts": "world_facts_facts",
     }
     parts: dict[str, list[Any] | None] = {"full": full or retain + forget, "forget": forget, "retain": retain}
-    parts |= {part: source.read(name) for part, name in names.items()}
-    parts["idk"] = source.refusals()
+    parts |= {part: read(name) for part, name in names.items()}
+    parts["idk"], reasons["idk"] = _refusals(folder)
     check_holdout(parts["holdout"] or [], forget, f"{names['holdout']} from {label}")
     return TofuData(
         {part: rows for part, rows in parts.items() if rows is not None},
         split=split,
         source=label,
-        absent={part: source.where(names.get(part, part)) for part, rows in parts.items() if rows is None},
+        absent={part: reasons[names.get(part, part)] for part, rows in parts.items() if rows is None},
     )
+
+
+def _refusals(folder: Path | None) -> tuple[list[str] | None, str]:
+    """Refusals, one a line, or why there are none; plain text in spite of the file's name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if folder is None:
+        try:
+            path: Path | None = Path(hf_hub_download(*_HUB_REFUSALS, repo_type="dataset"))
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            path = None
+    else:
+        path = next((folder / name for name in _REFUSAL_FILES if (folder / name).is_file()), None)
+    if path is None:
+        return None, f"{folder or _HUB_REFUSALS[0]}/{_HUB_REFUSALS[1]} is not there, or could not be fetched."
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()], ""

@@ -113,15 +113,17 @@ class TofuEvaluator(TableEvaluator):
         """The split too: splits from `forget10` on share their rows, but not their retain model."""
         return super().settings() | {"split": self.tofu.split}
 
-    def aggregate(self, samples: pd.DataFrame, settings: dict[str, Any]) -> Mapping[str, MetricValue]:
+    def aggregate(
+        self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
+    ) -> Mapping[str, MetricValue]:
         """Every TOFU aggregate."""
         return aggregate_tofu(
             samples,
             self.reference,
-            protocol=self.protocol,
-            compatibility=self.compatibility,
-            settings={**settings, "max_rows": self.max_rows, "attack_model": self._memory.get("attack_model")},
-            fingerprint=self.data_fingerprint(),
+            self.protocol,
+            self.compatibility,
+            settings={**settings, "attack_model": self.attack_model_record()},
+            fingerprint=fingerprint,
         )
 
     def extend(
@@ -152,10 +154,6 @@ class TofuEvaluator(TableEvaluator):
             self.engine.seconds[name] = time.perf_counter() - start
         return extraction_of(samples, self.compatibility, ends=1)
 
-    def record(self) -> dict[str, Any]:
-        """Protocol, compatibility, and the model that an attack compared with."""
-        return {
-            "protocol": self.protocol,
-            "compatibility": self.compatibility,
-            "attack_model": self._memory.get("attack_model"),
-        }
+    def attack_model_record(self) -> dict[str, Any] | None:
+        """What the attack `reference` has left."""
+        return self._memory.get("attack_model")

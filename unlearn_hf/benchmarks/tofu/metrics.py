@@ -23,16 +23,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metric_value import MetricValue
+from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.composite import composite_scores
+from unlearn_hf.evaluation.metrics.composite import add_composites
 from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
-from unlearn_hf.evaluation.metrics.privacy import aggregate_attacks, aggregate_privleak
-from unlearn_hf.evaluation.metrics.statistics import (
-    KolmogorovSmirnov,
-    kolmogorov_smirnov,
-    strength_open_unlearning,
-)
+from unlearn_hf.evaluation.metrics.statistics import KolmogorovSmirnov, kolmogorov_smirnov
 from unlearn_hf.evaluation.metrics.truth_ratio import (
     DEFINITIONS,
     Definition,
@@ -40,15 +36,13 @@ from unlearn_hf.evaluation.metrics.truth_ratio import (
     rows_truth_ratio,
     truth_ratio_scores,
 )
-from unlearn_hf.evaluation.retain_results import check_contribution, has_min_k, has_truth_ratios
+from unlearn_hf.evaluation.retain_results import has_truth_ratios
 from unlearn_hf.evaluation.sample_table import (
     Compatibility,
     Missing,
     Protocol,
-    check_compatibility,
     check_same_rows,
     column_values,
-    prepare_table,
     split_rows,
 )
 
@@ -87,84 +81,49 @@ def aggregate_tofu(
         ValueError: for malformed tables, NaN likelihoods, and a reference over other rows, of another truth ratio
             definition, or with nothing to compare.
     """
-    check_compatibility(compatibility)
-    table = prepare_table(samples, protocol, missing)
-    reference = None if reference is None else prepare_table(reference, protocol, missing)
-    aggregate = _Aggregate(table, compatibility, missing, {"protocol": protocol, "settings": dict(settings or {}),
-                                                           "fingerprint": fingerprint})  # fmt: skip
+    found = _TofuAggregates(samples, reference, protocol, compatibility, missing, settings, fingerprint)
     for split in _SPLITS:
-        aggregate.add_split(split, split_rows(table, split))
-    aggregate.add_model_utility()
-    if reference is not None:
-        check_contribution(
-            reference,
-            truth_ratios=has_truth_ratios(table),
-            min_k=has_min_k(table, missing),
-            compatibility=compatibility,
-            missing=missing,
-        )
-        aggregate.add_forget_quality(reference)
-    aggregate.add_memorization_of_tokens()
-    attacks = aggregate_attacks(table, compatibility, missing=missing, **aggregate.record)
-    aggregate.values.update(attacks)
-    aggregate.values.update(aggregate_privleak(table, reference, compatibility, missing=missing, **aggregate.record))
-    if not aggregate.values:
-        raise ValueError(
-            f"no metric can be computed from the columns {list(samples.columns)} of splits "
-            f"{sorted(samples['split'].unique())}; answer_mean_nll and rouge_l_recall are the first it looks for."
-        )
-    aggregate.values.update(composite_scores(aggregate.values, table, reference, missing=missing, **aggregate.record))
-    return aggregate.values
+        found.add_split(split, split_rows(found.table, split))
+    found.add_model_utility()
+    found.add_forget_quality()
+    found.add_memorization("forget", ends=1)
+    found.add_attacks()
+    found.add_privleak()
+    values = found.checked("answer_mean_nll and rouge_l_recall")
+    add_composites(found)
+    return values
 
 
-class _Aggregate:
-    """Values as they accumulate, with what every one of them records."""
-
-    def __init__(
-        self, table: pd.DataFrame, compatibility: Compatibility, missing: Missing, record: dict[str, Any]
-    ) -> None:
-        self.table = table
-        self.missing: Missing = missing
-        self.record = record
-        self.primary: Definition = "open_unlearning" if compatibility else "geometric"
-        self.values: dict[str, MetricValue] = {}
+class _TofuAggregates(Aggregates):
+    @property
+    def primary(self) -> Definition:
+        """The definition that gets the plain names."""
+        return self.compatibility or "geometric"
 
     def name(self, base: str, definition: str) -> str:
         return base if definition == self.primary else f"{base}_{definition}"
 
-    def add(self, name: str, value: float, n: int, definition: str) -> None:
-        self.values[name] = metric_value(name, value, n, definition, **self.record)
-
-    def add_aggregate(self, name: str, values: Array | None, definition: str) -> None:
-        if values is not None:
-            self.add(name, metric_unit(name).aggregate(values), values.size, definition)
-
     def add_split(self, split: str, rows: pd.DataFrame) -> None:
         """Prob, ROUGE and truth ratio of one set."""
-        if rows.empty:
-            return
-        variants: tuple[Definition, ...] = ("geometric", "open_unlearning") if split in _OPTION_SPLITS else ()
-        for variant in variants or (self.primary,):
-            definition = f"multiple_choice_{variant}" if split in _OPTION_SPLITS else "mean"
-            probabilities = answer_probability(rows, variant, self.missing)
-            self.add_aggregate(self.name(f"{split}_prob", variant), probabilities, definition)
-        self.add_aggregate(
-            f"{split}_rouge", column_values(rows, "rouge_l_recall", self.missing), "rouge_l_recall_stemmed"
-        )
-        if split not in _OPTION_SPLITS:
-            paraphrase = _probability(rows, "paraphrase", self.primary, self.missing)
-            self.add_aggregate(f"{split}_paraphrase_prob", paraphrase, "mean")
-        else:
-            answer = _probability(rows, "answer", self.primary, self.missing)
-            self.add_aggregate(f"{split}_answer_prob", answer, "mean")
+        options = split in _OPTION_SPLITS
+        variants: tuple[Definition, ...] = ("geometric", "open_unlearning") if options else (self.primary,)
+        for variant in variants:
+            definition = f"multiple_choice_{variant}" if options else "mean"
+            self.add_from(
+                self.name(f"{split}_prob", variant), answer_probability(rows, variant, self.missing), definition
+            )
+        self.add_from(f"{split}_rouge", self.column(split, "rouge_l_recall"), "rouge_l_recall_stemmed")
+        other = "answer" if options else "paraphrase"
+        probabilities = _probability(rows, other, self.primary, self.missing)
+        self.add_from(f"{split}_{other}_prob", probabilities, "mean")
         for definition in DEFINITIONS:
             ratio = rows_truth_ratio(rows, definition)
             if ratio is not None:
                 scores = truth_ratio_scores(ratio, definition, forget=split == "forget")
-                self.add_aggregate(self.name(f"{split}_truth_ratio", definition), scores, definition)
+                self.add_from(self.name(f"{split}_truth_ratio", definition), scores, definition)
         if "perturbed_mean_nll" in rows and (wrong := rows[rows["perturbed_mean_nll"].notna()]).size:
             means = [float(np.mean(each)) for each in _wrong_probabilities(wrong, self.primary)]
-            self.add_aggregate(f"{split}_perturbed_prob", np.asarray(means), "mean")
+            self.add_from(f"{split}_perturbed_prob", np.asarray(means), "mean")
 
     def add_model_utility(self) -> None:
         """Harmonic mean of the nine components, for each definition of the truth ratio that has all nine."""
@@ -185,34 +144,17 @@ class _Aggregate:
                 name = self.name("model_utility", definition)
                 self.add(name, metric_unit(name).aggregate(components), rows, definition)
 
-    def add_forget_quality(self, reference: pd.DataFrame) -> None:
+    def add_forget_quality(self) -> None:
         """KS p-values against the retain model, for each definition that both sides can be brought to."""
-        if not (has_truth_ratios(self.table) and has_truth_ratios(reference)):
+        if self.reference is None or not (has_truth_ratios(self.table) and has_truth_ratios(self.reference)):
             return
         rows = split_rows(self.table, "forget")
-        tests = forget_quality(rows, split_rows(reference, "forget"))
-        for definition, test in tests.items():
-            n = len(rows)
+        for definition, test in forget_quality(rows, split_rows(self.reference, "forget")).items():
             for base in ("forget_quality", "forget_quality_statistic", "forget_quality_log10"):
                 # Beyond some 540 rows a complete separation underflows, and has no logarithm.
                 if base != "forget_quality_log10" or test.pvalue > 0:
-                    name = self.name(base, definition)
                     metric = cast(ForgetQuality, metric_unit(base))
-                    self.add(name, metric.of_test(test), n, definition)
-
-    def add_memorization_of_tokens(self) -> None:
-        """Extraction strength and exact memorisation of the forget rows."""
-        rows = split_rows(self.table, "forget")
-        strength = column_values(rows, "extraction_strength", self.missing)
-        if strength is not None:
-            if self.primary == "open_unlearning" and "answer_tokens" in rows:
-                tokens = rows.loc[rows["extraction_strength"].notna(), "answer_tokens"].to_numpy(np.float64) - 1
-                strength = strength_open_unlearning(strength, tokens)
-            definition = "open_unlearning" if self.primary == "open_unlearning" else "zero_without_match"
-            self.add_aggregate("extraction_strength", strength, definition)
-        self.add_aggregate(
-            "exact_memorization", column_values(rows, "exact_memorization", self.missing), "teacher_forced"
-        )
+                    self.add(self.name(base, definition), metric.of_test(test), len(rows), definition)
 
 
 def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Missing = "error") -> Array | None:
@@ -226,15 +168,13 @@ def answer_probability(rows: pd.DataFrame, definition: Definition, missing: Miss
     """
     if rows.empty or rows["split"].iloc[0] not in _OPTION_SPLITS:
         return _probability(rows, "answer", definition, missing)
-    if "choice_prob" in rows and definition == "open_unlearning" and rows["choice_prob"].notna().any():
-        return column_values(rows, "choice_prob", missing)
-    if not {"answer_mean_nll", "perturbed_mean_nll"} <= set(rows.columns):
+    if definition == "open_unlearning" and (logged := column_values(rows, "choice_prob", missing)) is not None:
+        return logged
+    if column_values(rows, "answer_mean_nll", missing) is None or "perturbed_mean_nll" not in rows:
         return None
     complete = rows[rows["answer_mean_nll"].notna() & rows["perturbed_mean_nll"].notna()]
     if complete.empty:
         return None
-    if missing == "error":
-        column_values(rows, "answer_mean_nll", missing)
     if definition == "open_unlearning":
         right = _probability(complete, "answer", definition, missing)
         assert right is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import AuditSettings
-from unlearn_hf.audit.plan import check_attacks, check_settings
+from unlearn_hf.audit.plan import check_attacks
 from unlearn_hf.cli.evaluation_arguments import REGISTERED
 from unlearn_hf.cli.parsing import ArgumentsError, build, collect_settings, field_names, split_named
 from unlearn_hf.cli.verbs import Verb
@@ -70,7 +70,7 @@ class AuditArguments:
         """Raise a `ValueError` that names the field unless all values can be had."""
         self.attacks = [name for word in self.attacks for name in word.split(",") if name]
         check_attacks(self.attacks)
-        check_settings(self.attacking)
+        _ = self.attacking  # checks its own values
         for name in ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size"):
             check_positive(name, getattr(self, name))
         if self.verify and (self.sign or self.card or self.overwrite):

@@ -15,7 +15,6 @@ from unlearn_hf.cli.arguments import (
 )
 from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, configuration_of, method_fields, methods, training_fields
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
@@ -29,6 +28,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.importing import importing
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 ARGUMENTS = (
@@ -136,17 +136,18 @@ def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
-    from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
+    from unlearn_hf.cli.own_data_defaults import add_own_data_defaults
     from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, tell_dry_run, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
     check_before_loading(asked)
+    assert asked.method is not None
     with importing():
-        data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
-        from unlearn_hf.cli.processes import join_processes
+        data = load_data(asked.data, methods()[asked.method].uses_retain_rows)
         from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.methods import METHODS
+        from unlearn_hf.models.sharding import join_processes
         from unlearn_hf.report.tables import print_retain_model
         from unlearn_hf.training.unlearning_config import UnlearningConfig
 
@@ -158,26 +159,25 @@ def run(argv: Sequence[str]) -> int:
     training = arguments.training
     tokenizer = checked_tokenizer(arguments, data, trained)
     earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
-    assert arguments.method is not None
-    assert arguments.model.model_name_or_path is not None
+    name = str(arguments.model.model_name_or_path)
     assert isinstance(training, UnlearningConfig)
     if training.verdict is None:  # rows of a benchmark may come as tokens; they are judged, too
         training.verdict = True
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     if arguments.run.dry_run:
-        return tell_dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
+        return tell_dry_run(arguments, rows, tokenizer, METHODS[asked.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,
         arguments.evaluation,
         training.template,
         training.max_length,
-        model=arguments.model.model_name_or_path,
-        folders=(arguments.folder, Path(arguments.model.model_name_or_path)),
+        model=name,
+        folders=(arguments.folder, Path(name)),
     )
     with naming_lines(arguments.data):
-        trainer = METHODS[arguments.method](
-            model=arguments.model.model_name_or_path,
+        trainer = METHODS[asked.method](
+            model=name,
             args=training,
             forget_dataset=rows["forget"],
             retain_dataset=rows.get("retain"),
@@ -188,7 +188,7 @@ def run(argv: Sequence[str]) -> int:
             peft_config=arguments.peft_config,
             holdout_dataset=data.datasets.get("holdout"),
         )
-    status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
+    status = train_and_judge(arguments, trainer, data, trained, METHODS[asked.method], earlier)
     if trainer.is_world_process_zero():
         print_retain_model(arguments.evaluation.named_retain_results, arguments.folder)
     return status

@@ -73,11 +73,10 @@ def gradient_norms(
             "not have; evaluate the saved model with one process, or several under DDP."
         )
     device = accelerator.device if accelerator is not None else next(model.parameters()).device
-    items = [replace(text, key=f"{text.key}/gradient_norm") for text in texts]
     with evaluating(model):
-        found = run_pass(
+        return run_pass(
             "gradient_norm",
-            items,
+            texts,
             lambda batch: [gradient_norm(model, text, device) for text in batch],
             batch_size=1,
             token_budget=1,
@@ -85,7 +84,6 @@ def gradient_norms(
             partial=partial or PartialResults(None, ""),
             description="Gradient norms",
         )
-    return {key.removesuffix("/gradient_norm"): value for key, value in found.items()}
 
 
 def without_end(text: ScoredText) -> ScoredText:

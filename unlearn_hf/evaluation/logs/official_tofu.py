@@ -7,7 +7,7 @@ One file per set, or `eval_log_aggregated.json` = {file name: content}. Each fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -24,23 +24,18 @@ FILES: dict[str, str] = {
 }
 """Official file names and the sets that they hold."""
 
-_NUMBER_KEYS = {
-    "avg_gt_loss": "answer_mean_nll",
-    "num_token_gt": "answer_tokens",
-    "avg_paraphrased_loss": "paraphrase_mean_nll",
-    "num_token_paraphrased": "paraphrase_tokens",
-    "rouge1_recall": "rouge_1_recall",
-    "rougeL_recall": "rouge_l_recall",
-    "truth_ratio": "logged_truth_ratio",
-    "normalized_gt_loss": "logged_choice_nll",
-}
-_LIST_KEYS = {"average_perturb_loss": "perturbed_mean_nll", "num_token_perturb": "perturbed_tokens"}
-_BOUNDS: dict[str, Bounds] = {
-    "avg_gt_loss": MEAN_NLL,
-    "avg_paraphrased_loss": MEAN_NLL,
-    "average_perturb_loss": MEAN_NLL,
-    "rouge1_recall": SHARE,
-    "rougeL_recall": SHARE,
+# Key -> column, how a value is read, and what it lies between.
+_KEYS: dict[str, tuple[str, Callable[..., Any], Bounds | None]] = {
+    "avg_gt_loss": ("answer_mean_nll", number, MEAN_NLL),
+    "num_token_gt": ("answer_tokens", number, None),
+    "avg_paraphrased_loss": ("paraphrase_mean_nll", number, MEAN_NLL),
+    "num_token_paraphrased": ("paraphrase_tokens", number, None),
+    "rouge1_recall": ("rouge_1_recall", number, SHARE),
+    "rougeL_recall": ("rouge_l_recall", number, SHARE),
+    "truth_ratio": ("logged_truth_ratio", number, None),
+    "normalized_gt_loss": ("logged_choice_nll", number, None),
+    "average_perturb_loss": ("perturbed_mean_nll", numbers, MEAN_NLL),
+    "num_token_perturb": ("perturbed_tokens", numbers, None),
 }
 _SUMS = {
     "avg_gt_loss": ("gt_loss", "num_token_gt"),
@@ -106,7 +101,7 @@ def read_tofu_set(content: Mapping[str, Any], split: str, name: str) -> pd.DataF
             padding of a distributed sampler.
     """
     content = _with_means(content)
-    used = [key for key in (*_NUMBER_KEYS, *_LIST_KEYS, "generated_text") if content.get(key)]
+    used = [key for key in (*_KEYS, "generated_text") if content.get(key)]
     if not used:
         raise ValueError(f"{name} has the keys {sorted(content)} but no rows.")
     listed = any(isinstance(content[key], list) for key in used)
@@ -123,12 +118,9 @@ def read_tofu_set(content: Mapping[str, Any], split: str, name: str) -> pd.DataF
     if listed:
         _refuse_padding(columns, indices, split, name)
     table: dict[str, list[Any]] = {"split": [split] * len(indices), "index": indices}
-    for key, column in _NUMBER_KEYS.items():
+    for key, (column, read, bounds) in _KEYS.items():
         if key in columns:
-            table[column] = [number(columns[key][i], f"{name}: {key}[{i}]", _BOUNDS.get(key)) for i in indices]
-    for key, column in _LIST_KEYS.items():
-        if key in columns:
-            table[column] = [numbers(columns[key][i], f"{name}: {key}[{i}]", _BOUNDS.get(key)) for i in indices]
+            table[column] = [read(columns[key][i], f"{name}: {key}[{i}]", bounds) for i in indices]
     if "generated_text" in columns:
         table.update(_texts([columns["generated_text"][i] for i in indices]))
     return pd.DataFrame(table)

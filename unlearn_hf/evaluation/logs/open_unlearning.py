@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn_hf.evaluation.logs.checked_values import MEAN_NLL, SHARE, mapping, number, numbers, row_index
-from unlearn_hf.evaluation.metrics.truth_ratio import truth_ratio, truth_ratio_scores
+from unlearn_hf.evaluation.metrics.truth_ratio import truth_ratio, truth_ratio_losses, truth_ratio_scores
 
 _SPLITS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
 _SETS = "|".join(_SPLITS)
@@ -195,12 +195,11 @@ def truth_ratio_definition(rows: pd.DataFrame, aggregate: float | None) -> str:
         ValueError: if the ratios follow from the logged losses by neither definition.
     """
     scores = rows["truth_ratio"].to_numpy(np.float64)
-    right = "answer_mean_nll" if rows["split"].iloc[0] in ("real_authors", "world_facts") else "paraphrase_mean_nll"
     candidates = ("open_unlearning", "prob_mean")
-    if {right, "perturbed_mean_nll"} <= set(rows.columns) and rows[[right, "perturbed_mean_nll"]].notna().all().all():
-        wrong = [np.asarray(losses, dtype=np.float64) for losses in rows["perturbed_mean_nll"]]
+    losses = truth_ratio_losses(rows)
+    if losses is not None and len(losses[0]) == len(rows):
         for definition in candidates:
-            expected = truth_ratio(rows[right].to_numpy(np.float64), wrong, definition)
+            expected = truth_ratio(*losses, definition)
             if np.allclose(scores, expected, rtol=1e-5, atol=0):
                 return definition
         raise ValueError(

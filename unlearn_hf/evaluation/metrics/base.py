@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -102,8 +102,7 @@ def metric_unit(name: str) -> Metric:
     """
     facts = describe(name)
     if isinstance(facts, MetricDescription):
-        module, _, attribute = facts.unit.partition(":")
-        metric: Metric = getattr(import_module(module), attribute)(name)
+        metric: Metric = resolve_name(facts.unit)(name)
         return metric
     added: Metric = facts()
     return added

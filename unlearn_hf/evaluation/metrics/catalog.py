@@ -8,6 +8,7 @@ except where `describe` says so.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,71 +45,66 @@ class MetricDescription:
     version: int = 1
 
 
-_METRICS = "unlearn_hf.evaluation.metrics."
-_PROBABILITY, _CHOICE = _METRICS + "probability:AnswerProbability", _METRICS + "probability:ChoiceProbability"
-_TRUTH_RATIO, _ROUGE = _METRICS + "truth_ratio:TruthRatio", _METRICS + "rouge:RougeRecall"
-_F1, _F1_PERCENT = _METRICS + "rouge:RougeF1", _METRICS + "rouge:RougeF1Percent"
-_QUALITY, _HARMONIC = _METRICS + "forget_quality:ForgetQuality", _METRICS + "composite:HarmonicMean"
+Descriptions = dict[str, MetricDescription]
+Rows = dict[str, tuple[str, bool | None, str]]
+"""Name -> summary, direction, needs."""
 
 
-def _tofu_set(split: str, label: str, forget: bool) -> dict[str, MetricDescription]:
-    options = split in ("real_authors", "world_facts")
-    probability = "probability of the answer among the wrong options" if options else "mean P(answer)^(1/tokens)"
+def _unit(name: str) -> str:
+    return f"unlearn_hf.evaluation.metrics.{name}"
+
+
+_MEAN, _HARMONIC = _unit("base:Metric"), _unit("composite:HarmonicMean")
+_PROBABILITY, _ROUGE = _unit("probability:AnswerProbability"), _unit("rouge:RougeRecall")
+
+
+def _described(rows: Rows, paper: str, unit: str) -> Descriptions:
+    return {name: MetricDescription(what, better, paper, unit, needs) for name, (what, better, needs) in rows.items()}
+
+
+def _tofu_set(split: str, label: str, forget: bool = False, options: bool = False) -> Descriptions:
+    """A set of TOFU; with `options` the answers are chosen among wrong ones, and have no paraphrase."""
+    unit, probability, columns = _PROBABILITY, "mean P(answer)^(1/tokens)", "answer_mean_nll"
+    right, answer = "paraphrase", "paraphrased answer"
+    if options:
+        unit, probability = _unit("probability:ChoiceProbability"), "probability of the answer among the wrong options"
+        columns, right, answer = "answer_mean_nll, perturbed_mean_nll", "answer", "answer"
     score = "mean min(R, 1/R) of the truth ratio R" if forget else "mean max(0, 1 - R) of the truth ratio R"
-    right = "answer" if options else "paraphrase"
-    found = {
-        f"{split}_prob": MetricDescription(
-            f"{label}: {probability}",
-            not forget,
-            _TOFU,
-            _CHOICE if options else _PROBABILITY,
-            f"{'answer_mean_nll, perturbed_mean_nll' if options else 'answer_mean_nll'} of {split}",
-        ),
-        f"{split}_rouge": MetricDescription(
-            f"{label}: mean ROUGE-L recall of greedy answers", not forget, _TOFU, _ROUGE, f"rouge_l_recall of {split}"
-        ),
-        f"{split}_truth_ratio": MetricDescription(
-            f"{label}: {score}", True, _TOFU, _TRUTH_RATIO, f"{right}_mean_nll, perturbed_mean_nll of {split}"
-        ),
+    better, wrong, ratio = not forget, _unit("probability:WrongProbability"), _unit("truth_ratio:TruthRatio")
+    facts: dict[str, tuple[str, bool | None, str, str, str]] = {
+        "prob": (probability, better, _TOFU, unit, columns),
+        "rouge": ("mean ROUGE-L recall of greedy answers", better, _TOFU, _ROUGE, "rouge_l_recall"),
+        "truth_ratio": (score, True, _TOFU, ratio, f"{right}_mean_nll, perturbed_mean_nll"),
+        "perturbed_prob": ("mean P(wrong answer)^(1/tokens)", None, _OPEN_UNLEARNING, wrong, "perturbed_mean_nll"),
+        f"{right}_prob": (f"mean P({answer})^(1/tokens)", better, _OPEN_UNLEARNING, _PROBABILITY, f"{right}_mean_nll"),
     }
-    found[f"{split}_perturbed_prob"] = MetricDescription(
-        f"{label}: mean P(wrong answer)^(1/tokens)",
-        None,
-        _OPEN_UNLEARNING,
-        _METRICS + "probability:WrongProbability",
-        f"perturbed_mean_nll of {split}",
-    )
-    name, what = ("answer", "answer") if options else ("paraphrase", "paraphrased answer")
-    found[f"{split}_{name}_prob"] = MetricDescription(
-        f"{label}: mean P({what})^(1/tokens)",
-        not forget,
-        _OPEN_UNLEARNING,
-        _PROBABILITY,
-        f"{name}_mean_nll of {split}",
-    )
-    return found
+    return {
+        f"{split}_{name}": MetricDescription(f"{label}: {what}", direction, paper, made_by, f"{needs} of {split}")
+        for name, (what, direction, paper, made_by, needs) in facts.items()
+    }
 
 
-def _lume() -> dict[str, MetricDescription]:
+def _lume() -> Descriptions:
     """See `benchmarks.lume.metrics.aggregate_lume`."""
     found = {}
-    kinds = {"regurgitation": ("ROUGE-L recall of completions", _ROUGE, "rouge_l_recall", "sc"),
-             "knowledge": ("share of answers that are the reference", _METRICS + "exact_match:ExactMatch",
-                           "exact_match", "qa")}  # fmt: skip
+    kinds = {
+        "regurgitation": ("ROUGE-L recall of completions", _ROUGE, "rouge_l_recall", "sc"),
+        "knowledge": ("share of answers that are the reference", _unit("exact_match:ExactMatch"), "exact_match", "qa"),
+    }
     for name in ("forget", "retain"):
         for task, label in (("task1", "stories"), ("task2", "invented people"), ("task3", "biographies")):
             for kind, (what, unit, column, form) in kinds.items():
                 said, needs = f"LUME, {name} set, {label}: {what}", f"{column} of {name}_{task}_{form}"
                 found[f"lume_{name}_{task}_{kind}"] = MetricDescription(said, name == "retain", _LUME, unit, needs)
-    mean, documents = _METRICS + "base:Metric", "answer_mean_nll of member and nonmember"
-    area, distance = (_METRICS + f"privacy:{unit}" for unit in ("TextAUC", "DistanceToHalf"))
+    documents = "answer_mean_nll of member and nonmember"
+    area, distance = (_unit(f"privacy:{unit}") for unit in ("TextAUC", "DistanceToHalf"))
     rows: dict[str, tuple[str, bool | None, str, str]] = {
-        "forget_mean": ("mean of the six scores of the forget set (not official)", False, mean, "the six"),
-        "retain_mean": ("mean of the six scores of the retain set (not official)", True, mean, "the six"),
+        "forget_mean": ("mean of the six scores of the forget set (not official)", False, _MEAN, "the six"),
+        "retain_mean": ("mean of the six scores of the retain set (not official)", True, _MEAN, "the six"),
         "task_aggregate": ("harmonic mean of the twelve, forget ones as 1 - x", True, _HARMONIC, "the twelve"),
         "membership_auc": ("AUC of the mean NLL of documents, nonmember above member", None, area, documents),
         "membership_score": ("1 - 2 |AUC - 0.5| of the membership attack", True, distance, documents),
-        "final_score": ("mean of task aggregate, membership score and accuracy on MMLU", True, mean, "all three"),
+        "final_score": ("mean of task aggregate, membership score and accuracy on MMLU", True, _MEAN, "all three"),
     }
     return found | {
         f"lume_{name}": MetricDescription(f"LUME: {what}", better, _LUME, unit, needs)
@@ -116,28 +112,51 @@ def _lume() -> dict[str, MetricDescription]:
     }
 
 
-def _depth_composites() -> dict[str, MetricDescription]:
-    """See `composite.published_composites`; those that need what is not measured here come from that function."""
-    attacks = "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's"
-    rows = {
-        "mem": ("extraction strength, exact memorization, paraphrase probability and truth ratio", "the four metrics"),
-        "privacy_mia": ("the distances of four attacks to the retain model's AUC, relative to it", attacks),
-        "privacy": ("uds_privacy_mia and the Unlearning Depth Score", "the depth score, which is not measured here"),
-        "utility": ("model utility and fluency", "both metrics"),
-        "overall": ("uds_mem, uds_privacy and utility relative to the full model's", "the three"),
-    }
-    unit = _METRICS + "composite:PublishedMean"
+_ATTACK_SCORES = "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's"
+_RATIOS = "truth ratios of forget, and the retain model's"
+_PARTS = "extraction strength, exact memorization, paraphrase probability and"
+
+
+def _composites(prefix: str, kind: str, paper: str, unit: str, rows: Mapping[str, tuple[str, str]]) -> Descriptions:
     return {
-        f"uds_{name}": MetricDescription(f"composite as published, 1 is best: {what}", True, _DEPTH, unit, needs)
+        f"{prefix}{name}": MetricDescription(f"{kind}, 1 is best: {what}", True, paper, unit, needs)
         for name, (what, needs) in rows.items()
     }
 
 
-_BUILT_IN: dict[str, MetricDescription] = {
+_COMPOSITES = {
+    "memorization": (f"harmonic mean of one minus {_PARTS} prob_mean truth ratio", "the four metrics"),
+    "privacy": ("harmonic mean over attacks of one minus the distance to the retain model's AUC", _ATTACK_SCORES),
+    "utility": ("harmonic mean of model utility and, where known, fluency", "both metrics"),
+}
+# See `composite.published_composites`; those that need what is not measured here come from that function.
+_DEPTH_COMPOSITES = {
+    "mem": (f"{_PARTS} truth ratio", "the four metrics"),
+    "privacy_mia": ("the distances of four attacks to the retain model's AUC, relative to it", _ATTACK_SCORES),
+    "privacy": ("uds_privacy_mia and the Unlearning Depth Score", "the depth score, which is not measured here"),
+    "utility": ("model utility and fluency", "both metrics"),
+    "overall": ("uds_mem, uds_privacy and utility relative to the full model's", "the three"),
+}
+_FORGET_QUALITY: Rows = {
+    "forget_quality": ("p-value of the KS test between truth ratios of this and of the retain model", True, _RATIOS),
+    "forget_quality_log10": ("log10 of forget quality", True, _RATIOS),
+    "forget_quality_statistic": ("KS distance behind forget quality", False, _RATIOS),
+}
+_MUSE_PERCENT: Rows = {
+    "verbmem_forget": ("VerbMem: ROUGE-L F1 of continuations, x 100", False, "rouge_l_f1 of verbmem_forget"),
+    "knowmem_forget": ("KnowMem on forget: ROUGE-L F1 of answers, x 100", False, "rouge_l_f1 of knowmem_forget"),
+    "knowmem_retain": ("KnowMem on retain: ROUGE-L F1 of answers, x 100", True, "rouge_l_f1 of knowmem_retain"),
+}
+_MUSE_FRACTIONS: Rows = {
+    "forget_verbmem_rouge": ("VerbMem as a fraction", False, "rouge_l_f1 of verbmem_forget"),
+    "forget_knowmem_rouge": ("KnowMem on forget as a fraction", False, "rouge_l_f1 of knowmem_forget"),
+    "retain_knowmem_rouge": ("KnowMem on retain as a fraction", True, "rouge_l_f1 of knowmem_retain"),
+}
+_BUILT_IN: Descriptions = {
     **_tofu_set("forget", "forget set", forget=True),
-    **_tofu_set("retain", "retain set", forget=False),
-    **_tofu_set("real_authors", "real authors", forget=False),
-    **_tofu_set("world_facts", "world facts", forget=False),
+    **_tofu_set("retain", "retain set"),
+    **_tofu_set("real_authors", "real authors", options=True),
+    **_tofu_set("world_facts", "world facts", options=True),
     "model_utility": MetricDescription(
         "harmonic mean of Prob, ROUGE and truth ratio on retain, real authors and world facts",
         True,
@@ -145,89 +164,36 @@ _BUILT_IN: dict[str, MetricDescription] = {
         _HARMONIC,
         "the nine metrics",
     ),
-    "forget_quality": MetricDescription(
-        "p-value of the KS test between truth ratios of this and of the retain model",
-        True,
-        _TOFU,
-        _QUALITY,
-        "truth ratios of forget, and the retain model's",
-    ),
-    "forget_quality_log10": MetricDescription(
-        "log10 of forget quality", True, _TOFU, _QUALITY, "truth ratios of forget, and the retain model's"
-    ),
-    "forget_quality_statistic": MetricDescription(
-        "KS distance behind forget quality", False, _TOFU, _QUALITY, "truth ratios of forget, and the retain model's"
-    ),
+    **_described(_FORGET_QUALITY, _TOFU, _unit("forget_quality:ForgetQuality")),
     "extraction_strength": MetricDescription(
         "share of the answer that follows from the shortest sufficient prefix",
         False,
         _EXTRACTION,
-        _METRICS + "memorization:ExtractionStrength",
+        _unit("memorization:ExtractionStrength"),
         "extraction_strength of forget (MUSE: verbmem_forget)",
     ),
     "exact_memorization": MetricDescription(
         "share of answer tokens predicted exactly",
         False,
         _MEMORIZATION,
-        _METRICS + "memorization:ExactMemorization",
+        _unit("memorization:ExactMemorization"),
         "exact_memorization of forget (MUSE: verbmem_forget)",
     ),
     "privleak": MetricDescription(
         "relative distance of the Min-K AUC to a retrained model's, percent",
         None,
         _MUSE,
-        _METRICS + "privacy:PrivLeak",
+        _unit("privacy:PrivLeak"),
         "min_k of forget and holdout, and the retrained model's AUC",
     ),
     "forget_fluency": MetricDescription(
-        "probability that answers on forget are no gibberish",
-        True,
-        _OPEN_UNLEARNING,
-        _METRICS + "base:Metric",
-        "fluency of forget",
+        "probability that answers on forget are no gibberish", True, _OPEN_UNLEARNING, _MEAN, "fluency of forget"
     ),
-    "memorization": MetricDescription(
-        "composite, 1 is best: harmonic mean of one minus extraction strength, exact memorization, paraphrase "
-        "probability and prob_mean truth ratio",
-        True,
-        _OPEN_UNLEARNING,
-        _HARMONIC,
-        "the four metrics",
-    ),
-    "privacy": MetricDescription(
-        "composite, 1 is best: harmonic mean over attacks of one minus the distance to the retain model's AUC",
-        True,
-        _OPEN_UNLEARNING,
-        _HARMONIC,
-        "loss, zlib, min_k, min_k_plus_plus of forget and holdout, and the retain model's",
-    ),
-    "utility": MetricDescription(
-        "composite, 1 is best: harmonic mean of model utility and, where known, fluency",
-        True,
-        _OPEN_UNLEARNING,
-        _HARMONIC,
-        "both metrics",
-    ),
-    **_depth_composites(),
+    **_composites("", "composite", _OPEN_UNLEARNING, _HARMONIC, _COMPOSITES),
+    **_composites("uds_", "composite as published", _DEPTH, _unit("composite:PublishedMean"), _DEPTH_COMPOSITES),
     **_lume(),
-    "verbmem_forget": MetricDescription(
-        "VerbMem: ROUGE-L F1 of continuations, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of verbmem_forget"
-    ),
-    "knowmem_forget": MetricDescription(
-        "KnowMem on forget: ROUGE-L F1 of answers, x 100", False, _MUSE, _F1_PERCENT, "rouge_l_f1 of knowmem_forget"
-    ),
-    "knowmem_retain": MetricDescription(
-        "KnowMem on retain: ROUGE-L F1 of answers, x 100", True, _MUSE, _F1_PERCENT, "rouge_l_f1 of knowmem_retain"
-    ),
-    "forget_verbmem_rouge": MetricDescription(
-        "VerbMem as a fraction", False, _MUSE, _F1, "rouge_l_f1 of verbmem_forget"
-    ),
-    "forget_knowmem_rouge": MetricDescription(
-        "KnowMem on forget as a fraction", False, _MUSE, _F1, "rouge_l_f1 of knowmem_forget"
-    ),
-    "retain_knowmem_rouge": MetricDescription(
-        "KnowMem on retain as a fraction", True, _MUSE, _F1, "rouge_l_f1 of knowmem_retain"
-    ),
+    **_described(_MUSE_PERCENT, _MUSE, _unit("rouge:RougeF1Percent")),
+    **_described(_MUSE_FRACTIONS, _MUSE, _unit("rouge:RougeF1")),
 }
 
 METRICS: Registry[Any] = Registry("metric", dict(_BUILT_IN))
@@ -260,7 +226,7 @@ def metrics() -> dict[str, Any]:
 def _attack(attack: Attack) -> MetricDescription:
     summary = f"AUC of the membership attack by {attack.summary}, forget against holdout"
     needs = "the attack's scores of forget and holdout"
-    return MetricDescription(summary, None, attack.paper, _METRICS + "privacy:AttackAUC", needs, attack.version)
+    return MetricDescription(summary, None, attack.paper, _unit("privacy:AttackAUC"), needs, attack.version)
 
 
 def is_metric(name: str) -> bool:
@@ -270,7 +236,7 @@ def is_metric(name: str) -> bool:
 
 def _attacked(name: str) -> Attack | None:
     match = _ATTACK.fullmatch(name)
-    return ATTACKS[match[1]] if match and match[1] in ATTACKS else None
+    return ATTACKS.get(match[1]) if match else None
 
 
 def describe(name: str) -> Any:

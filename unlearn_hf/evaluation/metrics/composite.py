@@ -24,13 +24,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
+from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import Metric, metric_unit
 from unlearn_hf.evaluation.metrics.privacy import paired_auc
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean
-from unlearn_hf.evaluation.sample_table import Missing, column_values, split_rows
 
 
 class PublishedMean(Metric):
@@ -54,83 +52,64 @@ class HarmonicMean(Metric):
         return harmonic_mean(values)
 
 
-_MEMORIZATION_PARTS = (
-    "extraction_strength",
-    "exact_memorization",
-    "forget_paraphrase_prob",
-    "forget_truth_ratio_prob_mean",
-)
-_PRIVACY_ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
-_PUBLISHED_MEMORIZATION = ("one_minus_es", "one_minus_em", "one_minus_paraprob", "one_minus_truth")
-_PUBLISHED_ATTACKS = ("s_loss", "s_zlib", "s_mink", "s_minkpp")
+# Metrics, and attacks, with the published names of what is made of them.
+_MEMORIZATION = {
+    "extraction_strength": "one_minus_es",
+    "exact_memorization": "one_minus_em",
+    "forget_paraphrase_prob": "one_minus_paraprob",
+    "forget_truth_ratio_prob_mean": "one_minus_truth",
+}
+_ATTACKS = {"loss": "s_loss", "zlib": "s_zlib", "min_k": "s_mink", "min_k_plus_plus": "s_minkpp"}
 _PUBLISHED_MEANS = {
-    "mem": _PUBLISHED_MEMORIZATION,
-    "privacy_mia": _PUBLISHED_ATTACKS,
+    "mem": tuple(_MEMORIZATION.values()),
+    "privacy_mia": tuple(_ATTACKS.values()),
     "privacy": ("privacy_mia", "uds"),
     "utility": ("model_utility", "fluency"),
     "overall": ("mem", "privacy", "utility_rel"),
 }
-_PARTS = frozenset({*_PUBLISHED_MEMORIZATION, *_PUBLISHED_ATTACKS, "uds", "model_utility", "fluency"})
+_PARTS = frozenset({*_MEMORIZATION.values(), *_ATTACKS.values(), "uds", "model_utility", "fluency"})
 _SHIFT = 1e-12
 
 
-def composite_scores(
-    values: Mapping[str, MetricValue],
-    table: pd.DataFrame,
-    reference: pd.DataFrame | None,
-    *,
-    missing: Missing = "error",
-    **record: Any,
-) -> dict[str, MetricValue]:
-    """The composites that the values at hand suffice for.
-
-    Args:
-        values: aggregates by name.
-        table: the per-sample table they come from.
-        reference: the retain model's table, for `privacy`.
-        missing: see `prepare_table`.
-        **record: further fields of `MetricValue`.
+def add_composites(found: Aggregates) -> None:
+    """Add the composites that the values at hand suffice for; `privacy` needs a reference.
 
     Raises:
         ValueError: if the reference is over other forget or holdout rows.
     """
-    composites: dict[str, MetricValue] = {}
+    values = found.values
     published: dict[str, float] = {}
     facts: dict[str, tuple[int, str]] = {}  # rows and definition
 
-    def add(name: str, parts: Any, n: int, definition: str) -> None:
-        composites[name] = metric_value(name, metric_unit(name).aggregate(parts), n, definition, **record)
+    def add(name: str, parts: Mapping[str, float], n: int, definition: str) -> None:
+        found.add(name, metric_unit(name).aggregate(parts), n, definition)
 
-    if all(name in values for name in _MEMORIZATION_PARTS):
-        parts = {f"1 - {name}": max(0.0, 1 - values[name].value) for name in _MEMORIZATION_PARTS}
-        rows = min(values[name].n for name in _MEMORIZATION_PARTS)
+    if all(name in values for name in _MEMORIZATION):
+        parts = {f"1 - {name}": max(0.0, 1 - values[name].value) for name in _MEMORIZATION}
+        rows = min(values[name].n for name in _MEMORIZATION)
         add("memorization", parts, rows, f"harmonic_extraction_{values['extraction_strength'].definition}")
-        published |= dict(zip(_PUBLISHED_MEMORIZATION, parts.values(), strict=True))
+        published |= dict(zip(_MEMORIZATION.values(), parts.values(), strict=True))
         facts["mem"] = rows, f"published_extraction_{values['extraction_strength'].definition}"
-    if reference is not None:
-        pairs = {attack: paired_auc(table, reference, attack, missing) for attack in _PRIVACY_ATTACKS}
+    if found.reference is not None:
+        pairs = {attack: paired_auc(found.table, found.reference, attack, found.missing) for attack in _ATTACKS}
         known = {attack: pair for attack, pair in pairs.items() if pair is not None}
-        if len(known) == len(_PRIVACY_ATTACKS):
-            texts = values[f"mia_{_PRIVACY_ATTACKS[-1]}_auc"].n
+        if len(known) == len(_ATTACKS):
+            texts = values["mia_min_k_plus_plus_auc"].n
             scores = {attack: privacy_score(*pair) for attack, pair in known.items()}
             add("privacy", scores, texts, "harmonic_auc_distance")
-            relative = [published_privacy_score(*pair) for pair in known.values()]
-            published |= dict(zip(_PUBLISHED_ATTACKS, relative, strict=True))
+            published |= {_ATTACKS[attack]: published_privacy_score(*pair) for attack, pair in known.items()}
             facts["privacy_mia"] = texts, "published"
-    fluency = column_values(split_rows(table, "forget"), "fluency", missing)
-    if fluency is not None:
-        add("forget_fluency", fluency, fluency.size, "classifier_mean")
-        published["fluency"] = composites["forget_fluency"].value
-    if "model_utility" in values:
-        parts = {"model_utility": values["model_utility"].value}
-        if fluency is not None:
-            parts["forget_fluency"] = composites["forget_fluency"].value
-        add("utility", parts, values["model_utility"].n, "harmonic_" + "_and_".join(parts))
-        published["model_utility"] = values["model_utility"].value
-        facts["utility"] = values["model_utility"].n, "published"
+    found.add_from("forget_fluency", found.column("forget", "fluency"), "classifier_mean")
+    utility: dict[str, float] = {
+        name: values[name].value for name in ("model_utility", "forget_fluency") if name in values
+    }
+    if "model_utility" in utility:
+        rows = values["model_utility"].n
+        add("utility", utility, rows, "harmonic_" + "_and_".join(utility))
+        facts["utility"] = rows, "published"
+    published |= {name.removeprefix("forget_"): value for name, value in utility.items()}
     for name, value in published_composites(published).items():
-        composites[f"uds_{name}"] = metric_value(f"uds_{name}", value, *facts[name], **record)
-    return composites
+        found.add(f"uds_{name}", value, *facts[name])
 
 
 def published_composites(

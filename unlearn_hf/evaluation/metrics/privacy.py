@@ -8,7 +8,6 @@ set: holdout texts may be easier by nature (on TOFU retrained models have 0.35 t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,29 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unlearn_hf.evaluation.attacks.base import ATTACKS
-from unlearn_hf.evaluation.metric_value import MetricValue, metric_value
 from unlearn_hf.evaluation.metrics.base import Kind, Metric
-from unlearn_hf.evaluation.metrics.statistics import (
-    attack_auc,
-    bootstrap_auc_interval,
-    privleak_muse,
-    privleak_open_unlearning,
-)
+from unlearn_hf.evaluation.metrics.statistics import attack_auc, privleak_muse
 from unlearn_hf.evaluation.sample_table import Missing, check_same_rows, column_values, split_rows
 
-
-class AttackAUC(Metric):
-    """What the scores of an attack on members and others amount to: its AUC."""
-
-    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
-    definition = "holdout_above_forget"
-
-    def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
-    ) -> dict[str, Any]:
-        """Scores of all texts, and for each 0 where it is of the forget set and 1 where of the holdout set."""
-        attack = ATTACKS[self.key.removeprefix("mia_").removesuffix("_auc")]
-        return {self.key: attack.aggregate(*_sides(predictions, references))}
+Array = NDArray[np.float64]
 
 
 class TextAUC(Metric):
@@ -48,11 +29,26 @@ class TextAUC(Metric):
     inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "nonmember_above_member"
 
+    def of_sides(self, members: Array, others: Array) -> float:
+        """The value from the scores of members and of others."""
+        return attack_auc(members, others)
+
     def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], **_: Any
+        self, *, predictions: Sequence[float], references: Sequence[float], **options: Any
     ) -> dict[str, Any]:
-        """Mean NLL of all texts, and for each 0 where it is a member and 1 where not."""
-        return {self.key: attack_auc(*_sides(predictions, references))}
+        """Scores of all texts, and for each 0 where it is a member (of the forget set) and 1 where not (holdout)."""
+        scores, other = np.asarray(predictions, dtype=np.float64), np.asarray(references) == 1
+        return {self.key: self.of_sides(scores[~other], scores[other], **options)}
+
+
+class AttackAUC(TextAUC):
+    """What the scores of an attack on members and others amount to: its AUC."""
+
+    definition = "holdout_above_forget"
+
+    def of_sides(self, members: Array, others: Array) -> float:
+        """As the attack aggregates them."""
+        return ATTACKS[self.key.removeprefix("mia_").removesuffix("_auc")].aggregate(members, others)
 
 
 class DistanceToHalf(TextAUC):
@@ -60,39 +56,32 @@ class DistanceToHalf(TextAUC):
 
     definition = "distance_to_half"
 
-    def compute(self, **inputs: Any) -> dict[str, Any]:
-        """Inputs as for `TextAUC`."""
-        return {self.key: 1 - 2 * abs(super().compute(**inputs)[self.key] - 0.5)}
+    def of_sides(self, members: Array, others: Array) -> float:
+        """See the class."""
+        return 1 - 2 * abs(attack_auc(members, others) - 0.5)
 
 
-class PrivLeak(Metric):
+class PrivLeak(TextAUC):
     """100 (AUC - AUC_retrain) / AUC_retrain, where the AUC is P(score of holdout < score of forget)."""
 
-    inputs: ClassVar[Mapping[str, Kind]] = {"predictions": "number", "references": "number"}
     definition = "muse_reference_log"
 
-    def compute(  # type: ignore[override]
-        self, *, predictions: Sequence[float], references: Sequence[float], retrain_auc: float, **_: Any
-    ) -> dict[str, Any]:
-        """Min-K scores and sides as for `AttackAUC`; `retrain_auc` is its value on a retrained model."""
-        return {self.key: privleak_muse(1 - attack_auc(*_sides(predictions, references)), 1 - retrain_auc)}
+    def of_sides(self, members: Array, others: Array, retrain_auc: float) -> float:  # type: ignore[override]
+        """From Min-K scores; `retrain_auc` is the AUC of a retrained model."""
+        return privleak_muse(1 - attack_auc(members, others), 1 - retrain_auc)
 
 
-def _sides(scores: Sequence[float], sides: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values, holdout = np.asarray(scores, dtype=np.float64), np.asarray(sides) == 1
-    return values[~holdout], values[holdout]
-
-
-_RESAMPLES = 1000
+def attack_sides(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[Array, Array] | None:
+    """Scores of an attack on forget and holdout rows, `None` where one of the two is absent."""
+    forget = column_values(split_rows(table, "forget"), attack, missing)
+    holdout = column_values(split_rows(table, "holdout"), attack, missing)
+    return None if forget is None or holdout is None else (forget, holdout)
 
 
 def table_auc(table: pd.DataFrame, attack: str, missing: Missing = "error") -> tuple[float, int] | None:
     """AUC of one attack and the number of texts it is over, `None` where forget or holdout scores are absent."""
-    forget = column_values(split_rows(table, "forget"), attack, missing)
-    holdout = column_values(split_rows(table, "holdout"), attack, missing)
-    if forget is None or holdout is None:
-        return None
-    return attack_auc(forget, holdout), forget.size + holdout.size
+    sides = attack_sides(table, attack, missing)
+    return None if sides is None else (attack_auc(*sides), sides[0].size + sides[1].size)
 
 
 def paired_auc(
@@ -109,77 +98,3 @@ def paired_auc(
     for split in ("forget", "holdout"):
         check_same_rows(split_rows(table, split), split_rows(reference, split), f"the attack {attack}", split)
     return mine[0], theirs[0]
-
-
-def aggregate_attacks(
-    table: pd.DataFrame, compatibility: str | None = None, *, missing: Missing = "error", **record: Any
-) -> dict[str, MetricValue]:
-    """`mia_<attack>_auc` with a 95 % bootstrap interval, for each attack whose scores the table has.
-
-    Args:
-        table: per-sample table with splits `forget` and `holdout`.
-        compatibility: whose definition of each attack the scores have.
-        missing: see `prepare_table`.
-        **record: further fields of `MetricValue`.
-    """
-    values = {}
-    for attack, unit in ATTACKS.items():
-        forget = column_values(split_rows(table, "forget"), attack, missing)
-        holdout = column_values(split_rows(table, "holdout"), attack, missing)
-        if forget is None or holdout is None:
-            continue
-        interval = bootstrap_auc_interval(forget, holdout, resamples=_RESAMPLES)
-        name = f"mia_{attack}_auc"
-        values[name] = metric_value(
-            name,
-            unit.aggregate(forget, holdout),
-            forget.size + holdout.size,
-            unit.definition(compatibility),
-            interval=interval,
-            **record,
-        )
-    return values
-
-
-def aggregate_privleak(
-    table: pd.DataFrame,
-    reference: pd.DataFrame | None,
-    compatibility: str | None = None,
-    *,
-    missing: Missing = "error",
-    **record: Any,
-) -> dict[str, MetricValue]:
-    """PrivLeak from Min-K scores, relative to a retrained model.
-
-    Returns:
-        `privleak` against the reference (MUSE's ratio; open-unlearning's, which differs by 1e-10, with that
-        `compatibility`) and `privleak_versus_half` against an AUC of 0.5. Without a reference, `privleak` exists only
-        with `compatibility="open_unlearning"`, where it is the value against 0.5, as that framework reports it. A
-        reference with an AUC of 1 leaves it undefined: a warning says so.
-
-    Raises:
-        ValueError: if the reference is over other forget or holdout rows.
-    """
-    area = table_auc(table, "min_k", missing)
-    if area is None:
-        return {}
-    auc, n = area
-    half = privleak_open_unlearning(auc)
-    values = [metric_value("privleak_versus_half", half, n, "open_unlearning_reference_0.5", **record)]
-    pair = None if reference is None else paired_auc(table, reference, "min_k", missing)
-    if pair is not None:
-        if compatibility == "open_unlearning":
-            relative = privleak_open_unlearning(*pair)
-            values.append(metric_value("privleak", relative, n, "open_unlearning_reference_log", **record))
-        elif pair[1] == 1:
-            warnings.warn(
-                "PrivLeak is left out: the reference recognises every forget text (its AUC is 1), and PrivLeak "
-                "divides by one minus that. Is the reference a model that never saw the forget set?",
-                stacklevel=2,
-            )
-        else:
-            relative = privleak_muse(1 - auc, 1 - pair[1])
-            values.append(metric_value("privleak", relative, n, "muse_reference_log", **record))
-    elif compatibility == "open_unlearning":
-        values.append(metric_value("privleak", half, n, "open_unlearning_reference_0.5", **record))
-    return {value.name: value for value in values}

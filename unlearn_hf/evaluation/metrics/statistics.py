@@ -139,8 +139,7 @@ def bootstrap_interval(
         ValueError: if `values` is empty or holds NaN.
     """
     array = as_values(values, "bootstrap sample")
-    # A mean over a resample is a weighted mean with multinomial counts: no [resamples, n] gather is needed.
-    counts = np.random.default_rng(seed).multinomial(array.size, np.full(array.size, 1 / array.size), size=resamples)
+    counts = resample_counts(np.random.default_rng(seed), array.size, resamples)
     return _percentiles(counts @ array / array.size, confidence)
 
 
@@ -155,11 +154,17 @@ def bootstrap_auc_interval(
     members, others = as_values(forget, "forget scores"), as_values(holdout, "holdout scores")
     wins = (others[None, :] > members[:, None]) + 0.5 * (others[None, :] == members[:, None])
     generator = np.random.default_rng(seed)
-    size_forget, size_holdout = wins.shape
-    counts_forget = generator.multinomial(size_forget, np.full(size_forget, 1 / size_forget), size=resamples)
-    counts_holdout = generator.multinomial(size_holdout, np.full(size_holdout, 1 / size_holdout), size=resamples)
+    counts_forget, counts_holdout = (resample_counts(generator, size, resamples) for size in wins.shape)
     areas = ((counts_forget @ wins) * counts_holdout).sum(axis=1) / wins.size
     return _percentiles(areas, confidence)
+
+
+def resample_counts(generator: np.random.Generator, rows: int, resamples: int) -> NDArray[np.int64]:
+    """How often each row is drawn into each resample, shape `[resamples, rows]`.
+
+    The mean over a resample is the mean weighted by these counts: nothing needs to be gathered.
+    """
+    return generator.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
 
 
 def _percentiles(statistics: NDArray[np.float64], confidence: float) -> tuple[float, float]:
@@ -198,16 +203,3 @@ def privleak_open_unlearning(auc: float, reference_auc: float = 0.5) -> float:
         reference_auc: `attack_auc` of the retrained model; that framework takes 0.5 where it has no log of it.
     """
     return ((1 - auc) - (1 - reference_auc)) / ((1 - reference_auc) + 1e-10) * 100
-
-
-def strength_open_unlearning(strength: NDArray[np.float64], tokens: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Extraction strength as open-unlearning computes it: 1/n where not even the last of n tokens is predicted.
-
-    Args:
-        strength: ours, 0 there, shape `[n]`.
-        tokens: tokens of each answer without an end of sequence; NaN where unknown, `None` for none known.
-    """
-    if tokens is None:
-        return strength
-    floor = np.where(tokens >= 1, 1 / np.maximum(tokens, 1), 0.0)
-    return np.where((strength == 0) & ~np.isnan(tokens), floor, strength)

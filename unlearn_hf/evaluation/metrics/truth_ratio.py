@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unlearn_hf.common.checks import check_choice
 from unlearn_hf.evaluation.metrics.base import Kind, Metric
 
 Definition = Literal["geometric", "arithmetic", "open_unlearning", "prob_mean"]
@@ -44,8 +45,7 @@ def truth_ratio(right_mean_nll: Array, wrong_mean_nll: list[Array], definition: 
     Raises:
         ValueError: if a row has no wrong answer, or its ratio is not defined (all likelihoods infinitely small).
     """
-    if definition not in DEFINITIONS:
-        raise ValueError(f"truth ratio definition {definition!r} is unknown; choose one of {', '.join(DEFINITIONS)}.")
+    check_choice("definition", definition, DEFINITIONS)
     right = np.asarray(right_mean_nll, dtype=np.float64)
     if empty := [row for row, losses in enumerate(wrong_mean_nll) if len(losses) == 0]:
         raise ValueError(f"perturbed_mean_nll has no wrong answer in rows {empty[:5]}; the truth ratio needs one.")
@@ -99,39 +99,29 @@ def rows_truth_ratio(rows: pd.DataFrame, definition: str) -> Array | None:
     paraphrase) and `perturbed_mean_nll`. Rows of a log that holds only the ratio itself have `truth_ratio` and
     `truth_ratio_definition`; these serve only the definition that they were computed by.
     """
-    if has_components(rows):
-        right = right_answer_column(rows)
-        complete = rows[rows[right].notna() & rows["perturbed_mean_nll"].notna()]
-        wrong = [np.asarray(losses, dtype=np.float64) for losses in complete["perturbed_mean_nll"]]
-        return truth_ratio(complete[right].to_numpy(np.float64), wrong, definition)
+    losses = truth_ratio_losses(rows)
+    if losses is not None:
+        return truth_ratio(*losses, definition)
     if logged_definition(rows) == definition:
         return rows["truth_ratio"].dropna().to_numpy(np.float64)
     return None
 
 
-def right_answer_column(rows: pd.DataFrame) -> str | None:
-    """The column that holds the right answer's mean NLL for the truth ratio of these rows."""
-    if "paraphrase_mean_nll" in rows and rows["paraphrase_mean_nll"].notna().any():
-        return "paraphrase_mean_nll"
+def truth_ratio_losses(rows: pd.DataFrame) -> tuple[Array, list[Array]] | None:
+    """Mean NLL of right and wrong answers of the rows that have both, which every definition is computed from."""
     options = bool(len(rows)) and bool(rows["split"].isin(["real_authors", "world_facts"]).all())
-    if options and "answer_mean_nll" in rows and rows["answer_mean_nll"].notna().any():
-        return "answer_mean_nll"
-    return None
-
-
-def has_components(rows: pd.DataFrame) -> bool:
-    """Whether the rows carry the losses that every definition can be computed from."""
-    right = right_answer_column(rows)
-    return (
-        right is not None
-        and "perturbed_mean_nll" in rows
-        and bool((rows[right].notna() & rows["perturbed_mean_nll"].notna()).any())
-    )
+    names = ["paraphrase_mean_nll", *(["answer_mean_nll"] if options else [])]
+    right = next((name for name in names if name in rows and rows[name].notna().any()), None)
+    if right is None or "perturbed_mean_nll" not in rows:
+        return None
+    complete = rows[rows[[right, "perturbed_mean_nll"]].notna().all(axis=1)]
+    wrong = [np.asarray(losses, dtype=np.float64) for losses in complete["perturbed_mean_nll"]]
+    return None if complete.empty else (complete[right].to_numpy(np.float64), wrong)
 
 
 def available_definitions(rows: pd.DataFrame) -> tuple[str, ...]:
     """Definitions that `rows_truth_ratio` can serve for these rows, or the one that they were logged with."""
-    if has_components(rows):
+    if truth_ratio_losses(rows) is not None:
         return DEFINITIONS
     logged = logged_definition(rows)
     return () if logged is None else (logged,)

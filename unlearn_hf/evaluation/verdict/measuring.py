@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from unlearn_hf.common.files import read_json, write_json
 from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.engine import Engine, settings_fingerprint
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings
-from unlearn_hf.evaluation.requests import Encoder, result_key
+from unlearn_hf.evaluation.requests import Encoder, Request, result_key
 from unlearn_hf.evaluation.token_scores import ScoredText
 from unlearn_hf.evaluation.verdict.rows import JudgedRow
 
@@ -28,17 +28,14 @@ Measurement = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class JudgedRequest:
+class JudgedRequest(Request):
     """Likelihoods, and for rows to forget answers, for the engine.
 
     Attributes:
-        split: name of the set.
         rows: rows with `row`, a `JudgedRow`.
         samples: sampled answers of each row; 0 asks for likelihoods alone.
     """
 
-    split: str
-    rows: Sequence[Mapping[str, Any]]
     samples: int = 0
 
     def _judged(self) -> list[JudgedRow]:
