@@ -156,7 +156,8 @@ class Engine:
             scores = {key: score for group in found.values() for key, score in group.items()}
             middle = time.perf_counter()
             generations: dict[str, str] = {}
-            for chosen in _by_settings(prompts).values():
+            for settings in dict.fromkeys(prompt.settings for prompt in prompts):  # they can share a batch
+                chosen = [prompt for prompt in prompts if prompt.settings == settings]
                 done = results_of_all_ranks(chosen, partial, accelerator)
                 missing = [prompt for prompt in chosen if prompt.key not in done]
                 backend = self._backend(model, tokenizer, missing, device, accelerator)
@@ -206,10 +207,7 @@ class Engine:
         autocast = accelerator.autocast if accelerator is not None and not sharded else nullcontext
         with autocast():
             backend = choose_backend(self.generation_backend, model, tokenizer, prompts, device, sharded)
-        if accelerator is None or accelerator.num_processes == 1:
-            return backend
-        found = gather_object([backend])
-        return backend if len(set(found)) == 1 else "transformers"
+        return backend if len(set(_of_all_ranks(backend, accelerator))) == 1 else "transformers"
 
     def _packs(
         self,
@@ -223,12 +221,17 @@ class Engine:
         if accelerator is None:
             return can_pack(model, groups, pad, device)
         with nullcontext() if shards(accelerator) else accelerator.autocast():
-            verdict = [can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")]
-        return all(gather_object(verdict)) if accelerator.num_processes > 1 else verdict[0]
+            verdict = can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")
+        return all(_of_all_ranks(verdict, accelerator))
 
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
         """How rows become tokens."""
         return Encoder(tokenizer, resolve_template(tokenizer, self.template), self.max_length)
+
+
+def _of_all_ranks(value: Any, accelerator: Accelerator | None) -> list[Any]:
+    found: list[Any] = [value] if accelerator is None else gather_object([value])
+    return found
 
 
 def _gpu_tokens(model: nn.Module) -> int:
@@ -241,14 +244,6 @@ def _gpu_tokens(model: nn.Module) -> int:
 def settings_fingerprint(*parts: Any) -> str:
     """Hash JSON-ready values: of a model, of data, of settings."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _by_settings(prompts: Sequence[GeneratedText]) -> dict[GenerationSettings, list[GeneratedText]]:
-    """Prompts that can share a batch."""
-    found: dict[GenerationSettings, list[GeneratedText]] = {}
-    for prompt in prompts:
-        found.setdefault(prompt.settings, []).append(prompt)
-    return found
 
 
 def _check_finite(scores: Mapping[str, Any]) -> None:
