@@ -132,16 +132,13 @@ def _check_record(content: Mapping[str, Any]) -> None:
     for name, choices in _FIELDS.items():
         if choices is not None:
             check_choice(name, content[name], choices)
-    if not (isinstance(content["benchmark"], str) and content["benchmark"]):
-        raise ValueError(f"benchmark is {content['benchmark']!r}, and must be a name.")
-    if not isinstance(content["metrics"], list):
-        raise ValueError(f"metrics is {content['metrics']!r}, and must be a list.")
-    if content.get("settings") is not None:
-        mapping(content["settings"], "settings")
+    for name, kind in (("benchmark", str), ("metrics", list)):
+        if not isinstance(content[name], kind):
+            raise ValueError(f"{name} is {content[name]!r}, and must be a {'name' if kind is str else 'list'}.")
+    mapping(content.get("settings") or {}, "settings")
     samples = mapping(content["samples"], "samples")
-    for name in ("file", "sha256"):
-        if not isinstance(samples.get(name), str):
-            raise ValueError(f"samples lacks {name}.")
+    if absent := [name for name in ("file", "sha256") if not isinstance(samples.get(name), str)]:
+        raise ValueError(f"samples lacks {absent[0]}.")
 
 
 def read_result_samples(path: str | os.PathLike[str]) -> pd.DataFrame | None:
