@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cli.own_rows import TRAINING, write_rows
+from tests.cli.sweep_words import sweep_words
 from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.cli.main import main
 
@@ -46,3 +50,40 @@ def unlearn(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return main([verb, *given, *TRAINING, *words])
 
     return run
+
+
+@pytest.fixture
+def words(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Words of a sweep of the own rows in a folder of its own, see `sweep_words`."""
+    monkeypatch.chdir(workplace)
+    return partial(sweep_words, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an unlearned run and models to compare it with."""
+    folder, here = tmp_path_factory.mktemp("audited"), Path.cwd()
+    build_model().save_pretrained(folder / "model")
+    build_tokenizer().save_pretrained(folder / "model")
+    os.chdir(folder)
+    try:
+        for name in ("forget", "retain", "holdout"):
+            count = 12 if name == "retain" else 8
+            rows = [{"question": f"Who wrote book {i}?", "answer": f"Ada {name} {i}."} for i in range(count)]
+            write_rows(folder / f"{name}.jsonl", rows)
+        common = ["--model_name_or_path", "model", *TRAINING, "--learning_rate", "1e-2", "--max_new_tokens", "4"]
+        data = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--holdout_file", "holdout.jsonl"]
+        assert main(["unlearn", "--method", "npo", *common, *data, "--output_dir", "run"]) == 0
+        for name, file in (("retain", "retain.jsonl"), ("other", "forget.jsonl")):
+            assert main(["finetune", *common, "--train_file", file, "--output_dir", name]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def run(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of an unlearned run and of models to compare it with, to work in; the folder of the run."""
+    shutil.copytree(audited, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    return Path("run")

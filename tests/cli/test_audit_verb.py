@@ -1,8 +1,7 @@
-"""`unlearn-hf audit`: one file, goes on after a kill, baselines, signatures, bad input (long: one run serves all)."""
+"""`unlearn-hf audit`: one file, goes on after a kill, baselines, signatures."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,61 +13,13 @@ from typing import Any
 
 import pytest
 
-from tests.cli.own_rows import TRAINING, write_rows
+from tests.cli.audits import FEW, audit, hashes, results
+from tests.cli.own_rows import TRAINING
 from tests.tiny_models import build_model, build_tokenizer
-from unlearn_hf.audit import plan
 from unlearn_hf.audit.membership import Membership
 from unlearn_hf.audit.relearning import Relearning
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED, main
 from unlearn_hf.evaluation.results import read_result_samples
-
-FEW = ["--samples", "3", "--max_new_tokens", "4", "--evaluation_batch_size", "4"]
-ROOT = Path(__file__).parents[2]
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture(scope="module")
-def made(workplace: Path) -> Path:
-    """A folder with an unlearned run and models to compare it with."""
-    here = Path.cwd()
-    os.chdir(workplace)
-    try:
-        for name in ("forget", "retain", "holdout"):
-            count = 12 if name == "retain" else 8
-            rows = [{"question": f"Who wrote book {i}?", "answer": f"Ada {name} {i}."} for i in range(count)]
-            write_rows(workplace / f"{name}.jsonl", rows)
-        common = ["--model_name_or_path", "model", *TRAINING, "--learning_rate", "1e-2", "--max_new_tokens", "4"]
-        data = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--holdout_file", "holdout.jsonl"]
-        assert main(["unlearn", "--method", "npo", *common, *data, "--output_dir", "run"]) == 0
-        for name, file in (("retain", "retain.jsonl"), ("other", "forget.jsonl")):
-            assert main(["finetune", *common, "--train_file", file, "--output_dir", name]) == 0
-    finally:
-        os.chdir(here)
-    return workplace
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh copy, to work in; returns the run folder."""
-    shutil.copytree(made, tmp_path / "w")
-    monkeypatch.chdir(tmp_path / "w")
-    return Path("run")
-
-
-def audit(*words: str) -> int:
-    return main(["audit", "run", *FEW, *words])
-
-
-def results(run: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
-    content = json.loads((run / "audit.json").read_text())
-    return {(each["attack"], each["variant"], each["measure"]): each for each in content["results"]}
 
 
 def test_every_attack_and_nothing_but_one_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +184,9 @@ def test_what_other_code_or_another_retain_only_model_left_is_not_taken(
     assert measures_again()
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(run: Path) -> None:
     words = ["--attacks", "all", "--reference", "retain", *FEW]
@@ -286,72 +240,6 @@ def test_a_signature_covers_result_weights_and_data(run: Path, capsys: pytest.Ca
     tampered(run / "audit.json.sig", lambda text: text.replace(b'"data"', b'"date"'), "is damaged")
     tampered(run / "audit.json.sig", lambda text: text[:40], "audit.json.sig")
     assert main(["audit", "run", "--verify"]) == 0
-
-
-BAD: dict[str, tuple[list[str], str]] = {
-    "no run": (["nothing"], "run: 'nothing' is no run folder"),
-    "two runs": (["run", "retain"], "run: run retain; name one run folder"),
-    "no word": ([], "run: missing"),
-    "a reference of other rows": (["run", "--reference", "other"], "was trained on other rows than this run keeps"),
-    "a reference that is the run": (["run", "--reference", "run"], "reference: 'run' is the audited run itself"),
-    "a target that is the run": (["run", "--target", "./run"], "is the audited run itself, or has the same weights"),
-    "no such target": (["run", "--target", "./no/such"], "target: './no/such' is not there"),
-    "an unknown attack": (["run", "--attacks", "relearn"], "'relearn' is not known; did you mean relearning?"),
-    "k above n": (["run", "--samples", "4", "--k", "8"], "k: 8 is not from 1 to the 4 samples"),
-    "no samples": (["run", "--samples", "0"], "samples: 0 is no whole number above zero"),
-    "no steps": (["run", "--relearning_steps", "0"], "relearning_steps: 0 is no whole number above zero"),
-    "no rate": (["run", "--relearning_rate", "-1"], "relearning_rate: -1.0 is not positive"),
-    "no key": (["run", "--sign", "no.pem"], "sign: there is no file 'no.pem'"),
-    "signing what is verified": (["run", "--verify", "--sign", "no.pem"], "verify: it changes nothing"),
-    "an unknown option": (["run", "--sample", "3"], "sample: unknown; did you mean samples?"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refuse(lambda: None, *BAD[name], capsys)
-
-
-def refuse(change: Callable[[], Any], words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    change()
-    before = hashes(Path())
-    assert main(["audit", *words]) == BAD_INPUT
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
-    assert hashes(Path()) == before
-
-
-def test_folders_that_cannot_be_audited(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(plan.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 100, 100))
-        refuse(lambda: None, ["run"], "has room for 100 B, and the audit writes up to", capsys)
-    without = Path("holdout.jsonl")
-    text = without.read_text()
-    refuse(lambda: without.write_text(text + Path("forget.jsonl").read_text()), ["run"], "holdout_file", capsys)
-    without.write_text(text)
-    refuse(lambda: Path("forget.jsonl").rename("moved.jsonl"), ["run"], "forget.jsonl' is not there", capsys)
-    Path("moved.jsonl").rename("forget.jsonl")
-    record = json.loads((run / "run.json").read_text())
-
-    def changed(**configuration: Any) -> None:
-        content = {**record, "configuration": {**record["configuration"], **configuration}}
-        (run / "run.json").write_text(json.dumps(content))
-
-    refuse(lambda: changed(holdout_file=None), ["run", "--attacks", "membership"], "no model has seen", capsys)
-    changed()
-    for name in ("forget", "retain"):
-        write_rows(Path(f"{name}_text.jsonl"), [{"text": f"A text about {name} {i}."} for i in range(4)])
-    refuse(
-        lambda: changed(forget_file="forget_text.jsonl", retain_file="retain_text.jsonl", holdout_file=None),
-        ["run"], "is about rows without a question and an answer each", capsys,
-    )  # fmt: skip
-    (run / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
-    refuse(lambda: None, ["run"], "is interrupted; finish it with --resume", capsys)
-    (run / "run.json").write_text(json.dumps(record))
-    refuse(lambda: [path.unlink() for path in run.glob("tokenizer*")], ["run"], "holds no tokenizer", capsys)
 
 
 def test_a_target_that_is_gone_is_no_baseline(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

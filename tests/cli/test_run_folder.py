@@ -8,15 +8,8 @@ import pytest
 
 from unlearn_hf import __version__
 from unlearn_hf.cli.arguments import DataArguments, FinetuningDataArguments, ModelArguments
-from unlearn_hf.cli.run_folder import (
-    RunRecord,
-    changed_settings,
-    check_run_folder,
-    default_folder,
-    hide_secrets,
-    set_aside,
-)
-from unlearn_hf.common.run_record import read_record
+from unlearn_hf.cli.run_folder import check_run_folder, default_folder, set_aside
+from unlearn_hf.common.run_record import RunRecord, changed_settings, hide_secrets, read_record
 from unlearn_hf.common.versions import code_commit
 
 
@@ -42,11 +35,11 @@ def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
 
 def test_set_aside_keeps_every_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert set_aside(folder) is None
+    assert set_aside(folder, "it is now") is None
     for number in (1, 2):
         folder.mkdir(exist_ok=True)
         (folder / "file").write_text(str(number))
-        assert set_aside(folder) == tmp_path / f"run.backup-{number}"
+        assert set_aside(folder, "it is now") == tmp_path / f"run.backup-{number}"
     assert list(folder.iterdir()) == []
     assert [(tmp_path / f"run.backup-{number}" / "file").read_text() for number in (1, 2)] == ["1", "2"]
 

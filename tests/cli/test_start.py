@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.own_rows import TRAINING
-from unlearn_hf.cli.importing import importing
+from unlearn_hf.common.importing import importing
 
 # Runs `unlearn` up to its first step, and says which modules it took.
 PROGRAM = """

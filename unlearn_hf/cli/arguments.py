@@ -13,7 +13,6 @@ from unlearn_hf.benchmarks.base import BENCHMARKS, OWN_ROWS, Benchmark
 from unlearn_hf.common.checks import check_positive
 from unlearn_hf.common.options import default_of, option
 
-SUBSETS = ("full", "retain")
 OWN_FILES = ("forget_file", "retain_file", "holdout_file", "train_file")
 
 
@@ -121,7 +120,7 @@ class FinetuningDataArguments(DataArguments):
     subset: str = option(
         "full",
         "full: forget and retain set (the target model). retain: retain set alone (the gold standard).",
-        choices=SUBSETS,
+        choices=("full", "retain"),
     )
     train_file: str | None = option(None, "JSON lines to learn, instead of the above.")
 

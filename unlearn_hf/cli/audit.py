@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_hf.audit import AUDIT_FILE, SIGNATURE_FILE
 from unlearn_hf.audit.base import PARTIAL, AuditPass, Sizes
+from unlearn_hf.audit.baselines import other_rows, target_of
 from unlearn_hf.audit.plan import check_room, cost_lines, make_plan, needed_bytes
+from unlearn_hf.audit.rows import SETS, audited_rows
+from unlearn_hf.audit.signing import load_key, sign, verify
 from unlearn_hf.benchmarks.parts import content_fingerprint
 from unlearn_hf.cli.arguments import DataArguments
-from unlearn_hf.cli.data import LoadedData, load_data, make_evaluators
+from unlearn_hf.cli.data import load_data, make_evaluators
 from unlearn_hf.cli.evaluation_arguments import REGISTERED, EvaluationArguments
 from unlearn_hf.cli.retain_results import registry_of, trained_on
 from unlearn_hf.cli.run_folder import set_aside
-from unlearn_hf.common.files import code_digest, write_json
+from unlearn_hf.common.files import code_digest, read_json, write_json
 from unlearn_hf.common.locks import hold_folder
-from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.run_record import read_record
 from unlearn_hf.common.terminal import say
 from unlearn_hf.evaluation.retain_registry import evaluated_by, find
 from unlearn_hf.models.paths import WEIGHTS, check_model_path, check_tokenizer_path
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from unlearn_hf.cli.verbs.audit import AuditArguments
     from unlearn_hf.evaluation.engine import Engine
 
-_SETS = ("forget", "retain", "holdout")
 _EVALUATION = ("max_new_tokens", "max_evaluation_rows", "evaluation_batch_size", "protocol", "retain_registry")
 
 
@@ -56,7 +58,7 @@ class Audited:
     @property
     def fingerprint(self) -> str:
         """Of the rows."""
-        return content_fingerprint([self.rows[name] for name in _SETS])
+        return content_fingerprint([self.rows[name] for name in SETS])
 
 
 def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
@@ -81,60 +83,14 @@ def read_audited(folder: Path, given: Mapping[str, Any]) -> Audited:
         configuration.get("template", "auto"),
         configuration.get("max_length", 512),
     )
-    if not evaluators or not (rows := _rows(loaded, evaluators[0], options.get("max_evaluation_rows"))):
+    most = options.get("max_evaluation_rows")
+    asked = audited_rows(loaded.benchmark, loaded.datasets, evaluators[0], most) if evaluators else None
+    if asked is None:
         raise ValueError(
             f"run: {str(folder)!r} is about rows without a question and an answer each; the audit asks questions, so "
             "it needs them."
         )
-    return Audited(record, configuration, data, evaluators[0], _engine(loaded, evaluators[0]), rows)
-
-
-def _rows(data: LoadedData, evaluator: Any, most: int | None) -> dict[str, list[dict[str, Any]]]:
-    """The rows that the evaluator asks about, with the paraphrased questions of one's own files; maybe none."""
-    from unlearn_hf.audit.rewording import PARAPHRASE_COLUMN
-    from unlearn_hf.data.columns import detect_columns
-
-    asked = _requests(data, evaluator)
-    found = {name: [_question(row) for each in asked[name] for row in each.rows] for name in _SETS}
-    if not (found["forget"] and found["retain"]):
-        return {}
-    own = data.datasets.get("forget")
-    if own is not None and PARAPHRASE_COLUMN in own.column_names and PARAPHRASE_COLUMN not in found["forget"][0]:
-        for row, text in zip(found["forget"], own[PARAPHRASE_COLUMN], strict=False):
-            row[PARAPHRASE_COLUMN] = text
-    others = data.datasets.get("holdout")
-    if not found["holdout"] and others is not None and len(columns := detect_columns(others.column_names)) == 2:
-        found["holdout"] = [{"question": row[columns[0]], "answer": row[columns[1]]} for row in others][:most]
-    return found
-
-
-def _requests(data: LoadedData, evaluator: Any) -> dict[str, list[Any]]:
-    """What the evaluator asks of each set, as far as it asks questions."""
-    from unlearn_hf.evaluation.requests import ContinuationRequest, SplitRequest
-
-    asked = {each.split: each for each in evaluator.requests() if isinstance(each, ContinuationRequest | SplitRequest)}
-    sets = {name: data.benchmark.audited.get(name, (name,)) for name in _SETS}
-    return {name: [asked[split] for split in splits if split in asked] for name, splits in sets.items()}
-
-
-def _question(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as a question and an answer; a prompt that is continued as it is comes without its last space."""
-    return {"question": row["prompt"].rstrip(" "), "answer": row["reference"]} if "reference" in row else dict(row)
-
-
-def _engine(data: LoadedData, evaluator: Any) -> Engine:
-    generations = [getattr(each, "generation", None) for each in _requests(data, evaluator)["forget"]]
-    engine: Engine = evaluator.engine
-    return replace(engine, template="completion", generation=generations[0]) if generations[0] else engine
-
-
-def target_of(folder: Path, configuration: Mapping[str, Any], verb: str | None) -> str | None:
-    """The model that the run in `folder` was unlearned from; `None` where it is no such run."""
-    before = configuration.get("model_name_or_path")
-    if verb == "merge" and before is not None and Path(before).resolve() != folder.resolve():
-        record = read_record(Path(before))
-        return target_of(Path(before), record.get("configuration", {}), record.get("verb"))
-    return before if verb == "unlearn" else None
+    return Audited(record, configuration, data, evaluators[0], *asked)
 
 
 def reference_of(folder: Path, audited: Audited) -> str | None:
@@ -148,23 +104,6 @@ def reference_of(folder: Path, audited: Audited) -> str | None:
     return next((str(each) for each in homes if any(list(each.glob(pattern)) for pattern in WEIGHTS)), None)
 
 
-def other_rows(folder: Path, audited: Audited) -> str | None:
-    """Why the model in `folder` is no retain-only model of these data, as far as its record tells."""
-    if not (folder / RECORD).is_file():
-        return None
-    record = read_record(folder)
-    theirs, mine = record.get("data", {}), audited.record.get("data", {})
-    learnt = theirs.get("trained_on", {}).get("train", {}).get("sha256")
-    if learnt is not None and learnt == mine.get("trained_on", {}).get("retain", {}).get("sha256"):
-        return None
-    names = ("benchmark", "split", "fingerprint", "forget_part")
-    same = mine.get("benchmark") is not None and all(theirs.get(name) == mine.get(name) for name in names)
-    if same and record.get("configuration", {}).get("subset") == "retain":
-        return None
-    what = "has learnt the forget rows, too" if same else "was trained on other rows than this run keeps"
-    return f"reference: {str(folder)!r} {what}; name a retain-only model of the same data, or none."
-
-
 def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> dict[str, str | None]:
     """Names of the retain-only model and of the target, `None` for one that is not there.
 
@@ -175,7 +114,7 @@ def _other_models(folder: Path, audited: Audited, arguments: AuditArguments) -> 
     for role, option, named, default in (
         ("retain", "reference", arguments.reference, lambda: reference_of(folder, audited)),
         ("target", "target", arguments.target,
-         lambda: target_of(folder, audited.configuration, audited.record.get("verb"))),
+         lambda: target_of(folder)),
     ):  # fmt: skip
         found[role] = name = default() if named == REGISTERED else named
         try:
@@ -197,7 +136,7 @@ def _check_other(name: str, option: str, folder: Path, audited: Audited) -> None
     other = Path(name)
     if other.is_dir() and content_digest(other) == content_digest(folder):
         raise ValueError(f"{option}: {name!r} is the audited run itself, or has the same weights; name another model.")
-    if option == "reference" and (problem := other_rows(other, audited)):
+    if option == "reference" and (problem := other_rows(other, audited.record)):
         raise ValueError(problem)
 
 
@@ -209,8 +148,6 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     """
     key = None
     if arguments.sign is not None:
-        from unlearn_hf.audit.signing import load_key
-
         key = load_key(Path(arguments.sign))
     tokenizer_name = arguments.tokenizer_name_or_path or str(folder)
     check_model_path(str(folder), "run")
@@ -221,7 +158,7 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     others = _other_models(folder, audited, arguments)
     models = {"run": str(folder), **others}
     roles = [role for role, name in models.items() if name is not None]
-    forget, retain, holdout = (audited.rows[name] for name in _SETS)
+    forget, retain, holdout = (audited.rows[name] for name in SETS)
     sizes = Sizes(len(forget), len(retain), len(holdout), arguments.attacking)
     weights = sum(file.stat().st_size for pattern in WEIGHTS for file in folder.glob(pattern))
     for line in cost_lines(plan, sizes, roles, weights):
@@ -231,9 +168,9 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
     from accelerate import Accelerator
 
     from unlearn_hf.audit.running import attack_models, audit_content
-    from unlearn_hf.cli.processes import join_processes
     from unlearn_hf.evaluation.engine import settings_fingerprint
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+    from unlearn_hf.models.sharding import join_processes
     from unlearn_hf.report.audit import print_audit
 
     join_processes()
@@ -282,15 +219,12 @@ def audit(folder: Path, arguments: AuditArguments) -> int:
         "evaluation": {name: value for name, value in given.items() if value is not None},
     }
     content = audit_content(found, plan, {"weights": digests, "data": audited.fingerprint}, models, settings)
-    if backup := set_aside(folder, (AUDIT_FILE, SIGNATURE_FILE)):
-        print(f"the old audit is now in {backup}")
+    set_aside(folder, "the old audit is now in", (AUDIT_FILE, SIGNATURE_FILE))
     write_json(folder / AUDIT_FILE, content, strict=True)
     shutil.rmtree(folder / PARTIAL)
     print_audit(content)
     print(f"audit: {folder / AUDIT_FILE}")
     if key is not None:
-        from unlearn_hf.audit.signing import sign
-
         print(f"signature: {sign(folder / AUDIT_FILE, key)}")
     if arguments.card:
         from unlearn_hf.report.model_card import add_audit
@@ -305,9 +239,6 @@ def verify_audit(folder: Path) -> int:
     Raises:
         ValueError: naming what does not fit.
     """
-    from unlearn_hf.audit.signing import verify
-    from unlearn_hf.common.files import read_json
-
     content = read_json(folder / AUDIT_FILE)
     given = content.get("settings", {}).get("evaluation", {}) if isinstance(content, dict) else {}
     key = verify(folder / AUDIT_FILE, content_digest(folder), read_audited(folder, given).fingerprint)

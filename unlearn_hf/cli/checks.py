@@ -125,7 +125,12 @@ def _is_metrics(path: Path) -> bool:
 
 def check_evaluation_options(data: DataArguments, evaluation: EvaluationArguments) -> list[str]:
     """Options of evaluation that mean nothing for these data, and are given nevertheless."""
-    problems = _check_tasks(evaluation)
+    folder = evaluation.lm_eval_task_folder
+    problems = []
+    if folder is not None and not Path(folder).is_dir():
+        problems.append(f"lm_eval_task_folder: {folder!r} is no folder; check the path.")
+    if evaluation.lm_eval_tasks:
+        problems += problems_of(require, "lm_eval", "lm-eval", "lm_eval_tasks")
     tasks_alone = not data.are_named
     if tasks_alone and not evaluation.lm_eval_tasks:
         return problems
@@ -142,14 +147,3 @@ def check_evaluation_options(data: DataArguments, evaluation: EvaluationArgument
         for name in takers
         if name not in options and getattr(evaluation, name) != getattr(default, name)
     ]
-
-
-def _check_tasks(evaluation: EvaluationArguments) -> list[str]:
-    """What is missing for the tasks of lm-evaluation-harness."""
-    folder = evaluation.lm_eval_task_folder
-    problems = []
-    if folder is not None and not Path(folder).is_dir():
-        problems.append(f"lm_eval_task_folder: {folder!r} is no folder; check the path.")
-    if evaluation.lm_eval_tasks:
-        problems += problems_of(require, "lm_eval", "lm-eval", "lm_eval_tasks")
-    return problems

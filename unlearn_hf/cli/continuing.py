@@ -9,6 +9,7 @@ from unlearn_hf.cli.parsing import COMMAND_LINE, Setting, Settings, add_unless_g
 from unlearn_hf.common.ledger import LEDGER, LedgerEntry, read_ledger
 from unlearn_hf.common.run_record import RECORD, read_record
 from unlearn_hf.common.terminal import say
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import folder_fingerprint
 
 _FIELD = "continue_from"
@@ -38,7 +39,7 @@ def take_up(settings: Settings) -> list[str]:
     except ValueError:
         return []
     configuration = record["configuration"]
-    adapter = ("load_in_4bit",) if (Path(word) / "adapter_config.json").is_file() else ()
+    adapter = ("load_in_4bit",) if is_adapter(word) else ()
     inherited = {name: configuration.get(name) for name in (*_INHERITED, *adapter)}
     add_unless_given(settings, inherited, str(home / RECORD))
     return []

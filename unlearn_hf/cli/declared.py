@@ -147,17 +147,16 @@ def _lineage(name: str) -> Iterator[str]:
 def _inherited(class_name: str, attribute: str) -> ast.expr | None:
     """The expression that a class, or the nearest base of it, assigns to `attribute`."""
     for name in reversed(list(_lineage(class_name))):
-        found = _assigned(_classes()[name], attribute, missing_ok=True)
+        found = _assigned(_classes()[name], attribute)
         if found is not None:
             return found
     return None
 
 
-def _assigned(where: ast.Module | ast.ClassDef, name: str, missing_ok: bool = False) -> Any:
-    """The expression assigned to `name` in a module or a class."""
+def _assigned(where: ast.Module | ast.ClassDef, name: str) -> Any:
+    """The expression assigned to `name` in a module or a class, if any."""
     for node in where.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return node.value  # type: ignore[attr-defined]
-    assert missing_ok, f"{name} is not assigned"
     return None

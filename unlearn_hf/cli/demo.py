@@ -30,15 +30,8 @@ from unlearn_hf.report.comparison import frontier, metric_lines
 from unlearn_hf.report.figures import draw_frontier, save
 from unlearn_hf.report.runs import Run, read_runs
 
-SUMMARY_KEYS = (
-    "method",
-    "forget_prob",
-    "forget_rouge",
-    "forget_truth_ratio",
-    "forget_quality",
-    "model_utility",
-    "seconds",
-)
+_NO_PLOT = "skipped; pip install 'unlearn-hf[plots]' draws it"
+_METRICS = ("forget_prob", "forget_rouge", "forget_truth_ratio", "forget_quality", "model_utility")
 
 UNLEARNING: dict[str, dict[str, Any]] = {
     "graddiff": {"learning_rate": 1e-4},
@@ -165,7 +158,7 @@ class Demo:
         with redirect_stdout(StringIO()):
             VERBS[verb].run(as_words({option: str(value) for option, value in options.items()}))
         record = read_record(folder)
-        values = {key: record["metrics"].get(key) for key in SUMMARY_KEYS[1:-1]}
+        values = {key: record["metrics"].get(key) for key in _METRICS}
         self.rows.append({"method": name, **values, "seconds": record["seconds"]["training"]})
         samples = read_samples(folder / SAMPLES_FILE)
         forget = samples[samples["split"] == "forget"]
@@ -258,10 +251,7 @@ def run_demo(output_dir: str | Path = "runs/demo", settings: DemoSettings | None
         print(format_row(row))
     write_json(folder / "summary.json", demo.rows)
     print(f"\nsummary: {folder / 'summary.json'}")
-    if plot(runs, folder):
-        print(f"plot:    {folder / 'frontier.png'}")
-    else:
-        print("plot:    skipped; pip install 'unlearn-hf[plots]' draws it")
-    threads = torch.get_num_threads()
-    print(f"{time.perf_counter() - start:.0f} s in all, {threads} CPU threads")
+    drawn = plot(runs, folder)
+    print(f"plot:    {folder / 'frontier.png' if drawn else _NO_PLOT}")
+    print(f"{time.perf_counter() - start:.0f} s in all, {torch.get_num_threads()} CPU threads")
     return demo.rows

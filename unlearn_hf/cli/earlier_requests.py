@@ -119,40 +119,25 @@ class EarlierRequests:
 
     def judge(self, trainer: FinetuningTrainer) -> None:
         """Measure the model as it is now on the rows of every earlier request; all ranks take part."""
-        from unlearn_hf.data.encoding import encode_dataset
-        from unlearn_hf.data.templates import resolve_template
         from unlearn_hf.evaluation.verdict.facts import forgotten, knew, known_rows, leaking_rows
-        from unlearn_hf.evaluation.verdict.judging import make_judge
-        from unlearn_hf.evaluation.verdict.rows import drawn_rows
+        from unlearn_hf.evaluation.verdict.judging import judge_again
 
         tokenizer: Any = trainer.processing_class
+        batch_size = trainer.args.per_device_eval_batch_size
         for request in self._requests:
-            settings = request.configuration
             if request.why is None and not getattr(trainer.args, "verdict", True):
                 request.why = "this run makes no verdict"
             if request.why is None and request.data is not None:
-                length, count = settings["max_length"], settings["verdict_rows"]
-                template = resolve_template(tokenizer, settings["template"])
+                length = request.configuration["max_length"]
                 with trainer.args.main_process_first(desc="encoding earlier requests"):
                     raw = {
                         name: rows if name == "holdout" else request.data.as_trained(rows, tokenizer, length)
                         for name, rows in request.data.datasets.items()
                     }
-                    encoded = {
-                        name: encode_dataset(rows, tokenizer, template, length, f"{name} rows of an earlier request")
-                        for name, rows in raw.items()
-                    }
-                chosen = {"forget": drawn_rows(len(encoded["forget"]), count)}
-                if "holdout" in encoded:
-                    chosen["holdout"] = drawn_rows(len(encoded["holdout"]), 2 * count)
-                samples = settings["verdict_samples"]
-                judge = make_judge(
-                    encoded, raw, chosen, tokenizer, template, samples=samples, held_back=False,
-                    batch_size=max(trainer.args.per_device_eval_batch_size, samples), max_length=length,
-                )  # fmt: skip
-                judge.before = {"holdout": [], **request.before}
-                if len(judge.before["forget"]) != len(judge.forget):
-                    request.why = f"{BEFORE_FILE} of its run is about other rows"
+                    try:
+                        judge = judge_again(raw, request.before, tokenizer, request.configuration, batch_size)
+                    except ValueError as problem:
+                        request.why = str(problem)
             if request.why is not None:
                 self.found[request.entry.request] = {"forgotten": "not_measured", "why": request.why}
                 continue

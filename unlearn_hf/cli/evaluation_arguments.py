@@ -12,12 +12,6 @@ from unlearn_hf.common.extras import require
 from unlearn_hf.common.options import option
 from unlearn_hf.evaluation.attacks.base import ATTACKS, chosen_attacks
 
-PROTOCOLS = ("all", "official")
-
-
-COMPATIBILITIES = ("unlearn_hf", "open_unlearning")
-
-
 REGISTERED = "auto"  # retain results: those that are registered, if any fit
 
 
@@ -46,11 +40,13 @@ class EvaluationArguments:
         "(extra vllm).",
         choices=GENERATION_BACKENDS,
     )
-    protocol: str = option("all", "all: every row. official: the first 300 rows of a set.", choices=PROTOCOLS)
+    protocol: str = option(
+        "all", "all: every row. official: the first 300 rows of a set.", choices=("all", "official")
+    )
     compatibility: str | None = option(
         None,
         "Whose definitions the plain metric names have: ours by default, for a log its writer's.",
-        choices=COMPATIBILITIES,
+        choices=("unlearn_hf", "open_unlearning"),
     )
     max_text_tokens: int | None = option(
         None, "MUSE: tokens that texts of PrivLeak are cut to; by default they are whole, as for its authors."

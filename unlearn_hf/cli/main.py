@@ -69,12 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as problem:
         if not _is_bad_input(problem):
             raise
-        if is_main_process():
-            _print_error(str(problem))
+        _tell(_error_text(str(problem)))
         return BAD_INPUT
     except KeyboardInterrupt as problem:
-        if is_main_process():
-            print("; ".join(["interrupted", *map(str, problem.args)]), file=sys.stderr)
+        _tell("; ".join(["interrupted", *map(str, problem.args)]))
         return INTERRUPTED
     finally:
         release_all()
@@ -91,11 +89,13 @@ def _is_bad_input(problem: Exception) -> bool:
     return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
 
 
-def _print_error(message: str) -> None:
+def _tell(text: str) -> None:
+    if is_main_process():  # once, however many processes there are
+        print(text, file=sys.stderr)
+
+
+def _error_text(message: str) -> str:
     lines = message.splitlines() or ["unknown"]
-    if len(lines) == 1:
-        print(f"error: {lines[0]}", file=sys.stderr)
-        return
-    print(f"error: {len(lines)} problems", file=sys.stderr)
-    for line in lines:
-        print(f"  {line}", file=sys.stderr)
+    if len(lines) > 1:
+        lines = [f"{len(lines)} problems", *(f"  {line}" for line in lines)]
+    return "error: " + "\n".join(lines)

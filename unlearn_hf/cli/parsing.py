@@ -223,7 +223,7 @@ def _instance(data_class: type, settings: Settings, problems: list[str]) -> Any:
     """Make an instance, or add to `problems` and return `None`."""
     hints = get_type_hints(data_class)
     values: dict[str, Any] = {}
-    sound = True
+    before = len(problems)
     for item in dataclasses.fields(data_class):
         setting = settings.get(item.name)
         if setting is None or not item.init or item.name in REPLACED:
@@ -236,22 +236,19 @@ def _instance(data_class: type, settings: Settings, problems: list[str]) -> Any:
                 f"{setting.origin}: {setting.words[1]!r} belongs to no option; {item.name} takes one value (quote it "
                 "if it has spaces)."
             )
-            sound = False
             continue
         try:
             value = (convert_text if is_text else convert)(setting.value, hints[item.name])
         except ConversionError as problem:
             problems.append(f"{setting.origin}: {item.name}: {shown!r} is not {problem}")
-            sound = False
             continue
         words = value if isinstance(value, list) else [value]
         if choices and any(word is not None and word not in choices for word in words):
             wrong = next(str(word) for word in words if word not in choices)
             near = nearest(wrong, list(choices)) or f"; choose one of {', '.join(map(str, choices))}"
             problems.append(f"{setting.origin}: {item.name}: {shown!r} is not known{near}")
-            sound = False
         values[item.name] = value
-    if not sound:
+    if len(problems) > before:
         return None
     try:
         return data_class(**values)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearn_hf.cli.parsing import ArgumentsError
-from unlearn_hf.cli.run_folder import changed_settings
 from unlearn_hf.cli.training_run import TrainingRun
-from unlearn_hf.common.run_record import read_record
+from unlearn_hf.common.run_record import changed_settings, read_record
 from unlearn_hf.models.weights import BaseModel
 from unlearn_hf.objectives.registry import parameter_options
 

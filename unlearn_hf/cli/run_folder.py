@@ -1,22 +1,13 @@
-"""The folder of a run: protected against overwriting, with a record from which the run can be repeated."""
+"""The folder of a run: its name, and that nothing in it is overwritten."""
 
 from __future__ import annotations
 
-import json
-import platform
 import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
-from unlearn_hf.common.files import write_json
-from unlearn_hf.common.locks import LOCK, Owner, check_free
-from unlearn_hf.common.run_record import RECORD, now
-from unlearn_hf.common.versions import code_commit, versions
-
-_SECRETS = ("token", "password", "secret")
+from unlearn_hf.common.locks import LOCK, check_free
 
 
 def default_folder(data: DataArguments, model: ModelArguments, last: str, adapter: bool) -> str:
@@ -65,8 +56,8 @@ def check_run_folder(path: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
-def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
-    """Move what is in a folder to `NAME.backup-1`, `-2`, ..., and say where it went.
+def set_aside(path: Path, told: str, names: Collection[str] | None = None) -> Path | None:
+    """Move what is in a folder to `NAME.backup-1`, `-2`, ..., and say where it went, after the words `told`.
 
     With `names`, only the entries of these names move there; a lock stays in any case.
     """
@@ -83,76 +74,5 @@ def set_aside(path: Path, names: Collection[str] | None = None) -> Path | None:
     backup.mkdir()
     for each in found:
         each.rename(backup / each.name)
+    print(f"{told} {backup}")
     return backup
-
-
-def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out tokens and the like. `max_new_tokens` is no secret; `hub_token` is."""
-    return {
-        name: "<hidden>" if value and name.split("_")[-1].lower() in _SECRETS else value
-        for name, value in values.items()
-    }
-
-
-class RunRecord:
-    """The file `run.json`: written when a run begins, and again when it ends.
-
-    Args:
-        folder: the run folder.
-        verb: what runs.
-        settings: what was given, by file or command line.
-        configuration: every option with the value in force.
-        data: what the data are, with fingerprints.
-        machine: device and number of processes.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        verb: str,
-        settings: Mapping[str, Any],
-        configuration: Mapping[str, Any],
-        data: Mapping[str, Any],
-        machine: Mapping[str, Any],
-    ) -> None:
-        self.folder = folder
-        self.content: dict[str, Any] = {
-            "verb": verb,
-            "status": "running",
-            "started": now(),
-            "finished": None,
-            "process": asdict(Owner.this_process()),
-            "settings": hide_secrets(settings),
-            "configuration": hide_secrets(configuration),
-            "seeds": {name: configuration.get(name) for name in ("seed", "data_seed")},
-            "data": dict(data),
-            "machine": {"system": platform.platform(), **machine},
-            "versions": versions(),
-            "commit": code_commit(),
-        }
-
-    def write(self, **changes: Any) -> None:
-        """Write the record, with `changes`."""
-        self.content.update(changes)
-        write_json(self.folder / RECORD, self.content)
-
-    def finish(self, status: str, **changes: Any) -> None:
-        """Write the record of a run that ended."""
-        self.write(status=status, finished=now(), **changes)
-
-
-def changed_settings(
-    record: Mapping[str, Any], configuration: Mapping[str, Any], names: Collection[str] | None = None
-) -> list[str]:
-    """Options whose value differs from that in the record of an earlier run, as `name: old -> new`.
-
-    With `names`, only those are looked at.
-    """
-    earlier = record.get("configuration", {})
-    current = json.loads(json.dumps(hide_secrets(configuration), default=str))
-    free = ("resume", "overwrite")
-    return [
-        f"{name}: {earlier[name]} -> {value}"
-        for name, value in current.items()
-        if name in earlier and earlier[name] != value and name not in free and (names is None or name in names)
-    ]

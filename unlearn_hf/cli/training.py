@@ -16,14 +16,13 @@ from unlearn_hf.cli.continuing import ledger_of
 from unlearn_hf.cli.data import LoadedData, describe_data, naming_lines
 from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.resuming import check_same_rows, check_same_run
-from unlearn_hf.cli.run_folder import RunRecord, changed_settings, check_run_folder, set_aside
+from unlearn_hf.cli.run_folder import check_run_folder, set_aside
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.checks import problems_of
-from unlearn_hf.common.files import whole_file
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.run_record import RECORD, read_record
+from unlearn_hf.common.run_record import RECORD, RunRecord, changed_settings, read_record
 from unlearn_hf.common.terminal import is_main_process, wrapped
-from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
+from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
 from unlearn_hf.report.tables import print_metrics
 from unlearn_hf.training.checkpoints import METHOD_STATE_FILE, checkpoints, newest_complete_checkpoint
@@ -79,7 +78,7 @@ def check_inputs(run: TrainingRun) -> list[str]:
         problems.append("fail_unless_forgotten: True needs the verdict; leave out --verdict false.")
     if run.run.fail_unless_forgotten and run.method is None:
         problems.append("fail_unless_forgotten: True has no meaning for finetune; leave it out.")
-    if run.lora.use_lora and (Path(str(run.model.model_name_or_path)) / "adapter_config.json").is_file():
+    if run.lora.use_lora and is_adapter(str(run.model.model_name_or_path)):
         problems.append(
             f"use_lora: {run.model.model_name_or_path!r} is an adapter already, which is trained further; leave out "
             "--use_lora."
@@ -153,6 +152,7 @@ def train_and_judge(
     Returns:
         The exit status.
     """
+    from unlearn_hf.training.evaluators import bring_results_up
     from unlearn_hf.training.termination import ending_on_signals
 
     main = trainer.is_world_process_zero()
@@ -187,7 +187,7 @@ def train_and_judge(
                 print(f"not written: {folder / RECORD} ({other})", file=sys.stderr)
         raise
     if main:
-        _bring_results_up(folder, trainer.state.global_step)
+        bring_results_up(folder, trainer.state.global_step)
         if earlier is not None and not found["divergence"]:
             earlier.write(record.content["data"]["trained_on"])
         record.finish("diverged" if found["divergence"] else "finished", **found)
@@ -232,7 +232,6 @@ def _train(
     seconds = {"training": round(time.perf_counter() - start, 1)}
     trainer.save_model()
     divergence = trainer.divergence
-    budget = getattr(trainer, "retain_budget", None)
     verdict = _verdict(trainer, divergence)
     if earlier is not None and divergence is None:
         earlier.judge(trainer)
@@ -247,14 +246,11 @@ def _train(
             print(f"not evaluated: {problem}")
         seconds["evaluation"] = round(time.perf_counter() - start, 1)
     trainer.save_state()
-    spent = budget.exceeded if budget is not None else None
-    ended = getattr(trainer, "ended", None)
-    stop_rule = getattr(trainer, "stop_rule", None)
     return {
         "divergence": divergence,
-        "ended": ended,
-        "stopped": stop_rule.outcome if stop_rule is not None else None,
-        "retain_budget_spent": spent,
+        "ended": getattr(trainer, "ended", None),
+        "stopped": getattr(getattr(trainer, "stop_rule", None), "outcome", None),
+        "retain_budget_spent": getattr(getattr(trainer, "retain_budget", None), "exceeded", None),
         "seconds": seconds,
         "metrics": metrics,
         "verdict": verdict and {"forgotten": verdict.forgotten, "kept": verdict.kept},
@@ -284,20 +280,9 @@ def _open_folder(folder: Path, run: TrainingRun, record: RunRecord) -> None:
     if run.run.resume:
         for change in changed_settings(read_record(folder), record.content["configuration"]):
             print(f"resuming with a change: {change}")
-    else:
-        backup = set_aside(folder) if run.run.overwrite else None
-        if backup is not None:
-            print(f"the old run folder is now {backup}")
+    elif run.run.overwrite:
+        set_aside(folder, "the old run folder is now")
     record.write()
-
-
-def _bring_results_up(folder: Path, step: int) -> None:
-    """Copy the last evaluation's files to the top of the run folder."""
-    results = folder / "evaluations" / f"step-{step}"
-    for file in (RESULT_FILE, SAMPLES_FILE, TASKS_FILE):
-        for found in sorted(results.rglob(file))[:1]:  # several evaluators have folders of their own
-            with whole_file(folder / file) as partial:
-                shutil.copy2(found, partial)
 
 
 def _final_metrics(metrics: dict[str, float]) -> dict[str, float]:

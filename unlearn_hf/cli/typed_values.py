@@ -44,8 +44,6 @@ def convert_text(values: list[str], hint: Any) -> Any:
     if not values:
         return convert(True, hint)
     if len(values) > 1:
-        if not lists:
-            raise ConversionError(f"{describe(hint)} (one value)")
         return convert(values, hint)
     word = values[0]
     # Where a field takes a name or several, `none` is one of them: `--report_to none`.

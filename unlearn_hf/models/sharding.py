@@ -1,7 +1,8 @@
-"""What a distributed backend can do, checked before anything is loaded."""
+"""Several processes, and what a distributed backend can do, checked before anything is loaded."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,16 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
+
+
+def join_processes() -> None:
+    """Let processes that were launched together on CPUs find each other.
+
+    Without a GPU, transformers looks for them only when told to use the CPU; otherwise each would silently do the
+    whole work alone and overwrite the others' files. Call it before training arguments or an `Accelerator` are made.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 def shards(accelerator: Accelerator | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def label_of(run: Run) -> str:
 
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
-    figure, axes = new_figure(7.2, 4.8)
+    figure, axes = _figure(7.2, 4.8)
     places = {at: (front.utility.number(at), front.forgetting.number(at)) for at in front.points}
     corners = [places[at] for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
@@ -97,6 +97,73 @@ def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     axes.grid(alpha=0.25)
     _legend(figure, *axes.get_legend_handles_labels())
     return figure
+
+
+class Trial(Protocol):
+    """What is drawn of a trial of a sweep."""
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+
+    @property
+    def leaking(self) -> int:
+        """Rows that leak."""
+
+    @property
+    def forget_prob(self) -> float:
+        """Probability of answers to forget."""
+
+    @property
+    def kept(self) -> float:
+        """Probability of answers to keep, relative to before."""
+
+
+def draw_trials(found: Sequence[Trial], front: Sequence[Trial], best: Trial | None, limit: float) -> Figure:
+    """All trials by what they keep and what they forget; better is up and right.
+
+    Args:
+        found: all of them.
+        front: those that no other one beats, by what they keep.
+        best: the choice.
+        limit: what it has to keep.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    require("matplotlib", "plots", "The picture of a sweep")
+    figure, axes = _figure(7.2, 4.8)
+    axes.plot(*_positions(front), color="#999999", linewidth=1.2, zorder=1)
+    beaten = [each for each in found if each not in front and each is not best]
+    groups = (
+        ("beaten by another trial", beaten, "#bbbbbb", "o"),
+        ("frontier", [each for each in front if each is not best], COLORS[0], "o"),
+        ("choice", [best] if best is not None else [], COLORS[1], "*"),
+    )
+    for label, group, color, marker in groups:
+        if group:
+            size = 170 if marker == "*" else 45
+            axes.scatter(*_positions(group), s=size, c=color, marker=marker, label=label, zorder=3)
+            for each in group if group is not beaten else ():
+                axes.annotate(
+                    f"{each.number}: {each.leaking} leak", (each.kept, each.forget_prob), xytext=(6, 5),
+                    textcoords="offset points", fontsize=8,
+                )  # fmt: skip
+    axes.axvline(limit, color="#777777", linestyle="--", linewidth=1)
+    axes.annotate(f"{limit}", (limit, 0.01), xycoords=("data", "axes fraction"), color="#777777", fontsize=8)
+    if min(each.forget_prob for each in found) > 0:
+        axes.set_yscale("log")
+    axes.invert_yaxis()
+    axes.margins(0.15)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("probability of answers to keep, relative to before (higher is better)")
+    axes.set_ylabel("probability of answers to forget (up is less)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _positions(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+    return [each.kept for each in trials], [each.forget_prob for each in trials]
 
 
 def _direction(axes: Axes, which: str, line: MetricLine) -> None:
@@ -113,7 +180,7 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     rows = (len(panels) + 1) // 2
-    figure, _ = new_figure(7.2, 2.3 * rows + 0.6, axes=False)
+    figure, _ = _figure(7.2, 2.3 * rows + 0.6, axes=False)
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -150,7 +217,7 @@ def draw_truth_ratios(runs: Sequence[Run]) -> Figure | None:
     ratios = {at: found for at, run in enumerate(runs) if (found := _ratios(run)) is not None}
     if not ratios:
         return None
-    figure, axes = new_figure(7.2, 4.2)
+    figure, axes = _figure(7.2, 4.2)
     for at, values in ratios.items():
         anchor = runs[at].role != RUN
         axes.ecdf(
@@ -181,8 +248,7 @@ def _ratios(run: Run) -> Any:
     return finite if finite.size else None
 
 
-def new_figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes where it has one pair."""
+def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

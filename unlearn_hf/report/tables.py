@@ -9,13 +9,7 @@ from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, is_metric
 
-_BESIDE_RETAIN_MODEL = (
-    "forget_prob",
-    "forget_rouge",
-    "forget_extraction_strength",
-    "retain_prob",
-    "retain_rouge",
-)
+_COMPARED = ("forget_prob", "forget_rouge", "forget_extraction_strength", "retain_prob", "retain_rouge")
 
 
 def is_variant(name: str) -> bool:
@@ -63,7 +57,7 @@ def print_retain_model(named: str | None, folder: Path) -> None:
     if named is None:
         return
     theirs, mine = _values(Path(named)), _values(folder)
-    if shared := [name for name in _BESIDE_RETAIN_MODEL if name in theirs and name in mine]:
+    if shared := [name for name in _COMPARED if name in theirs and name in mine]:
         shown = ", ".join(f"{name} {theirs[name]:.3f} (here {mine[name]:.3f})" for name in shared)
         print(f"the retain model ({Path(named)}) has {shown}")
 

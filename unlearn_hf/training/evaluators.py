@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,9 @@ from typing import Protocol
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+
+from unlearn_hf.common.files import whole_file
+from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 
 class Evaluator(Protocol):
@@ -50,8 +54,20 @@ def run_evaluators(
     """
     found: dict[str, float] = {}
     for index, evaluator in enumerate(evaluators):
-        folder = Path(str(output_dir)) / "evaluations" / f"step-{step}"
+        folder = _results(Path(str(output_dir)), step)
         if len(evaluators) > 1:
             folder /= str(index)
         found |= evaluator(model, tokenizer, accelerator=accelerator, output_dir=folder)
     return found
+
+
+def _results(folder: Path, step: int) -> Path:
+    return folder / "evaluations" / f"step-{step}"
+
+
+def bring_results_up(folder: Path, step: int) -> None:
+    """Copy the files of the evaluation after `step` to the top of the run folder."""
+    for file in (RESULT_FILE, SAMPLES_FILE, TASKS_FILE):
+        for found in sorted(_results(folder, step).rglob(file))[:1]:  # several evaluators have folders of their own
+            with whole_file(folder / file) as partial:
+                shutil.copy2(found, partial)

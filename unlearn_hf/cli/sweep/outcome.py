@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from unlearn_hf.cli.parsing import as_words
 from unlearn_hf.cli.sweep.study import repeated
-from unlearn_hf.common.extras import require
 from unlearn_hf.common.files import write_json
 from unlearn_hf.models.paths import WEIGHTS
 
@@ -79,7 +78,6 @@ def frontier(found: Sequence[Result]) -> list[Result]:
         return any(
             other.forget_prob <= one.forget_prob
             and other.kept >= one.kept
-            and (other.forget_prob, other.kept, -other.number) != (one.forget_prob, one.kept, -one.number)
             and ((other.forget_prob, other.kept) != (one.forget_prob, one.kept) or other.number < one.number)
             for other in found
         )
@@ -126,16 +124,17 @@ def unmeasured(trials: Sequence[FrozenTrial]) -> list[str]:
         of = trial.user_attrs
         if trial.state == TrialState.PRUNED:
             step = max(map(int, of["looks"]))
-            lines.append(f"trial {trial.number} was pruned at step {step}: {_options(of)}")
+            lines.append(f"trial {trial.number} was pruned at step {step}: {options_text(of)}")
         elif trial.state == TrialState.FAIL and not of.get("surplus"):
             line = f"trial {trial.number} failed: {of.get('problem', 'its process was killed')}"
             lines.append(line + (f"; trial {again[trial.number]} repeats it" if trial.number in again else ""))
         elif trial.state == TrialState.RUNNING:
-            lines.append(f"trial {trial.number} is running: {_options(of)}")
+            lines.append(f"trial {trial.number} is running: {options_text(of)}")
     return lines
 
 
-def _options(attributes: Mapping[str, Any]) -> str:
+def options_text(attributes: Mapping[str, Any]) -> str:
+    """What a trial tried, from its attributes."""
     return " ".join(f"{name}={value}" for name, value in attributes.get("options", {}).items())
 
 
@@ -201,44 +200,13 @@ def _say_choice(found: Sequence[Result], best: Result | None) -> None:
 
 
 def _draw(found: Sequence[Result], best: Result | None, folder: Path) -> None:
-    """All trials by what they keep and what they forget; better is up and right."""
-    from unlearn_hf.report.figures import COLORS, new_figure, save
+    from unlearn_hf.report.figures import draw_trials, save
 
     try:
-        require("matplotlib", "plots", "The picture of a sweep")
+        figure = draw_trials(found, frontier(found), best, KEPT)
     except ImportError as problem:
         print(f"no picture: {problem}", file=sys.stderr)
         return
-    figure, axes = new_figure(7.2, 4.8)
-    front = frontier(found)
-    axes.plot(
-        [each.kept for each in front], [each.forget_prob for each in front], color="#999999", linewidth=1.2, zorder=1
-    )
-    beaten = [each for each in found if each not in front and each is not best]
-    groups = (
-        ("beaten by another trial", beaten, "#bbbbbb", "o"),
-        ("frontier", [each for each in front if each is not best], COLORS[0], "o"),
-        ("choice", [best] if best is not None else [], COLORS[1], "*"),
-    )
-    for label, group, color, marker in groups:
-        if group:
-            points = [each.kept for each in group], [each.forget_prob for each in group]
-            axes.scatter(*points, s=170 if marker == "*" else 45, c=color, marker=marker, label=label, zorder=3)
-            for each in group if group is not beaten else ():
-                axes.annotate(
-                    f"{each.number}: {each.leaking} leak", (each.kept, each.forget_prob), xytext=(6, 5),
-                    textcoords="offset points", fontsize=8,
-                )  # fmt: skip
-    axes.axvline(KEPT, color="#777777", linestyle="--", linewidth=1)
-    axes.annotate(f"{KEPT}", (KEPT, 0.01), xycoords=("data", "axes fraction"), color="#777777", fontsize=8)
-    if min(each.forget_prob for each in found) > 0:
-        axes.set_yscale("log")
-    axes.invert_yaxis()
-    axes.margins(0.15)
-    axes.grid(alpha=0.25)
-    axes.set_xlabel("probability of answers to keep, relative to before (higher is better)")
-    axes.set_ylabel("probability of answers to forget (up is less)")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     save(figure, folder, "frontier")
     print(f"picture: {folder / 'frontier.png'}")
 

@@ -174,7 +174,6 @@ class TrialRunner:
             "kept": share["mean"],
             "leaking": len(verdict["leaking_rows"]),
             "known": verdict["rows"]["known_before"],
-            "rows": verdict["rows"]["forget"],
             "known_before": verdict["known_before"],
             "held_back": verdict["rows"]["held_back"],
         }

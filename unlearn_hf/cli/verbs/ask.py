@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unlearn_hf.cli.option_names import all_fields
 from unlearn_hf.cli.parsing import (
@@ -21,15 +22,13 @@ from unlearn_hf.cli.parsing import (
 )
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, problems_of
-from unlearn_hf.common.files import read_json, read_json_lines
+from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import RECORD, read_record, run_of
-
-if TYPE_CHECKING:
-    from unlearn_hf.report.asked import Asked
+from unlearn_hf.models.paths import check_model_path, check_tokenizer_path, is_adapter
+from unlearn_hf.models.weights import base_under
 
 _CONTINUED = "completion"
-_TEXT = "text"
 _QUESTION = "question> "
 
 
@@ -115,7 +114,7 @@ def _take_from_record(settings: Settings, folder: Path) -> None:
         "before": configuration.get("model_name_or_path"),
         "template": _CONTINUED if _is_text(record) else configuration.get("template"),
         "tokenizer_name_or_path": configuration.get("tokenizer_name_or_path"),
-        "load_in_4bit": configuration.get("load_in_4bit") if (folder / "adapter_config.json").is_file() else None,
+        "load_in_4bit": configuration.get("load_in_4bit") if is_adapter(folder) else None,
     }
     add_unless_given(settings, found, origin)
 
@@ -127,21 +126,15 @@ def _is_text(record: dict[str, Any]) -> bool:
     if columns is None:  # a record of before these were noted
         file = Path(str(record.get("configuration", {}).get("forget_file")))
         columns = read_json_lines(file)[0][1] if file.is_file() else ()
-    return _TEXT in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
+    return "text" in columns and len(set(columns) & {"question", "prompt", "messages"}) == 0
 
 
 def _missing(name: str, arguments: AskArguments) -> list[str]:
     """What is wrong with the models that are named."""
-    from unlearn_hf.models.paths import check_model_path, check_tokenizer_path
-
-    problems: list[str] = []
-    for field_name, model, mend in (
-        ("run", name, ""),
-        ("before", arguments.before, " --before names the model that the run began with."),
-    ):
-        if model is not None:
-            found = problems_of(check_model_path, model, field_name, arguments.trust_remote_code)
-            problems += [f"{problem}{mend}" for problem in found]
+    problems = problems_of(check_model_path, name, "run", arguments.trust_remote_code)
+    if arguments.before is not None:
+        found = problems_of(check_model_path, arguments.before, "before", arguments.trust_remote_code)
+        problems += [f"{problem} --before names the model that the run began with." for problem in found]
     if arguments.tokenizer_name_or_path is not None:
         problems += problems_of(check_tokenizer_path, arguments.tokenizer_name_or_path)
     return problems
@@ -182,6 +175,7 @@ def _asker(name: str, arguments: AskArguments) -> Any:
     from unlearn_hf.data.templates import resolve_template
     from unlearn_hf.evaluation.asking import AskingSettings, ask
     from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+    from unlearn_hf.report.asked import Asked
 
     tokenizer = load_tokenizer(arguments.tokenizer_name_or_path or name, arguments.trust_remote_code)
     template = resolve_template(tokenizer, arguments.template)
@@ -200,7 +194,7 @@ def _asker(name: str, arguments: AskArguments) -> Any:
 
     models = {"after" if arguments.before else "answer": loaded(name)}
     if arguments.before:
-        shared = _base_of_adapter(name) == _place(arguments.before)
+        shared = is_adapter(name) and Path(base_under(name).name).resolve() == Path(arguments.before).resolve()
         models = {"before": None if shared else loaded(arguments.before), **models}
     settings = AskingSettings(
         arguments.samples,
@@ -211,15 +205,11 @@ def _asker(name: str, arguments: AskArguments) -> Any:
     )
 
     def ask_all(question: str, answer: str | None) -> Asked:
-        from unlearn_hf.report.asked import Asked
-
         answers = {}
         for side, model in models.items():
-            if model is not None:
-                answers[side] = ask(model, tokenizer, template, _turns(question), answer, settings)
-                continue
-            with models["after"].disable_adapter():  # the base model is there already
-                answers[side] = ask(models["after"], tokenizer, template, _turns(question), answer, settings)
+            with nullcontext() if model is not None else models["after"].disable_adapter():
+                asked = model if model is not None else models["after"]  # which holds the base model already
+                answers[side] = ask(asked, tokenizer, template, _turns(question), answer, settings)
         return Asked(question, answer, answers)
 
     return ask_all
@@ -233,15 +223,6 @@ def _turns(question: str) -> Any:
         except ValueError as problem:
             raise ValueError(f"question: {question[:60]!r} is no conversation in JSON ({problem}).") from problem
     return question
-
-
-def _base_of_adapter(name: str) -> str | None:
-    file = Path(name) / "adapter_config.json"
-    return _place(str(read_json(file).get("base_model_name_or_path"))) if file.is_file() else None
-
-
-def _place(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 VERB = Verb(

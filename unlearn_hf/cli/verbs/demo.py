@@ -30,9 +30,7 @@ def run(argv: Sequence[str]) -> int:
     folder = Path(arguments.output_dir)
     check_run_folder(folder, arguments.overwrite, resume=False)
     hold_folder(folder)
-    backup = set_aside(folder)
-    if backup is not None:
-        print(f"the old run folder is now {backup}")
+    set_aside(folder, "the old run folder is now")
     from unlearn_hf.cli.demo import run_demo
 
     run_demo(folder)

@@ -1,45 +1,28 @@
-"""`unlearn-hf evaluate`: a model, or what others measured (long: both ways in)."""
+"""`unlearn-hf evaluate`: a model, or what others measured."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models, check_output_file, lies_in, named_inputs
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
-from unlearn_hf.cli.importing import importing
-from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.parsing import (
-    COMMAND_LINE,
-    ArgumentsError,
-    Settings,
-    add_benchmark_defaults,
-    add_unless_given,
-    build,
-    collect_settings,
-    word_of,
-)
+from unlearn_hf.cli.evaluation_run import EvaluationRun, read_with_record
+from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError
 from unlearn_hf.cli.run_folder import set_aside
 from unlearn_hf.cli.verbs import Verb
 from unlearn_hf.common.files import write_json
+from unlearn_hf.common.importing import importing
 from unlearn_hf.common.locks import check_free, hold_folder
-from unlearn_hf.common.run_record import RECORD, read_record, run_of
+from unlearn_hf.common.run_record import RECORD
+from unlearn_hf.common.terminal import is_main_process
 from unlearn_hf.evaluation import RESULT_FILE, SAMPLES_FILE, TASKS_FILE
 
 ARGUMENTS = (EvaluateArguments, ModelArguments, DataArguments, EvaluationArguments)
 # What an evaluation leaves in its folder; whatever else is there stays where it is.
 RESULTS = (RESULT_FILE, SAMPLES_FILE, TASKS_FILE, "partial")
-# Data options of a run that mean nothing once another one is given differently.
-_BELONGS_TO = {
-    "revision": "source",
-    "forget_part": "split",
-    "max_forget_rows": "forget_file",
-    "max_retain_rows": "retain_file",
-}
 # Options that matter to a log. Others may stand in a file that describes a run.
 _LOG_OPTIONS = (
     "from_log",
@@ -53,65 +36,14 @@ _LOG_OPTIONS = (
 )
 
 
-@dataclass
-class EvaluationRun:
-    """Everything that was asked for, checked."""
-
-    settings: Settings
-    evaluate: EvaluateArguments
-    model: ModelArguments
-    data: DataArguments
-    evaluation: EvaluationArguments
-
-    @property
-    def folder(self) -> Path:
-        """Where results go: `output_dir`, or a folder inside the model's."""
-        if self.evaluate.output_dir is not None:
-            return Path(self.evaluate.output_dir)
-        model = Path(str(self.model.model_name_or_path))
-        name = "_".join([self.data.benchmark or "own", *([self.data.split] if self.data.split else [])])
-        return model / "evaluations" / name if model.is_dir() else Path("runs") / f"{name}_{model.name}_evaluation"
-
-
 def parse(argv: Sequence[str]) -> EvaluationRun:
     """Read files, command line, and the record of the run that made the model.
 
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    known = all_fields()
-    settings, problems = collect_settings(argv, known)
-    model = settings.get("model_name_or_path")
-    if model is not None and "from_log" not in settings:
-        inherit(settings, Path(" ".join(model.words)))
-    add_benchmark_defaults(settings)
-    # The files of a training run describe its data too; what else they say has no meaning here.
-    return EvaluationRun(settings, *build(ARGUMENTS, settings, problems, ignored=known))
-
-
-def inherit(settings: Settings, folder: Path) -> None:
-    """Take data and template from the record of the run in `folder`, or of the run whose checkpoint it is.
-
-    What is given wins; the rest of the run's data are taken as long as they are of the same benchmark.
-    """
-    home = run_of(folder)
-    if home is None:
-        return
-    recorded = read_record(home).get("configuration", {})
-    given = {item.name: word_of(settings, item.name) for item in fields(DataArguments)}
-    changed = {name for name, word in given.items() if word is not None and word != str(recorded.get(name))}
-    own = given["forget_file"] is not None or given["retain_file"] is not None
-    benchmark = None if own else given["benchmark"] or recorded.get("benchmark")
-    names = ["tokenizer_name_or_path", "template"]
-    if (folder / "adapter_config.json").is_file() and recorded.get("load_in_4bit"):
-        names.append("load_in_4bit")
-    if benchmark == recorded.get("benchmark"):
-        names += ["max_length", *(name for name in given if _BELONGS_TO.get(name) not in changed)]
-        recorded.setdefault("retain_results", recorded.get("reference"))  # its name in 0.1
-        results = recorded["retain_results"]
-        if benchmark and results and Path(results).exists() and not changed & {"split", "source", "revision"}:
-            names.append("retain_results")
-    add_unless_given(settings, {name: recorded.get(name) for name in names}, str(home / RECORD))
+    settings, parts = read_with_record(ARGUMENTS, argv)
+    return EvaluationRun(settings, *parts)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -143,10 +75,8 @@ def _from_log(arguments: EvaluationRun) -> dict[str, float]:
         options["corpus"] = arguments.data.split
     if "protocol" in arguments.settings:
         options["protocol"] = evaluation.protocol
-    assert arguments.evaluate.from_log is not None
-    return evaluate_from_log(
-        arguments.evaluate.from_log, evaluation.named_retain_results, arguments.evaluate.output_file, **options
-    )
+    log = str(arguments.evaluate.from_log)
+    return evaluate_from_log(log, evaluation.named_retain_results, arguments.evaluate.output_file, **options)
 
 
 def _check_log(arguments: EvaluationRun) -> None:
@@ -175,7 +105,7 @@ def _check(arguments: EvaluationRun) -> None:
     Raises:
         ArgumentsError: listing everything that is missing or in the way.
     """
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         check_free(arguments.folder)
     problems = []
     if arguments.model.model_name_or_path is None:
@@ -232,15 +162,14 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
         data = None if tasks_alone else load_data(arguments.data)
         from accelerate import Accelerator
 
-        from unlearn_hf.cli.processes import join_processes
         from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.models.loading import check_vocabulary, load_model, load_tokenizer
+        from unlearn_hf.models.sharding import join_processes
         from unlearn_hf.report.tables import print_retain_model
 
     join_processes()
     evaluate = arguments.evaluate
-    name = arguments.model.model_name_or_path
-    assert name is not None
+    name = str(arguments.model.model_name_or_path)
     evaluators = (
         task_evaluators(arguments.evaluation)
         if data is None
@@ -265,7 +194,7 @@ def evaluate_model(arguments: EvaluationRun) -> dict[str, float]:
     if accelerator.is_main_process:
         hold_folder(folder)
         if evaluate.overwrite and _has_results(folder):
-            print(f"the old results are now in {set_aside(folder, RESULTS)}")
+            set_aside(folder, "the old results are now in", RESULTS)
     accelerator.wait_for_everyone()
     model = load_model(
         name,

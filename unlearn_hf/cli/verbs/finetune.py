@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from unlearn_hf.cli.arguments import FinetuningDataArguments, LoraArguments, ModelArguments, RunArguments
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, training_fields
 from unlearn_hf.cli.parsing import Settings, add_benchmark_defaults, build, collect_settings
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.importing import importing
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.data import LoadedData
@@ -98,7 +98,7 @@ def finetune(
 
     with importing():
         data = load_data(asked.data)
-        from unlearn_hf.cli.processes import join_processes
+        from unlearn_hf.models.sharding import join_processes
         from unlearn_hf.training.finetuning import FinetuningTrainer
 
     join_processes()
@@ -107,7 +107,6 @@ def finetune(
     rows = training_rows(data, arguments.data)
     training = arguments.training
     tokenizer = checked_tokenizer(arguments, data, {"train": rows})
-    assert arguments.model.model_name_or_path is not None
     evaluators = make_evaluators(data, arguments.evaluation, training.template, training.max_length)
     check(data, evaluators)
     encodable = data.as_trained(rows, tokenizer, training.max_length)
@@ -115,7 +114,7 @@ def finetune(
         return tell_dry_run(arguments, {"train": encodable}, tokenizer)
     with naming_lines(arguments.data):
         trainer = FinetuningTrainer(
-            model=arguments.model.model_name_or_path,
+            model=str(arguments.model.model_name_or_path),
             args=training,
             train_dataset=encodable,
             evaluators=evaluators,

@@ -14,10 +14,9 @@ from typing import Any
 from unlearn_hf.cli.arguments import DataArguments, ModelArguments
 from unlearn_hf.cli.checks import check_evaluation_options, check_models
 from unlearn_hf.cli.evaluation_arguments import EvaluateArguments, EvaluationArguments
-from unlearn_hf.cli.option_names import all_fields
-from unlearn_hf.cli.parsing import ArgumentsError, add_benchmark_defaults, build, collect_settings, word_of
+from unlearn_hf.cli.evaluation_run import EvaluationRun, read_with_record
+from unlearn_hf.cli.parsing import ArgumentsError
 from unlearn_hf.cli.verbs import Verb
-from unlearn_hf.cli.verbs.evaluate import EvaluationRun, inherit
 from unlearn_hf.common.checks import problems_of
 from unlearn_hf.common.files import write_json
 from unlearn_hf.common.locks import check_free, release_folder
@@ -26,8 +25,6 @@ from unlearn_hf.common.run_record import RECORD, now
 from unlearn_hf.models.adapter_base import check_base
 from unlearn_hf.models.paths import is_adapter
 from unlearn_hf.models.weights import BaseModel, base_under
-
-MERGED_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -39,7 +36,9 @@ class MergeArguments:
         None, "The base model, where it is not where the adapter says; never a quantised one."
     )
     merged_dtype: str = option(
-        "float32", "Precision of the merged weights; sums are taken in float32.", choices=MERGED_DTYPES
+        "float32",
+        "Precision of the merged weights; sums are taken in float32.",
+        choices=("float32", "bfloat16", "float16"),
     )
 
 
@@ -67,13 +66,8 @@ def parse(argv: Sequence[str]) -> Merge:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    known = all_fields()
-    settings, problems = collect_settings(argv, known)
-    adapter = Path(word_of(settings, "model_name_or_path") or "")
-    if adapter.is_dir():
-        inherit(settings, adapter)
-    add_benchmark_defaults(settings)
-    arguments, model, data, evaluation = build(ARGUMENTS, settings, problems, ignored=known)
+    settings, (arguments, model, data, evaluation) = read_with_record(ARGUMENTS, argv)
+    adapter = Path(model.model_name_or_path or "")
     names = ("template", "max_length", "load_in_4bit")
     options = {name: settings[name].value for name in names if name in settings}
     run = EvaluationRun(settings, EvaluateArguments(**options), model, data, evaluation)

@@ -54,10 +54,11 @@ def run(argv: Sequence[str]) -> int:
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ArgumentsError([f"output_dir: {str(folder)!r} is a file; name a folder."])
+        raise ValueError(f"output_dir: {str(folder)!r} is a file; name a folder.")
     if not overwrite and any((folder / name).exists() for name in FILES):
-        message = f"output_dir: {str(folder)!r} holds a report; --overwrite sets it aside, --output_dir names another."
-        raise ArgumentsError([message])
+        raise ValueError(
+            f"output_dir: {str(folder)!r} holds a report; --overwrite sets it aside, --output_dir names another."
+        )
 
 
 def make_report(paths: Sequence[Path], folder: Path, arguments: ReportArguments) -> int:
@@ -69,8 +70,8 @@ def make_report(paths: Sequence[Path], folder: Path, arguments: ReportArguments)
     runs, problems = read_runs(paths, *anchors)
     if not runs:
         raise ArgumentsError(problems)
-    if arguments.overwrite and (backup := set_aside(folder, FILES)) is not None:
-        print(f"the old report is now in {backup}")
+    if arguments.overwrite:
+        set_aside(folder, "the old report is now in", FILES)
     written = write_report(
         runs,
         folder,

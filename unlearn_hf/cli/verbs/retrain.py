@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from unlearn_hf.cli.parsing import (
     add_benchmark_defaults,
     add_unless_given,
     collect_settings,
+    field_names,
     word_of,
 )
 from unlearn_hf.cli.training_run import TrainingRun
@@ -40,7 +40,7 @@ _NOT_OF_THE_RECIPE = (
     "train_file",
     "retain_results",
     "retain_registry",
-    *(item.name for item in dataclasses.fields(RunArguments)),
+    *field_names([RunArguments]),
 )
 # Taken even where the target's run left them at their defaults, which another version may have changed.
 _RECIPE = (
@@ -147,9 +147,7 @@ def run(argv: Sequence[str]) -> int:
 
     asked, target = first_look(argv)
     if not asked.run.final_evaluation:
-        raise ArgumentsError(
-            ["final_evaluation: False leaves no results to register; leave it out, or use `finetune`."]
-        )
+        raise ValueError("final_evaluation: False leaves no results to register; leave it out, or use `finetune`.")
     check_before_loading(asked)
     from unlearn_hf.cli.retain_results import registry_of, trained_on
     from unlearn_hf.evaluation import RESULT_FILE

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unlearn_hf.cli.parsing import COMMAND_LINE, ArgumentsError, Setting, Settings, as_words
-from unlearn_hf.cli.run_folder import check_run_folder, hide_secrets
+from unlearn_hf.cli.run_folder import check_run_folder
 from unlearn_hf.cli.sweep.plan import Plan, SweepArguments, first_look
 from unlearn_hf.cli.verbs import Verb, unlearn
+from unlearn_hf.common.run_record import hide_secrets
 
 if TYPE_CHECKING:
     from unlearn_hf.cli.sweep.study import SharedStudy
@@ -97,7 +98,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
     """
     from optuna.trial import TrialState
 
-    from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, results
+    from unlearn_hf.cli.sweep.outcome import drop_beaten_weights, options_text, results
     from unlearn_hf.cli.sweep.study import repeated
 
     begin = time.monotonic()
@@ -110,8 +111,7 @@ def _work(arguments: SweepArguments, study: SharedStudy, runner: Any) -> None:
             line = runner.run(trial)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the trial is given back; the same command goes on") from None
-        options = " ".join(f"{name}={value}" for name, value in trial.user_attrs.get("options", {}).items())
-        print(f"trial {trial.number}: {options}: {line}", flush=True)
+        print(f"trial {trial.number}: {options_text(trial.user_attrs)}: {line}", flush=True)
         trials = study.trials()
         again = repeated(trials)
         ended = [

@@ -15,7 +15,6 @@ from unlearn_hf.cli.arguments import (
 )
 from unlearn_hf.cli.continuing import take_up
 from unlearn_hf.cli.evaluation_arguments import EvaluationArguments
-from unlearn_hf.cli.importing import importing
 from unlearn_hf.cli.option_names import all_fields, configuration_of, method_fields, methods, training_fields
 from unlearn_hf.cli.parsing import (
     ArgumentsError,
@@ -29,6 +28,7 @@ from unlearn_hf.cli.parsing import (
 from unlearn_hf.cli.run_folder import default_folder
 from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.cli.verbs import Verb
+from unlearn_hf.common.importing import importing
 from unlearn_hf.objectives import FORGET_OBJECTIVES, RETAIN_OBJECTIVES
 
 ARGUMENTS = (
@@ -144,9 +144,9 @@ def run(argv: Sequence[str]) -> int:
     check_before_loading(asked)
     with importing():
         data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
-        from unlearn_hf.cli.processes import join_processes
         from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.methods import METHODS
+        from unlearn_hf.models.sharding import join_processes
         from unlearn_hf.report.tables import print_retain_model
         from unlearn_hf.training.unlearning_config import UnlearningConfig
 
@@ -159,7 +159,7 @@ def run(argv: Sequence[str]) -> int:
     tokenizer = checked_tokenizer(arguments, data, trained)
     earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
     assert arguments.method is not None
-    assert arguments.model.model_name_or_path is not None
+    name = str(arguments.model.model_name_or_path)
     assert isinstance(training, UnlearningConfig)
     if training.verdict is None:  # rows of a benchmark may come as tokens; they are judged, too
         training.verdict = True
@@ -172,12 +172,12 @@ def run(argv: Sequence[str]) -> int:
         arguments.evaluation,
         training.template,
         training.max_length,
-        model=arguments.model.model_name_or_path,
-        folders=(arguments.folder, Path(arguments.model.model_name_or_path)),
+        model=name,
+        folders=(arguments.folder, Path(name)),
     )
     with naming_lines(arguments.data):
         trainer = METHODS[arguments.method](
-            model=arguments.model.model_name_or_path,
+            model=name,
             args=training,
             forget_dataset=rows["forget"],
             retain_dataset=rows.get("retain"),

@@ -7,7 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_hf.data.encoding import Template
+from unlearn_hf.data.encoding import Template, encode_dataset
+from unlearn_hf.data.templates import resolve_template
+from unlearn_hf.evaluation.verdict import BEFORE_FILE
 from unlearn_hf.evaluation.verdict.guesses import with_guesses
 from unlearn_hf.evaluation.verdict.measuring import Judge
 from unlearn_hf.evaluation.verdict.rows import drawn_rows, judged_rows
@@ -57,3 +59,42 @@ def make_judge(
         batch_size=batch_size,
         max_length=max_length,
     )
+
+
+def judge_again(
+    raw: Mapping[str, Any],
+    before: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Mapping[str, Any],
+    batch_size: int,
+) -> Judge:
+    """Make what measures the rows of a run that has ended, those that were measured then.
+
+    Args:
+        raw: rows as that run trained on them: `forget`, and `retain` and `holdout` where they are known.
+        before: what was measured before it.
+        tokenizer: turns tokens into text.
+        settings: `template`, `max_length`, `verdict_rows` and `verdict_samples` of that run.
+        batch_size: sequences per forward pass, at least all samples of a row.
+
+    Raises:
+        ValueError: when `before` is about other rows.
+    """
+    length, count, samples = (settings[name] for name in ("max_length", "verdict_rows", "verdict_samples"))
+    template = resolve_template(tokenizer, settings["template"])
+    encoded = {
+        name: encode_dataset(rows, tokenizer, template, length, f"{name} rows of an earlier request")
+        for name, rows in raw.items()
+    }
+    chosen = {"forget": drawn_rows(len(encoded["forget"]), count)}
+    if "holdout" in encoded:
+        chosen["holdout"] = drawn_rows(len(encoded["holdout"]), 2 * count)
+    batch_size = max(batch_size, samples)
+    judge = make_judge(
+        encoded, raw, chosen, tokenizer, template, samples=samples, held_back=False, batch_size=batch_size,
+        max_length=length,
+    )  # fmt: skip
+    judge.before = {"holdout": [], **before}
+    if len(judge.before["forget"]) != len(judge.forget):
+        raise ValueError(f"{BEFORE_FILE} of its run is about other rows")
+    return judge
