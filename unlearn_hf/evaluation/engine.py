@@ -14,7 +14,6 @@ from functools import partial as partial_function
 from typing import Any
 
 import pandas as pd
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
@@ -24,14 +23,13 @@ from unlearn_hf.common.checks import GENERATION_BACKENDS, check_choice, check_co
 from unlearn_hf.common.versions import versions
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import (
-    GeneratedText,
     GenerationSettings,
     choose_backend,
     end_tokens,
     generate,
 )
 from unlearn_hf.evaluation.metrics.catalog import metrics
-from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
+from unlearn_hf.evaluation.packed_scoring import can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.evaluation.sample_table import row_fingerprint
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
@@ -134,6 +132,8 @@ class Engine:
         prompts = [prompt for request in requests for prompt in request.prompts(encoder, self.generation)]
         pad = pad_token_id(tokenizer)
         ranks = accelerator.num_processes if accelerator is not None else 1
+        sharded = shards(accelerator)
+        precision = accelerator.autocast if accelerator is not None and not sharded else nullcontext
         common: dict[str, Any] = {
             "batch_size": self.batch_size,
             "accelerator": accelerator,
@@ -143,8 +143,11 @@ class Engine:
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
             pending = len(results_of_all_ranks(groups, partial, accelerator)) < len(groups)
-            if self.packed and pending and not self._packs(model, groups, pad, device, accelerator):
-                groups = group_texts(texts, packed=False)
+            if self.packed and pending:
+                with precision():
+                    half = accelerator is not None and accelerator.mixed_precision != "no"
+                    packs = can_pack(model, groups, pad, device, half)
+                groups = groups if all(_of_all_ranks(packs, accelerator)) else group_texts(texts, packed=False)
             found = run_pass(
                 "likelihood",
                 groups,
@@ -160,7 +163,10 @@ class Engine:
                 chosen = [prompt for prompt in prompts if prompt.settings == settings]
                 done = results_of_all_ranks(chosen, partial, accelerator)
                 missing = [prompt for prompt in chosen if prompt.key not in done]
-                backend = self._backend(model, tokenizer, missing, device, accelerator)
+                with precision():
+                    backend = choose_backend(self.generation_backend, model, tokenizer, missing, device, sharded)
+                if len(set(_of_all_ranks(backend, accelerator))) > 1:
+                    backend = "transformers"
                 # Slots take all that there is; a padded batch is one of `batch_size`.
                 whole = backend != "transformers"
                 compute = partial_function(
@@ -170,7 +176,7 @@ class Engine:
                     tokenizer,
                     device=device,
                     batch_size=self.batch_size,
-                    sharded=shards(accelerator),
+                    sharded=sharded,
                 )
                 generations |= run_pass(
                     "generation",
@@ -194,42 +200,13 @@ class Engine:
         ]
         return pd.DataFrame(table)
 
-    def _backend(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: list[GeneratedText],
-        device: torch.device,
-        accelerator: Accelerator | None,
-    ) -> str:
-        """How continuations are made, with one verdict for all ranks."""
-        sharded = shards(accelerator)
-        autocast = accelerator.autocast if accelerator is not None and not sharded else nullcontext
-        with autocast():
-            backend = choose_backend(self.generation_backend, model, tokenizer, prompts, device, sharded)
-        return backend if len(set(_of_all_ranks(backend, accelerator))) == 1 else "transformers"
-
-    def _packs(
-        self,
-        model: nn.Module,
-        groups: list[TextGroup],
-        pad: int,
-        device: torch.device,
-        accelerator: Accelerator | None,
-    ) -> bool:
-        """Whether rows may be packed, with one verdict for all ranks."""
-        if accelerator is None:
-            return can_pack(model, groups, pad, device)
-        with nullcontext() if shards(accelerator) else accelerator.autocast():
-            verdict = can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")
-        return all(_of_all_ranks(verdict, accelerator))
-
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
         """How rows become tokens."""
         return Encoder(tokenizer, resolve_template(tokenizer, self.template), self.max_length)
 
 
 def _of_all_ranks(value: Any, accelerator: Accelerator | None) -> list[Any]:
+    """What each rank has found, so that all of them go the same way."""
     found: list[Any] = [value] if accelerator is None else gather_object([value])
     return found
 

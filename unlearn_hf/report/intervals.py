@@ -61,8 +61,6 @@ def per_sample(value: MetricValue, table: pd.DataFrame) -> Array | None:
     rows, columns = split_rows(table, needs[2]), needs[1].split(", ")
     if value.protocol == "official":
         rows = rows[rows["index"] < 300]
-    if needs[2] in _UTILITY_SPLITS[1:]:  # their answers have no paraphrase
-        columns = ["answer_mean_nll" if name == "paraphrase_mean_nll" else name for name in columns]
     if any(name not in rows for name in columns):
         return None
     rows = rows[rows[columns].notna().all(axis=1)]
