@@ -107,17 +107,15 @@ class TableEvaluator:
         """
         if reference is None:
             return None
-        requested = {request.split for request in self.requests()}
+        attacked = {"forget", "holdout"} <= {request.split for request in self.requests()}
         try:
             table = prepare_table(reference, self.protocol)
             if self.max_rows is not None:
                 table = table[table["index"] < self.max_rows].reset_index(drop=True)
-            attacked = {"forget", "holdout"} <= requested
             check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
             self.check_rows_of(table, ("forget", "holdout") if attacked and has_min_k(table) else ("forget",))
         except ValueError as error:
-            prefix = "" if str(error).startswith("retain_results:") else "retain_results: "
-            raise ValueError(f"{prefix}{error}") from error
+            raise ValueError(f"retain_results: {str(error).removeprefix('retain_results: ')}") from error
         return table
 
     def check_rows_of(self, table: pd.DataFrame, splits: Sequence[str]) -> None:
@@ -128,7 +126,7 @@ class TableEvaluator:
                 {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
                 for index, row in enumerate(requested[split])
             ]
-            check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
+            check_same_rows(pd.DataFrame(rows), split_rows(table, split), "retain_results: a reference", split)
 
     def aggregate(
         self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from unlearn_hf.benchmarks.benchmark_of_log import read_reference
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.common.renamed import renamed_arguments
-from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, chosen_attacks
+from unlearn_hf.evaluation.attacks.base import AttackPass, add_scores, chosen_attacks
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
@@ -135,7 +134,6 @@ class TofuEvaluator(TableEvaluator):
         partial: PartialResults | None,
     ) -> pd.DataFrame:
         """Scores of the attacks that need passes of their own, and definitions that a compatibility changes."""
-        rows = list(zip(samples["split"], samples["index"], strict=True))
         run = AttackPass(
             model,
             tokenizer,
@@ -147,11 +145,7 @@ class TofuEvaluator(TableEvaluator):
             partial,
             self.compatibility,
         )
-        for name in self.attacks:
-            start = time.perf_counter()
-            found = ATTACKS[name].scores(run)
-            samples[name] = [found.get(row, float("nan")) for row in rows]
-            self.engine.seconds[name] = time.perf_counter() - start
+        add_scores(samples, self.attacks, run)
         return extraction_of(samples, self.compatibility, ends=1)
 
     def attack_model_record(self) -> dict[str, Any] | None:
