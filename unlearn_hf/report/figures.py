@@ -84,7 +84,7 @@ def label_of(run: Run) -> str:
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
     figure, axes = _figure(7.2, 4.8)
-    places = {at: (front.utility.number(at), front.forgetting.number(at)) for at in front.points}
+    places = {at: (front.utility.values[at].value, front.forgetting.values[at].value) for at in front.points}
     corners = [places[at] for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
     for at, place in places.items():
