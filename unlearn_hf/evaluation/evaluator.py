@@ -27,6 +27,7 @@ from unlearn_hf.evaluation.sample_table import (
     Protocol,
     check_choices,
     check_same_rows,
+    extraction_of,
     prepare_table,
     row_fingerprint,
     split_rows,
@@ -64,6 +65,8 @@ class TableEvaluator:
 
     Attributes:
         last_result: the full result of the last call.
+        memory: what attacks keep from one call to the next, with name and fingerprint of the model that they compare
+            with as `attack_model`.
 
     Raises:
         ValueError: for unknown choices and sizes that are not above zero.
@@ -90,6 +93,7 @@ class TableEvaluator:
         self.compatibility: Compatibility = compatibility
         self.fluency = None if fluency_model is None else FluencyClassifier(fluency_model, fluency_label)
         self.last_result: EvaluationResult | None = None
+        self.memory: dict[str, Any] = {}
 
     def requests(self) -> Sequence[Request]:
         """What is needed of the model."""
@@ -154,12 +158,8 @@ class TableEvaluator:
         accelerator: Accelerator | None,
         partial: PartialResults | None,
     ) -> pd.DataFrame:
-        """Add columns that need passes of their own; by default none."""
-        return samples
-
-    def attack_model_record(self) -> dict[str, Any] | None:
-        """Name and fingerprint of the model that an attack compared with."""
-        return None
+        """Add columns that need passes of their own, and give others the definition that a compatibility asks for."""
+        return extraction_of(samples, self.compatibility)
 
     def __call__(
         self,
@@ -221,7 +221,7 @@ class TableEvaluator:
                 settings=settings,
                 fingerprint=fingerprint,
                 seconds=self.engine.seconds,
-                attack_model=self.attack_model_record(),
+                attack_model=self.memory.get("attack_model"),
             )
             if partial is not None:
                 partial.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,18 +89,17 @@ class TofuEvaluator(TableEvaluator):
         super().__init__(engine, resume, max_rows, protocol, compatibility, fluency_model, fluency_label)
         self.tofu = tofu
         self.attack_model = attack_model
-        self._memory: dict[str, Any] = {}
         self.reference = self.fitting_reference(
             read_reference(retain_results, self.benchmark, tofu.split), truth_ratios=_PARTS["forget"][0] in tofu
         )
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
-        limits = [limit for limit in (self.max_rows, OFFICIAL_ROWS if self.protocol == "official" else None) if limit]
+        most = min(self.max_rows or sys.maxsize, OFFICIAL_ROWS if self.protocol == "official" else sys.maxsize)
         return [
             SplitRequest(
                 split,
-                self.tofu[part].select(range(min([len(self.tofu[part]), *limits]))).to_list(),
+                self.tofu[part].to_list()[:most],
                 scored,
                 details=split in ("forget", "holdout"),
                 generated=split != "holdout",
@@ -121,7 +121,7 @@ class TofuEvaluator(TableEvaluator):
             self.reference,
             self.protocol,
             self.compatibility,
-            settings={**settings, "attack_model": self.attack_model_record()},
+            settings={**settings, "attack_model": self.memory.get("attack_model")},
             fingerprint=fingerprint,
         )
 
@@ -139,7 +139,7 @@ class TofuEvaluator(TableEvaluator):
             tokenizer,
             [replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details],
             self.engine,
-            self._memory,
+            self.memory,
             self.attack_model,
             accelerator,
             partial,
@@ -147,7 +147,3 @@ class TofuEvaluator(TableEvaluator):
         )
         add_scores(samples, self.attacks, run)
         return extraction_of(samples, self.compatibility, ends=1)
-
-    def attack_model_record(self) -> dict[str, Any] | None:
-        """What the attack `reference` has left."""
-        return self._memory.get("attack_model")
