@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,7 +38,7 @@ _FIELDS: dict[str, tuple[Any, ...] | None] = {
 
 def write_results(
     folder: str | os.PathLike[str],
-    values: Mapping[str, MetricValue] | Iterable[MetricValue],
+    values: Mapping[str, MetricValue],
     samples: pd.DataFrame,
     *,
     benchmark: str,
@@ -69,8 +70,7 @@ def write_results(
         ValueError: if a value is not finite, which JSON cannot hold.
     """
     folder = Path(folder)
-    metrics = list(values.values() if isinstance(values, Mapping) else values)
-    if infinite := [metric.name for metric in metrics if not np.isfinite(metric.value)]:
+    if infinite := [name for name, metric in values.items() if not np.isfinite(metric.value)]:
         raise ValueError(f"the values of {infinite} are not finite and cannot be written to JSON.")
     with whole_file(folder / SAMPLES_FILE) as table:
         samples.to_parquet(table, index=False)
@@ -87,7 +87,7 @@ def write_results(
         "attack_model": None if attack_model is None else dict(attack_model),
         "versions": versions(),
         "samples": {"file": SAMPLES_FILE, "rows": len(samples), "sha256": digest},
-        "metrics": [metric.to_dict() for metric in metrics],
+        "metrics": [asdict(metric) for metric in values.values()],
     }
     path = folder / RESULT_FILE
     write_json(path, record, strict=True)

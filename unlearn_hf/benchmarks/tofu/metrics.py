@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.composite import add_composites
+from unlearn_hf.evaluation.metrics.composite import UTILITY_SETS, add_composites
 from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
 from unlearn_hf.evaluation.metrics.statistics import KolmogorovSmirnov, kolmogorov_smirnov
 from unlearn_hf.evaluation.metrics.truth_ratio import (
@@ -49,7 +49,6 @@ from unlearn_hf.evaluation.sample_table import (
 Array = NDArray[np.float64]
 _OPTION_SPLITS = ("real_authors", "world_facts")
 _SPLITS = ("forget", "retain", *_OPTION_SPLITS)
-_UTILITY_SPLITS = ("retain", *_OPTION_SPLITS)
 
 
 def aggregate_tofu(
@@ -131,7 +130,7 @@ class _TofuAggregates(Aggregates):
             # The arithmetic variant changes the truth ratio alone.
             options = "open_unlearning" if definition == "open_unlearning" else "geometric"
             names = []
-            for split in _UTILITY_SPLITS:
+            for split in UTILITY_SETS:
                 probability = f"{split}_prob"
                 names += [
                     self.name(probability, options) if split in _OPTION_SPLITS else probability,
