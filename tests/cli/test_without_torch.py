@@ -202,3 +202,4 @@ def test_declared_methods_are_those_of_the_registry():
         assert method.paper == METHODS[name].paper
         assert method.config == METHODS[name].config_class.__name__
         assert method.summary == METHODS[name].__doc__.partition("\n")[0]
+        assert method.uses_retain_rows == METHODS[name].uses_retain_rows

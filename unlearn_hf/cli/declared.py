@@ -30,11 +30,13 @@ class DeclaredMethod:
         summary: first line of the trainer's docstring.
         paper: title, url and citation.
         config: name of its configuration class.
+        uses_retain_rows: whether it trains on rows to keep.
     """
 
     summary: str
     paper: dict[str, str]
     config: str
+    uses_retain_rows: bool
 
 
 @cache
@@ -51,7 +53,9 @@ def methods() -> dict[str, DeclaredMethod]:
         assert isinstance(config, ast.Name)
         paper = ast.literal_eval(_inherited(value.id, "paper") or ast.Dict([], []))
         summary = (ast.get_docstring(trainer) or "").partition("\n")[0]
-        found[str(key.value)] = DeclaredMethod(summary, paper, config.id)
+        uses_retain_rows = _inherited(value.id, "uses_retain_rows")
+        uses = uses_retain_rows is None or bool(ast.literal_eval(uses_retain_rows))
+        found[str(key.value)] = DeclaredMethod(summary, paper, config.id, uses)
     return found
 
 

@@ -20,7 +20,9 @@ def methods() -> dict[str, declared.DeclaredMethod]:
     if loaded is None:
         return declared.methods()
     return {
-        name: declared.DeclaredMethod((trainer.__doc__ or "").strip().partition("\n")[0], trainer.paper, "")
+        name: declared.DeclaredMethod(
+            (trainer.__doc__ or "").strip().partition("\n")[0], trainer.paper, "", trainer.uses_retain_rows
+        )
         for name, trainer in loaded.METHODS.items()
     }
 

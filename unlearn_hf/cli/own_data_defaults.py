@@ -10,8 +10,6 @@ from unlearn_hf.cli.training_run import TrainingRun
 from unlearn_hf.common.terminal import say
 
 ORIGIN = "own data"
-WITHOUT_RETAIN_ROWS = ("task_vector", "whp")
-"""Methods that do not train on rows to keep."""
 
 
 def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:

@@ -136,14 +136,15 @@ def run(argv: Sequence[str]) -> int:
     """Unlearn."""
     from unlearn_hf.cli.data import load_data, naming_lines
     from unlearn_hf.cli.earlier_requests import EarlierRequests
-    from unlearn_hf.cli.own_data_defaults import WITHOUT_RETAIN_ROWS, add_own_data_defaults
+    from unlearn_hf.cli.own_data_defaults import add_own_data_defaults
     from unlearn_hf.cli.training import check_before_loading, checked_tokenizer, tell_dry_run, train_and_judge
 
     # Everything that needs no torch comes first: who mistypes a name need not wait for its import.
     asked = first_look(argv)
     check_before_loading(asked)
+    assert asked.method is not None
     with importing():
-        data = load_data(asked.data, asked.method not in WITHOUT_RETAIN_ROWS)
+        data = load_data(asked.data, methods()[asked.method].uses_retain_rows)
         from unlearn_hf.cli.retain_results import evaluators_with_retain_results
         from unlearn_hf.methods import METHODS
         from unlearn_hf.models.sharding import join_processes
@@ -158,14 +159,13 @@ def run(argv: Sequence[str]) -> int:
     training = arguments.training
     tokenizer = checked_tokenizer(arguments, data, trained)
     earlier = EarlierRequests(arguments, trained) if arguments.request.continue_from is not None else None
-    assert arguments.method is not None
     name = str(arguments.model.model_name_or_path)
     assert isinstance(training, UnlearningConfig)
     if training.verdict is None:  # rows of a benchmark may come as tokens; they are judged, too
         training.verdict = True
     rows = {name: data.as_trained(each, tokenizer, training.max_length) for name, each in trained.items()}
     if arguments.run.dry_run:
-        return tell_dry_run(arguments, rows, tokenizer, METHODS[arguments.method])
+        return tell_dry_run(arguments, rows, tokenizer, METHODS[asked.method])
     evaluators = evaluators_with_retain_results(
         data,
         arguments.data,
@@ -176,7 +176,7 @@ def run(argv: Sequence[str]) -> int:
         folders=(arguments.folder, Path(name)),
     )
     with naming_lines(arguments.data):
-        trainer = METHODS[arguments.method](
+        trainer = METHODS[asked.method](
             model=name,
             args=training,
             forget_dataset=rows["forget"],
@@ -188,7 +188,7 @@ def run(argv: Sequence[str]) -> int:
             peft_config=arguments.peft_config,
             holdout_dataset=data.datasets.get("holdout"),
         )
-    status = train_and_judge(arguments, trainer, data, trained, METHODS[arguments.method], earlier)
+    status = train_and_judge(arguments, trainer, data, trained, METHODS[asked.method], earlier)
     if trainer.is_world_process_zero():
         print_retain_model(arguments.evaluation.named_retain_results, arguments.folder)
     return status
