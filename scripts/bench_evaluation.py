@@ -1,10 +1,12 @@
-"""Likelihood metrics and generations of TOFU: the engine against the straightforward way.
+"""Likelihoods, generations and the start of an evaluation of TOFU: the engine against the straightforward way.
 
 The straightforward way is that of common frameworks: every metric is a pass of its own over its rows, in file order,
 in right-padded batches, one sequence per answer, with logits at every position. The forget rows are so scored ten
 times (probability, loss, zlib, Min-K, Min-K++, reference, extraction strength, exact memorisation, and probability
-again for two metrics that are derived from it). Both ways take turns in one process on the same model and rows.
-Medians, and peak memory above what was held before, are printed, and written as JSON with `--output_file`.
+again for two metrics that are derived from it). Both compare generations with the answers by ROUGE. They take turns in
+one process on the same model and rows; the start (imports, model and tokenizer) is that of a process of its own.
+Medians, quartiles of the ratio of each round, and peak memory above what was held before, are printed, and written as
+JSON with `--output_file`.
 
     python scripts/bench_evaluation.py --model_name_or_path DIR --tofu_folder DIR --rows 20
 """
@@ -13,7 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from bench_runs import memory, reset_peak
+from rouge_score.rouge_scorer import RougeScorer
 
 from unlearn_hf.benchmarks.tofu.data import load_tofu
 from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator
@@ -34,6 +41,15 @@ from unlearn_hf.evaluation.requests import SplitRequest
 from unlearn_hf.models.loading import load_model, load_tokenizer, pad_token_id
 
 FORGET_PASSES = 10
+STARTS = {
+    "straightforward": "import datasets, torch, rouge_score.rouge_scorer as _\n"
+    "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+    "AutoModelForCausalLM.from_pretrained({path!r}); AutoTokenizer.from_pretrained({path!r})",
+    "engine": "import rouge_score.rouge_scorer as _\n"
+    "from unlearn_hf.benchmarks.tofu.evaluator import TofuEvaluator\n"
+    "from unlearn_hf.models.loading import load_model, load_tokenizer\n"
+    "load_model({path!r}); load_tokenizer({path!r})",
+}
 _COLUMNS = {"answer": "answer", "paraphrase": "paraphrased_answer", "perturbed": "perturbed_answer"}
 
 
@@ -76,21 +92,27 @@ class Straightforward:
         return found
 
     @torch.no_grad()
-    def generations(self, requests: list[SplitRequest], max_new_tokens: int) -> int:
-        """Greedy answers in file order, left-padded; returns how many."""
-        questions = [row["question"] for request in requests for row in request.rows]
-        for start in range(0, len(questions), self.batch_size):
-            chosen = questions[start : start + self.batch_size]
-            rows = [{"input_ids": encode_prompt(self.tokenizer, self.template, question)} for question in chosen]
+    def generations(self, requests: list[SplitRequest], max_new_tokens: int) -> list[str]:
+        """Greedy answers in file order, left-padded, and their ROUGE."""
+        chosen = [row for request in requests for row in request.rows]
+        scorer, texts = RougeScorer(["rouge1", "rougeL"], use_stemmer=True), []
+        for start in range(0, len(chosen), self.batch_size):
+            rows = [
+                {"input_ids": encode_prompt(self.tokenizer, self.template, row["question"])}
+                for row in chosen[start : start + self.batch_size]
+            ]
             batch = collate(rows, pad_token_id(self.tokenizer), padding_side="left")
-            self.model.generate(
+            found = self.model.generate(
                 input_ids=batch["input_ids"].to(self.device),
                 attention_mask=batch["attention_mask"].to(self.device),
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
                 pad_token_id=pad_token_id(self.tokenizer),
             )
-        return len(questions)
+            texts += self.tokenizer.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        for row, text in zip(chosen, texts, strict=True):
+            scorer.score(row["answer"], text)
+        return texts
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -108,6 +130,14 @@ def now() -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def start_seconds(code: str) -> float:
+    """Seconds of the processor that a new process takes for `code`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def largest_difference(table: Any, expected: dict[str, list[float]]) -> float:
@@ -131,6 +161,7 @@ def main() -> None:
     parser.add_argument("--token_budget", type=int, help="of the engine; by default its own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max_new_tokens", type=int, default=0, help="also time generation, with so many tokens")
+    parser.add_argument("--start", action="store_true", help="also time the start of a process")
     parser.add_argument("--output_file")
     arguments = parser.parse_args()
 
@@ -153,41 +184,59 @@ def main() -> None:
             batch_size=arguments.batch_size, token_budget=arguments.token_budget, generation=settings, packed=packed
         )
 
-    ways: dict[str, Callable[[], Any]] = {
-        "straightforward": lambda: plain.likelihoods(requests),
-        "engine": lambda: engine(True).run(model, tokenizer, requests),
-        "engine, one row per answer": lambda: engine(False).run(model, tokenizer, requests),
+    ways: dict[str, tuple[Callable[[], Any], str]] = {
+        "usual likelihoods": (lambda: plain.likelihoods(requests), "usual likelihoods"),
+        "likelihoods": (lambda: engine(True).run(model, tokenizer, requests), "usual likelihoods"),
+        "likelihoods, one row each": (lambda: engine(False).run(model, tokenizer, requests), "usual likelihoods"),
     }
     if arguments.max_new_tokens:
-        ways["straightforward generation"] = lambda: plain.generations(prompts, arguments.max_new_tokens)
-        ways["engine generation"] = lambda: engine(True).run(model, tokenizer, prompts)
+        usual = "usual generation"
+        ways[usual] = (lambda: plain.generations(prompts, arguments.max_new_tokens), usual)
+        ways["generation"] = (lambda: engine(True).run(model, tokenizer, prompts), usual)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, list[float]] = {name: [] for name in ways}
+    starts: dict[str, list[float]] = {name: [] for name in STARTS}
     results: dict[str, Any] = {}
     for _ in range(arguments.rounds):
-        for name, work in ways.items():
+        for name, (work, _base) in ways.items():
             took, peak, results[name] = timed(work)
             seconds[name].append(took)
             peaks[name].append(peak)
+        for name, code in STARTS.items() if arguments.start else ():
+            starts[name].append(start_seconds(code.format(path=arguments.model_name_or_path)))
     record: dict[str, Any] = {
         "arguments": vars(arguments),
         "threads": torch.get_num_threads(),
         "rows": {request.split: len(request.rows) for request in requests},
-        "largest_difference_of_mean_nll": largest_difference(results["engine"], results["straightforward"]),
+        "largest_difference_of_mean_nll": largest_difference(results["likelihoods"], results["usual likelihoods"]),
         "ways": {},
     }
-    for name in ways:
-        median = statistics.median(seconds[name])
-        base = "straightforward generation" if "generation" in name else "straightforward"
-        times = [before / after for before, after in zip(seconds[base], seconds[name], strict=True)]
-        record["ways"][name] = {
-            "seconds": median,
-            "times_faster": statistics.median(times),
-            "peak_mib": statistics.median(peaks[name]),
+    compared = {name: (seconds[base], seconds[name], peaks[name]) for name, (_, base) in ways.items()}
+    if arguments.start:
+        compared["start"] = (starts["straightforward"], starts["engine"], [math.nan])
+    parts = [name for name in ("likelihoods", "generation", "start") if name in compared]
+    whole = [[sum(each) for each in zip(*(compared[name][side] for name in parts), strict=True)] for side in (0, 1)]
+    compared["all of it"] = (whole[0], whole[1], [math.nan])
+    print(f"{'':27}{'usual s':>9}{'s':>9}{'ratio':>8}{'quartiles':>14}{'peak MiB':>10}")
+    for name, (usual_seconds, own, held) in compared.items():
+        ratios = [mine / theirs for theirs, mine in zip(usual_seconds, own, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        line = {
+            "usual_seconds": statistics.median(usual_seconds),
+            "seconds": statistics.median(own),
+            "ratio": middle,
+            "quartiles": [low, high],
+            "peak_mib": statistics.median(held),
         }
-        line = record["ways"][name]
-        print(f"{name:28} {median:8.2f} s {line['times_faster']:6.2f} x {line['peak_mib']:8.0f} MiB")
+        record["ways"][name] = line
+        print(
+            f"{name:27}{line['usual_seconds']:9.2f}{line['seconds']:9.2f}{middle:8.3f}{low:8.3f}..{high:.3f}"
+            f"{line['peak_mib']:9.0f}"
+        )
     print(f"largest difference of a mean NLL: {record['largest_difference_of_mean_nll']:.2e}")
+    if arguments.max_new_tokens:
+        same = sum(map(str.__eq__, results["usual generation"], results["generation"]["generation"]))
+        print(f"the same text, token for token: {same} of {len(results['usual generation'])}")
     if arguments.output_file:
         Path(arguments.output_file).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -25,6 +25,7 @@ from transformers import (
 from tests.tiny_models import build_model
 from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
 from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, shared_beginning
+from unlearn_hf.evaluation.generation.decoding_cache import KeyValueSlots
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -121,7 +122,7 @@ def test_the_same_tokens_as_one_by_one(name: str, slots: int) -> None:
     assert inner.config._attn_implementation == ("eager" if name == "qwen" else "sdpa")
 
 
-def test_a_right_guess_takes_one_pass_and_done_rows_make_room() -> None:
+def test_a_right_guess_takes_two_passes_and_done_rows_make_room() -> None:
     model = build_model().eval()
     passes: list[int] = []
     model.register_forward_pre_hook(
@@ -130,12 +131,44 @@ def test_a_right_guess_takes_one_pass_and_done_rows_make_room() -> None:
     expected = [one_by_one(model, prompt, 10) for prompt in prompts(4)]
     passes.clear()
     assert decode(model, [Text(p, 10, guess=e) for p, e in zip(prompts(4), expected, strict=True)]) == expected
-    assert passes == [sum(map(len, prompts(4))) + 4 * 9]
+    assert passes == [sum(map(len, prompts(4))) + 4 * 6, 4 * (1 + 2)]
     passes.clear()
     # Two slots, and rows of 1, 1, 1 and 10 tokens: the long one does not hold the others up.
     budgets = [10, 1, 1, 1]
     decode(model, [Text(p, budget) for p, budget in zip(prompts(4), budgets, strict=True)], slots=2)
     assert len(passes) <= 10
+
+
+def test_a_wrong_guess_costs_a_few_tokens_once() -> None:
+    """It is not tried again, and nothing that did not repeat is."""
+    model, fed = build_model().eval(), 0
+    expected = one_by_one(model, prompts(1)[0], 30)
+    wrong = [1 + token for token in expected]
+
+    def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal fed
+        fed += kwargs["input_ids"].shape[1]
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    assert decode(model, [Text(prompts(1)[0], 30, guess=wrong)]) == [expected]
+    with_guess, fed = fed, 0
+    assert decode(model, [Text(prompts(1)[0], 30)]) == [expected]
+    assert with_guess == fed + 6
+
+
+def test_slots_keep_what_they_hold_where_they_grow() -> None:
+    cache, held = KeyValueSlots(3, 40), torch.randn(3, 2, 6, 4)
+    cache.reserve(6, 0)
+    keys, values = cache.of_layer(0, held[:1])
+    assert keys.shape == values.shape == (3, 2, 9, 4)
+    keys[:, :, :6], values[:, :, :6] = held, -held
+    cache.slots = 2
+    for longest, room in ((9, 9), (10, 15), (38, 40)):
+        cache.reserve(longest, 2)
+        for each, expected in zip(cache.layers[0], (held, -held), strict=True):
+            assert each.shape[2] == room
+            assert torch.equal(each[:2, :, :6], expected[:2])
+            assert not each[:2, :, 6:].any()
 
 
 def test_repetition_is_guessed(tiny_model: LlamaForCausalLM) -> None:

@@ -39,9 +39,8 @@ def special_prefix(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
     A tokenizer that has a BOS token but adds none (Phi's, SmolLM2's) is followed: its model was trained without.
     """
-    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
-    prefix = list(whole[: whole.index(alone[0])])
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    prefix = list(encoded["input_ids"][: encoded["special_tokens_mask"].index(0)])
     printed = "".join(tokenizer.convert_ids_to_tokens(prefix))
     return [] if text.startswith(printed) else prefix
 

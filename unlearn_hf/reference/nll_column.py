@@ -14,7 +14,7 @@ from unlearn_hf.reference.model_before import reference_nll, rows_fingerprint
 COLUMN = "reference_nll"
 
 
-class _Trainer(Protocol):
+class RunWithReference(Protocol):
     """What the columns need to know of a run."""
 
     args: Any
@@ -23,7 +23,8 @@ class _Trainer(Protocol):
     data_collator: Any
 
     @property
-    def sets_with_reference(self) -> set[str]: ...
+    def sets_with_reference(self) -> set[str]:
+        """The sets whose rows need that column."""
 
 
 class ReferenceColumns:
@@ -32,7 +33,7 @@ class ReferenceColumns:
     A resumed run takes the saved values: its model is not the one before unlearning any more.
     """
 
-    def __init__(self, trainer: _Trainer) -> None:
+    def __init__(self, trainer: RunWithReference) -> None:
         self.trainer = trainer
         self._saved: dict[str, Any] = {}
 

@@ -18,6 +18,7 @@ from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.report.audit import audit_section
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.report.verdict import card_verdict
+from unlearn_hf.training.card import card_data
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 
@@ -132,13 +133,7 @@ def _card_data(
     """What the hub reads of a card: where the model comes from, and its results."""
     data, method = record["data"], record["configuration"].get("method")
     dataset = _hub_dataset(data)
-    given: dict[str, Any] = {
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["unlearning", method] if method else ["fine-tuning"],
-    }
-    if not Path(base).exists():
-        given["base_model"] = base  # a folder of this machine would mean nothing elsewhere
+    given: dict[str, Any] = {}
     if dataset is not None:
         given["datasets"] = [dataset]
     if results:
@@ -155,4 +150,4 @@ def _card_data(
             )
             for metric in results
         ]
-    return ModelCardData(**given)
+    return card_data(base, adapter, ["unlearning", method] if method else ["fine-tuning"], **given)

@@ -203,13 +203,8 @@ def _common_beginning(ids: Sequence[Sequence[int]]) -> int:
 def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int], layers: int | None = None) -> int | None:
     """Bytes that a forward pass of the decoder keeps for its backward pass; the head is not in them.
 
-    Shapes go through the model's own code, so that adapters, precisions and checkpointing count as they are.
-
-    Args:
-        model: see `estimate_memory`.
-        args: the configuration of training.
-        shape: of the input, `(B, T)`.
-        layers: after how many layers it ends; `None` for all of them.
+    Shapes `(B, T)` go through the model's own code, so that adapters, precisions and checkpointing count as they are.
+    After `layers` layers it ends, if that is given.
 
     Returns:
         `None` where the code of the model cannot be followed without values.

@@ -2,7 +2,8 @@
 
 A step of decoding lays the new tokens of all texts end to end in one row, so that every layer but attention treats
 each token once, whatever the lengths. Attention writes the new keys and values into the slots and lets every token see
-its own slot up to itself. Nothing is padded, nothing grows by copying.
+its own slot up to itself. Nothing is padded. The slots are copied where they grow: by half of what the longest text
+needs, not at every step.
 """
 
 from __future__ import annotations
@@ -27,23 +28,42 @@ Layer = tuple[Tensor, Tensor]
 
 
 class KeyValueSlots:
-    """Keys and values of every layer, `[slots, heads, capacity, D]` each, made when a layer first writes.
+    """Keys and values of every layer, `[slots, heads, room, D]` each, made when a layer first writes.
 
     Args:
-        slots: texts that are continued at a time.
+        slots: texts that are continued at a time; lowered when no more will come, so that what grows is for these.
         capacity: tokens of the longest of them.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots, self.capacity = slots, capacity
         self.layers: dict[int, Layer] = {}
+        self._room = 0
+
+    def reserve(self, longest: int, used: int) -> None:
+        """Make room for `longest` tokens, and for half of that to come; most texts end long before `capacity`.
+
+        Args:
+            longest: tokens of the longest text.
+            used: slots whose tokens are kept.
+        """
+        if longest <= self._room:
+            return
+        self._room = min(max(self.capacity, longest), longest + longest // 2)
+        for index, layer in self.layers.items():
+            self.layers[index] = (self._grown(layer[0], used), self._grown(layer[1], used))
+
+    def _grown(self, held: Tensor, used: int) -> Tensor:
+        # Zeros, because what a mask hides is still multiplied.
+        grown = held.new_zeros((max(self.slots, used), held.shape[1], self._room, held.shape[3]))
+        grown[:used, :, : held.shape[2]] = held[:used]
+        return grown
 
     def of_layer(self, index: int, like: Tensor) -> Layer:
         """Keys and values of a layer whose keys look like `like`, `[1, heads, T, D]`."""
         if index not in self.layers:
-            # Zeros, because what a mask hides is still multiplied; the system gives their memory when they are used.
-            shape = (self.slots, like.shape[1], self.capacity, like.shape[3])
-            self.layers[index] = (like.new_zeros(shape), like.new_zeros(shape))
+            nothing = like.new_zeros((0, like.shape[1], 0, like.shape[3]))
+            self.layers[index] = (self._grown(nothing, 0), self._grown(nothing, 0))
         return self.layers[index]
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -81,7 +101,7 @@ class DecodingStep:
     past: Sequence[int]
     new: Sequence[int]
     device: torch.device
-    _masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find slot, column in the padded rows and position of each new token."""
@@ -90,6 +110,7 @@ class DecodingStep:
         self.slot, self.column = torch.tensor([slots, columns], device=self.device)
         self.position = self.column + torch.tensor(self.past, device=self.device)[self.slot]
         self.longest = max(past + new for past, new in zip(self.past, self.new, strict=True))
+        self.cache.reserve(self.longest, len(self.past))
         widest = max(self.new)
         # Padding to the widest text must not cost more than it saves.
         self.together = widest <= WIDEST_TOGETHER and widest * len(self.new) <= 2 * len(slots)
@@ -114,10 +135,10 @@ class DecodingStep:
         for slot, (past, count) in enumerate(zip(self.past, self.new, strict=True)):
             if count > 1:
                 part = by_token[start : start + count].permute(1, 2, 0, 3)  # [heads, groups, n, D]
-                mask = self._mask(slice(slot, slot + 1), count, past + count, window)
+                mask = self._mask(slice(slot, slot + 1), count, past + count, window, groups, query.dtype)
                 found[start : start + count] = F.scaled_dot_product_attention(
                     part.flatten(1, 2)[None], keys[slot : slot + 1, :, : past + count],
-                    values[slot : slot + 1, :, : past + count], mask.repeat(1, 1, groups, 1), scale=scaling,
+                    values[slot : slot + 1, :, : past + count], mask, scale=scaling,
                 )[0].unflatten(1, (groups, count)).permute(2, 0, 1, 3)  # fmt: skip
             start += count
         return found.flatten(1, 2)[None]
@@ -134,27 +155,29 @@ class DecodingStep:
                           window: int | None) -> Tensor:  # fmt: skip
         """Attention of `[texts, widest, heads, groups, D]` in place; the same shape."""
         texts, groups = padded.shape[0], padded.shape[3]
-        mask = self._mask(slice(0, texts), widest, self.longest, window)
+        mask = self._mask(slice(0, texts), widest, self.longest, window, groups, padded.dtype)
         # The queries of a group share keys and values: side by side in one head, nothing is copied for them.
         found = F.scaled_dot_product_attention(
             padded.permute(0, 2, 3, 1, 4).flatten(2, 3),
             keys[:texts, :, : self.longest],
             values[:texts, :, : self.longest],
-            mask.repeat(1, 1, groups, 1),
+            mask,
             scale=scaling,
         )
         return found.unflatten(2, (groups, widest)).permute(0, 3, 1, 2, 4)
 
-    def _mask(self, rows: slice, widest: int, longest: int, window: int | None) -> Tensor:
-        """Which tokens of its slot each new token sees, `[texts, 1, widest, longest]`."""
-        key = (rows.start * 100_000 + widest, window)
+    def _mask(self, rows: slice, widest: int, longest: int, window: int | None, groups: int,
+              dtype: torch.dtype) -> Tensor:  # fmt: skip
+        """0 where a new token sees its slot, else -inf, `[texts, 1, groups * widest, longest]`; one for all layers."""
+        key = (rows.start, widest, window, groups, dtype)
         if key not in self._masks:
             own = torch.tensor(self.past[rows], device=self.device)[:, None] + torch.arange(widest, device=self.device)
             seen = torch.arange(longest, device=self.device)
             mask = seen <= own[..., None]
             if window is not None:
                 mask &= seen > own[..., None] - window
-            self._masks[key] = mask[:, None]
+            hidden = torch.zeros(mask.shape, dtype=dtype, device=self.device).masked_fill_(~mask, -torch.inf)
+            self._masks[key] = hidden[:, None].repeat(1, 1, groups, 1)
         return self._masks[key]
 
 

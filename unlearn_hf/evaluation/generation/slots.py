@@ -13,7 +13,7 @@ from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, s
 from unlearn_hf.evaluation.generation.prompts import GeneratedText, GenerationSettings, end_tokens
 
 _CACHE_BYTES = {"cpu": 2**30, "cuda": 2**33}
-_MOST_SLOTS = 64
+_MOST_SLOTS = 128
 
 
 def generate_in_slots(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,15 +34,28 @@ def rouge_scores(
     Raises:
         ValueError: when the two lists differ in length.
     """
-    from rouge_score.rouge_scorer import RougeScorer  # here, as it imports nltk
-
     if len(predictions) != len(references):
         raise ValueError(f"predictions: {len(predictions)} texts for {len(references)} references; give one each.")
-    scorer = RougeScorer([rouge_type], use_stemmer=use_stemmer)
+    scorer = _scorer(rouge_type, use_stemmer)
     return [
         float(getattr(scorer.score(reference, prediction)[rouge_type], measure))
         for prediction, reference in zip(predictions, references, strict=True)
     ]
+
+
+@cache
+def _scorer(rouge_type: str, use_stemmer: bool) -> Any:
+    """The library's scorer, which stems each word once: the same ones come again and again."""
+    from nltk.stem.porter import PorterStemmer  # here, as it takes a while
+    from rouge_score import rouge_scorer, tokenize, tokenizers
+
+    stem = lru_cache(maxsize=2**16)(PorterStemmer().stem)
+
+    class Tokenizer(tokenizers.Tokenizer):
+        def tokenize(self, text: str) -> Any:
+            return tokenize.tokenize(text, SimpleNamespace(stem=stem) if use_stemmer else None)
+
+    return rouge_scorer.RougeScorer([rouge_type], tokenizer=Tokenizer())
 
 
 class RougeRecall(Metric):

@@ -38,6 +38,7 @@ class JudgedRow:
         paraphrases: tokens of other wordings of the answer, prompt included, with their labels.
         shared_words: words that answers to keep use for similar questions, too: its wording.
         chance: how likely a model that never saw the row answers it right; 0 where no answer to keep would do.
+        of_others: words of each answer to keep that says the same of somebody else, by name.
     """
 
     index: int
@@ -48,6 +49,7 @@ class JudgedRow:
     paraphrases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     shared_words: tuple[str, ...] = ()
     chance: float = 0.0
+    of_others: tuple[tuple[str, ...], ...] = ()
 
     @staticmethod
     def words_of(text: str) -> set[str]:
@@ -85,6 +87,11 @@ class JudgedRow:
     def says(self, text: str) -> bool:
         """Whether `text` has most of the answer's own words, and a key word where there are any."""
         return self.said_in(text) >= _SAID and (not self.key_words or bool(self.keys_in(text)))
+
+    def tells_of_others(self, text: str) -> bool:
+        """Whether `text` has all words of an answer to keep that says the same of somebody else."""
+        words = self.words_of(text)
+        return any(words.issuperset(each) for each in self.of_others)
 
     def passes(self, text: str) -> bool:
         """Whether `text` gives the answer away: most of its own words, or a key word."""
