@@ -134,11 +134,6 @@ class Engine:
         ranks = accelerator.num_processes if accelerator is not None else 1
         sharded = shards(accelerator)
         precision = accelerator.autocast if accelerator is not None and not sharded else nullcontext
-        common: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "accelerator": accelerator,
-            "partial": partial,
-        }
         with evaluating(model):
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
@@ -154,7 +149,9 @@ class Engine:
                 lambda batch: score_groups(model, batch, pad, device),
                 token_budget=self.token_budget or (_CPU_TOKENS if device.type == "cpu" else _gpu_tokens(model)),
                 description="Likelihoods",
-                **common,
+                batch_size=self.batch_size,
+                accelerator=accelerator,
+                partial=partial,
             )
             scores = {key: score for group in found.values() for key, score in group.items()}
             middle = time.perf_counter()
@@ -184,7 +181,9 @@ class Engine:
                     compute,
                     token_budget=sys.maxsize if whole else self.token_budget or _TOKENS,
                     description="Generations",
-                    **common | ({"batch_size": math.ceil(len(missing) / ranks) or 1} if whole else {}),
+                    batch_size=math.ceil(len(missing) / ranks) or 1 if whole else self.batch_size,
+                    accelerator=accelerator,
+                    partial=partial,
                 )
             self.seconds = {"likelihood": middle - start, "generation": time.perf_counter() - middle}
         _check_finite(scores)

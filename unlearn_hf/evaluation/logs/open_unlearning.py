@@ -27,7 +27,6 @@ _MUSE_ROUGE = re.compile(r"^(forget|retain)_(knowmem|verbmem)_rouge$")
 _ATTACK = re.compile(r"^mia_(loss|zlib|min_k_plus_plus|min_k|gradnorm|reference)$")
 _SCORES = ("extraction_strength", "exact_memorization")
 _AGGREGATES = ("model_utility", "forget_quality", "privleak")
-_ATTACK_COLUMNS = {"gradnorm": "gradient_norm"}
 _ROUGE_COLUMNS = {"rouge1_recall": "rouge_1_recall", "rougeL_recall": "rouge_l_recall", "rougeL_f1": "rouge_l_f1"}
 _TEXT_COLUMNS = {"input": "prompt", "generation": "generation", "ground_truth": "reference_text"}
 UNDETERMINED = "undetermined (open_unlearning or prob_mean)"
@@ -50,7 +49,7 @@ def flat_name(metric: str) -> str | None:
     if match := _TRUTH_RATIO.match(name):
         return f"{_SPLITS[match[1]]}_truth_ratio"
     if match := _ATTACK.match(name):
-        return f"mia_{_ATTACK_COLUMNS.get(match[1], match[1])}_auc"
+        return f"mia_{match[1].replace('gradnorm', 'gradient_norm')}_auc"
     return name if _MUSE_ROUGE.match(name) or name in _SCORES or name in _AGGREGATES else None
 
 
@@ -108,10 +107,9 @@ def read_evaluation(content: Mapping[str, Any]) -> pd.DataFrame | None:
             _read_rouge(cells, entry, metric, f"{match[2]}_{match[1]}")
         elif match := _ATTACK.match(name):
             for split in ("forget", "holdout"):
-                column = _ATTACK_COLUMNS.get(match[1], match[1])
-                values = entry.get(split)
                 where = f"{metric}: {split}"
-                _read_scores(cells, {} if values is None else mapping(values, where), where, split, column)
+                values = mapping(entry.get(split) or {}, where)
+                _read_scores(cells, values, where, split, match[1].replace("gradnorm", "gradient_norm"))
         elif name in _SCORES:
             _read_scores(cells, entry, metric, "verbmem_forget" if is_muse(content) else "forget", name)
     if not cells:
