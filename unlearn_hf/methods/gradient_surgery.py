@@ -88,7 +88,6 @@ class GradientSurgeryTrainer(UnlearningTrainer):
         "citation": "Zhou et al. NeurIPS 2025 (explicit form, proposition 3.2).",
     }
 
-    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
+    def gradient_weights(self, gram: Tensor, losses: Losses) -> Weights:
         """The configured rule."""
-        assert gram is not None
         return self.args.weighting()(gram)

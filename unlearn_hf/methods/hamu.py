@@ -116,9 +116,8 @@ class HAMUTrainer(UnlearningTrainer):
         "citation": "ICML 2026, arXiv 2606.02119.",
     }
 
-    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
+    def gradient_weights(self, gram: Tensor, losses: Losses) -> Weights:
         """The closed form, or no update and the end of the run."""
-        assert gram is not None
         forget, cross, retain = gram[0, 0].item(), gram[0, 1].item(), gram[1, 1].item()
         norms = (retain, cross, forget) if self.args.variant == "Q" else (forget, cross, retain)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,14 +57,14 @@ class JudgedRow:
         """Its words in lower case, without the ending of a possessive."""
         return {word.lower().removesuffix("'s") for word in _WORD.findall(text.replace("\u2019", "'"))}
 
-    @property
+    @functools.cached_property
     def own_words(self) -> frozenset[str]:
         """Words of the answer that neither question, nor similar answers, nor every text has: what it must bring."""
         own = self.words_of(self.answer) - self.words_of(self.question) - STOP_WORDS
         # Where similar answers have all of them, chance says how little they tell.
         return frozenset(own - set(self.shared_words) or own)
 
-    @property
+    @functools.cached_property
     def key_words(self) -> frozenset[str]:
         """Those among them that are numbers, dates or names: what a wording cannot change."""
         own = self.own_words
