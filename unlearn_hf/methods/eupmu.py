@@ -94,16 +94,8 @@ class EUPMUConfig(UnlearningConfig):
             raise ValueError(f"epsilon: {self.epsilon} asks for a retain loss of zero or less; give more than -1.")
         if level and self.per_learning_rate:
             raise ValueError("per_learning_rate: True has no meaning for constraint 'level'; use constraint 'step'.")
-        if self.scalarization == "log" and not self.forget_objective.non_negative:
-            raise ValueError(
-                f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
-                "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
-            )
-        if self.scalarization == "log" and self.retain_objective.zero_before_unlearning:
-            raise ValueError(
-                f"scalarization: 'log' divides by the retain loss, and retain_loss {self.retain_loss!r} is zero at "
-                "the start; use scalarization 'sum' or retain_loss 'nll'."
-            )
+        if self.scalarization == "log":
+            self.check_logarithms("scalarization 'log' (not 'sum')")
         probed = level and self.level_estimate == "probe"
         if level and not (probed or self.retain_objective.is_nll or self.retain_objective.zero_before_unlearning):
             raise ValueError(

@@ -24,6 +24,12 @@ from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
 _DIRECTIONS = {True: "higher", False: "lower", None: "near its target"}
+_ENDINGS = {
+    "divergence": "**The run diverged** at {}",
+    "ended": "**The method ended the run** before {}",
+    "stopped": "Stopped at {}.",
+    "retain_budget_spent": "**The retain budget was spent** at {}",
+}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -99,16 +105,7 @@ def add_audit(folder: Path) -> None:
 
 def _notes(record: Mapping[str, Any]) -> list[str]:
     """How the run ended, where it did not simply finish."""
-    notes = []
-    if record.get("divergence"):
-        notes.append(f"**The run diverged** at {record['divergence']}")
-    if record.get("ended"):
-        notes.append(f"**The method ended the run** before {record['ended']}")
-    if record.get("stopped"):
-        notes.append(f"Stopped at {record['stopped']}.")
-    if record.get("retain_budget_spent"):
-        notes.append(f"**The retain budget was spent** at {record['retain_budget_spent']}")
-    return notes
+    return [text.format(record[name]) for name, text in _ENDINGS.items() if record.get(name)]
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:

@@ -102,10 +102,6 @@ def sentences(logs: Mapping[str, Any], step: int, width: int) -> list[str]:
     return textwrap.wrap(f"{when}: {shown}", width, subsequent_indent="  ") if names else []
 
 
-def _terminal_width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WITHOUT_TERMINAL
-
-
 class TerminalProgress(ProgressCallback):
     """transformers' bars, unless `disable_tqdm` is set, and lines of columns.
 
@@ -151,7 +147,7 @@ class TerminalProgress(ProgressCallback):
         """Print a line."""
         if not state.is_world_process_zero or not logs:
             return
-        width = _terminal_width()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WITHOUT_TERMINAL
         if "loss" not in logs:
             if found := sentences(logs, state.global_step, width):
                 self._print("\n".join(found))

@@ -198,12 +198,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         if self.gradients is not None:
             self.gradients.clear()
 
-    @property
-    def _noise_floor(self) -> float:
-        half = self.args.bf16 or self.args.fp16
-        half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
-        return NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32
-
     def end_run(self, reason: str) -> None:
         """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
 
@@ -224,7 +218,9 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         else:
             grams = self._grams
             if self.retain_objective.zero_before_unlearning and grams is not None:
-                grams = without_noise(grams, self._noise_floor)
+                half = self.args.bf16 or self.args.fp16
+                half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
+                grams = without_noise(grams, NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32)
             if not self.needs_gram:
                 grams = None
             self._weights = self.gradient_weights(grams.sum(0) if grams is not None else None, losses)
