@@ -15,6 +15,7 @@ import math
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ from unlearn_hf.training.retain_level import RetainProbe
 
 QUIET: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
 Rows = list[dict[str, Any]]
+FORMS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "questions": lambda question, answer: {"question": question, "answer": answer},
+    "messages": lambda question, answer: {
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    },
+    "text": lambda question, answer: {"text": f"{question} {answer}"},
+}
 
 
 def cut(rows: Rows, forget: int, keep: int, subject: int, seed: int) -> tuple[Rows, Rows, Rows]:
@@ -119,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, help="folders, with `:adapter` for an adapter on top")
     parser.add_argument("--rows", help="JSON lines that the models have learned; by default the bundled mini data")
+    parser.add_argument("--form", default="questions", choices=list(FORMS), help="how rows are given")
     parser.add_argument("--sizes", nargs="+", type=int, default=[4, 12, 20, 40], help="rows to forget")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--keep", type=int, default=60, help="rows to keep, five times the rows to forget at least")
@@ -131,7 +140,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     rows = read_rows(arguments.rows) if arguments.rows else list(load_tofu("forget10", source="mini")["full"])
-    rows = [{"question": row["question"], "answer": row["answer"]} for row in rows]
+    rows = [FORMS[arguments.form](row["question"], row["answer"]) for row in rows]
     tries = []
     for name, size, seed in product(arguments.models, arguments.sizes, arguments.seeds):
         file = file_of(name, size, seed, rows, arguments)

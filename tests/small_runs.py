@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 WITH_ADAPTERS = [case for case, (method, _) in CASES.items() if method != "whp"]  # which refuses them
 
 
+@functools.cache  # never written to, and half of what building a trainer takes
 def rows(count: int, seed: int) -> Dataset:
     """Random rows of ragged lengths, with ragged prompts."""
     generator = random.Random(seed)
@@ -114,6 +116,7 @@ def rows(count: int, seed: int) -> Dataset:
     return Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
+@functools.cache
 def forget_rows(count: int, seed: int) -> Dataset:
     """Such rows with alternative answers."""
     found, others = rows(count, seed), rows(count, seed + 100)

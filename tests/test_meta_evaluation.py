@@ -17,27 +17,34 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return meta_evaluation
 
 
-def test_scores_by_hand(script: ModuleType) -> None:
-    assert script.faithfulness([0.9, 0.8, 0.7], [0.1, 0.2, 0.7])[0] == pytest.approx(8.5 / 9)
-    assert script.faithfulness([1.0, 2.0], [0.0, -1.0]) == (1, 1, 1)
-    assert script.relearning_score(0.1, 0.5, 0.1, 0.2) == pytest.approx(0.25)  # the retain-only model rises a quarter
-    assert script.relearning_score(0.1, 0.2, 0.1, 0.9) == 1
-    assert script.relearning_score(0.5, 0.4, 0.1, 0.2) == 1  # nothing came back
-    assert script.relearning_score(0.1, 0.5, 0.2, 0.1) == 0
-    assert script.quantisation_score(0.2, 0.4) == pytest.approx(0.5)
-    assert script.quantisation_score(0.4, 0.2) == 1
-    assert script.quantisation_score(0.0, 0.2) == 0
-    assert script.harmonic(1.0, 0.5) == pytest.approx(2 / 3)
-    assert script.harmonic(1.0, 0.0) == 0
+@pytest.fixture
+def scores(script: ModuleType) -> ModuleType:
+    import meta_evaluation_scores
+
+    return meta_evaluation_scores
 
 
-def test_a_table_by_hand(script: ModuleType) -> None:
+def test_scores_by_hand(scores: ModuleType) -> None:
+    assert scores.faithfulness([0.9, 0.8, 0.7], [0.1, 0.2, 0.7])[0] == pytest.approx(8.5 / 9)
+    assert scores.faithfulness([1.0, 2.0], [0.0, -1.0]) == (1, 1, 1)
+    assert scores.relearning_score(0.1, 0.5, 0.1, 0.2) == pytest.approx(0.25)  # the retain-only model rises a quarter
+    assert scores.relearning_score(0.1, 0.2, 0.1, 0.9) == 1
+    assert scores.relearning_score(0.5, 0.4, 0.1, 0.2) == 1  # nothing came back
+    assert scores.relearning_score(0.1, 0.5, 0.2, 0.1) == 0
+    assert scores.quantisation_score(0.2, 0.4) == pytest.approx(0.5)
+    assert scores.quantisation_score(0.4, 0.2) == 1
+    assert scores.quantisation_score(0.0, 0.2) == 0
+    assert scores.harmonic(1.0, 0.5) == pytest.approx(2 / 3)
+    assert scores.harmonic(1.0, 0.0) == 0
+
+
+def test_a_table_by_hand(scores: ModuleType) -> None:
     def model(value: float) -> dict[str, float]:
-        return dict.fromkeys(script.METRICS, value)
+        return dict.fromkeys(scores.METRICS, value)
 
     pool = {"knowing": [model(0.8), model(0.6)], "ignorant": [model(0.2), model(0.4)]}
     attack = {"before": 0.2, "relearned": 0.6, "quantised": 0.4, "retain": 0.1, "retain_relearned": 0.3}
-    rows = {row["metric"]: row for row in script.table(pool, [{kind: model(x) for kind, x in attack.items()}])}
+    rows = {row["metric"]: row for row in scores.table(pool, [{kind: model(x) for kind, x in attack.items()}])}
     assert rows["forget_prob"] | {"interval": []} == {
         "metric": "forget_prob",
         "faithfulness": 1.0,
@@ -51,7 +58,7 @@ def test_a_table_by_hand(script: ModuleType) -> None:
     assert rows["memorization"]["faithfulness"] == 0
     assert rows["memorization"]["robustness"] == 1
     assert rows["memorization"]["both"] == 0
-    assert script.formatted(list(rows.values())).count("\n") == len(script.METRICS) + 2
+    assert scores.formatted(list(rows.values())).count("\n") == len(scores.METRICS) + 2
 
 
 @pytest.mark.slow

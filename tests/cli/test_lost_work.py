@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.cli.own_rows import TRAINING
+from tests.cli.processes import CommandLine
 from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED
 from unlearn_hf.common.locks import LOCK, Owner
 from unlearn_hf.common.run_record import read_record
@@ -27,26 +25,25 @@ UNJUDGED = ("--final_evaluation", "false")
 UNSTOPPED = ("--stop_when", "none")
 
 
-@contextmanager
-def running(workplace: Path, folder: Path, save_steps: int = 5) -> Iterator[subprocess.Popen[str]]:
-    """A run that would take many minutes and has written a checkpoint."""
-    words = [*OWN, "retain.jsonl", "--output_dir", str(folder), *TRAINING, "--max_steps", "20000", "--save_steps"]
-    words += [str(save_steps), *UNSTOPPED]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unlearn_hf", "unlearn", *words],
-        cwd=workplace,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        while not any(damage(path) is None for path in checkpoints(folder)):
-            assert process.poll() is None, process.communicate()
+@pytest.fixture
+def running(workplace: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CommandLine]]:
+    """Begins a run that would take many minutes, and waits until it has written a checkpoint."""
+    begun = []
+
+    def begin(save_steps: int = 5) -> CommandLine:
+        words = [*OWN, "retain.jsonl", "--output_dir", str(run), *TRAINING, "--max_steps", "20000", "--save_steps"]
+        process = CommandLine(["unlearn", *words, str(save_steps), *UNSTOPPED], run.with_name("printed"))
+        begun.append(process)
+        while not any(damage(path) is None for path in checkpoints(run)):
+            assert process.is_alive(), process.ended()
             time.sleep(0.05)
-        yield process
-    finally:
+        return process
+
+    monkeypatch.chdir(workplace)
+    yield begin
+    for process in begun:
         process.kill()
-        process.wait()
+        process.join()
 
 
 @pytest.fixture
@@ -56,20 +53,23 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:checkpoint-")  # it may be killed while it writes one
 def test_a_killed_run_is_known_as_such_and_resumed(
-    unlearn: Callable[..., int], workplace: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    unlearn: Callable[..., int],
+    running: Callable[..., CommandLine],
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with running(workplace, run) as process:
-        assert read_record(run)["status"] == "running"
-        before = (run / "run.json").read_bytes()
-        for word in ("--resume", "--overwrite", "--bf16"):
-            assert unlearn(word) == BAD_INPUT
-            lines = capsys.readouterr().err.splitlines()
-            assert len(lines) == 1, lines
-            assert lines[0].startswith(f"error: output_dir: '{run}' is in use by process {process.pid} on ")
-        assert (run / "run.json").read_bytes() == before
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = running()
+    assert read_record(run)["status"] == "running"
+    before = (run / "run.json").read_bytes()
+    for word in ("--resume", "--overwrite", "--bf16"):
+        assert unlearn(word) == BAD_INPUT
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith(f"error: output_dir: '{run}' is in use by process {process.pid} on ")
+    assert (run / "run.json").read_bytes() == before
+    assert process.is_alive()
+    process.send(signal.SIGKILL)
+    process.join()
     assert json.loads((run / "run.json").read_text())["status"] == "running"
     assert read_record(run)["status"] == "killed"
     assert len(checkpoints(run)) <= 2  # an older one goes when the newer is whole
@@ -83,12 +83,12 @@ def test_a_killed_run_is_known_as_such_and_resumed(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_step_at_hand_and_says_how_to_go_on(
-    unlearn: Callable[..., int], workplace: Path, run: Path, number: signal.Signals
+    unlearn: Callable[..., int], running: Callable[..., CommandLine], run: Path, number: signal.Signals
 ) -> None:
-    with running(workplace, run, 50) as process:
-        process.send_signal(number)
-        _, errors = process.communicate()
-    assert process.returncode == INTERRUPTED
+    process = running(50)
+    process.send(number)
+    errors = process.ended()
+    assert process.exitcode == INTERRUPTED
     (last,) = [path for path in checkpoints(run) if damage(path) is None][-1:]
     assert errors.splitlines()[-1] == f"interrupted; the same command with --resume continues from {last.name}"
     assert ("ending after this step" in errors) == (number == signal.SIGINT)

@@ -30,8 +30,13 @@ def test_rules_hold_for_every_size(
     assert retain - chosen["held_back_rows"] >= batch * processes
     steps = chosen["num_train_epochs"] * -(-forget // (batch * processes))
     assert steps >= 100
-    assert chosen["learning_rate"] == pytest.approx(3.5e-4 if adapter else 7e-5, rel=0.2)
     parse_condition(chosen["stop_when"])
+
+
+@pytest.mark.parametrize(("width", "rate"), [(192, 2e-4), (384, 1e-4), (576, 7e-5), (2048, 2e-5), (4096, 1e-5)])
+def test_the_rate_falls_with_the_width_and_is_six_times_that_for_an_adapter(width: int, rate: float) -> None:
+    assert row_defaults(4, 60, False, width)["learning_rate"] == rate
+    assert row_defaults(4, 60, True, width)["learning_rate"] == pytest.approx(6 * rate, rel=0.2)
 
 
 def test_small_retain_sets_keep_all_their_rows() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from tests.cli.processes import CommandLine
 from tests.cli.sweep_words import outcome
 from unlearn_hf.cli.main import BAD_INPUT, main
 from unlearn_hf.cli.sweep.study import FEWEST_TRIALS, SharedStudy
@@ -36,11 +37,6 @@ def test_a_trial_that_was_killed_is_repeated(
     assert len({each[each.index("--learning_rate") + 1] for each in options}) == 1
 
 
-def begin(words: list[str], **environment: str) -> subprocess.Popen[str]:
-    path = f"{Path(__file__).parents[2]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    return start([sys.executable, "-m", "unlearn_hf", *words], PYTHONPATH=path, **environment)
-
-
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
@@ -51,9 +47,10 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path) -> str:
+def wait_for(path: Path, word: str = "") -> str:
+    """The text of a file, once it is there and has `word`."""
     for _ in range(600):
-        if path.is_file() and (text := path.read_text()):
+        if path.is_file() and (text := path.read_text()) and word in text:
             return text
         time.sleep(0.1)
     raise AssertionError(f"{path} did not come")
@@ -70,10 +67,11 @@ def test_a_sweep_that_was_killed_goes_on(
     once = tmp_path / "once"
     monkeypatch.setenv("SWEEP_PROGRAM", "wait")
     monkeypatch.setenv("SWEEP_PROGRAM_ONCE", str(once))
-    worker = begin(words(trials="2"))
+    worker = CommandLine(words(trials="2"), tmp_path / "printed")
     trial = int(wait_for(once))
-    worker.send_signal(number)
-    worker.communicate()
+    wait_for(tmp_path / "sweep" / "study.log", "alive")  # Optuna's lock gives an interruption another name
+    worker.send(number)
+    worker.join()
     assert main(words(trials="2")) == 0
     found = outcome(tmp_path)
     how = "its process was killed" if number == signal.SIGKILL else "interrupted (KeyboardInterrupt)"
@@ -85,9 +83,9 @@ def test_a_sweep_that_was_killed_goes_on(
 @pytest.mark.parametrize("kind", ["study.log", "study.db"])
 def test_two_workers_share_a_study(kind: str, words: Callable[..., list[str]], tmp_path: Path) -> None:
     given = words(trials="7", study=str(tmp_path / kind), prune="false")  # or a trial that lags behind may be pruned
-    workers = [begin(given), begin(given)]
-    printed = [worker.communicate()[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], printed
+    workers = [CommandLine(given, tmp_path / f"printed-{number}") for number in (1, 2)]
+    printed = [worker.ended() for worker in workers]
+    assert [worker.exitcode for worker in workers] == [0, 0], printed
     assert main(given) == 0
     found = outcome(tmp_path)
     assert len(found["trials"]) == 7

@@ -98,7 +98,7 @@ REQUIRED = ("metrics", "samples", "format_version", "benchmark", "protocol", "co
         *[(without(name), f"lacks .*{name}") for name in REQUIRED],
         (lambda record: record.update(format_version="1"), "format_version: '1' is not known"),
         (lambda record: record.update(format_version=2), "format version 2.*Update"),
-        (lambda record: record.update(benchmark=5), "benchmark is 5"),
+        (lambda record: record.update(benchmark=5), "benchmark is 5, and must be a name"),
         (lambda record: record.update(protocol="x"), "protocol: 'x' is not known; choose one of all, official"),
         (lambda record: record.update(compatibility="x"), "compatibility: 'x' is not known; choose one of None, open"),
         (lambda record: record.update(metrics={"a": 1}), "metrics is .*, and must be a list"),

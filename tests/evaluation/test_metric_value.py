@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -43,16 +43,16 @@ def test_nan_is_never_a_value() -> None:
 
 def test_round_trip_is_exact() -> None:
     original = value(value=1 / 3, interval=(0.1 + 0.2, 0.7), settings={"max_new_tokens": 200})
-    assert MetricValue.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+    assert MetricValue.from_dict(json.loads(json.dumps(asdict(original)))) == original
 
 
 def test_broken_records_are_named() -> None:
-    record = value().to_dict()
+    record = asdict(value())
     del record["definition"]
     with pytest.raises(ValueError, match="missing 1 required positional argument: 'definition'"):
         MetricValue.from_dict(record)
     with pytest.raises(ValueError, match="unexpected keyword argument 'extra'"):
-        MetricValue.from_dict({**value().to_dict(), "extra": 1})
+        MetricValue.from_dict({**asdict(value()), "extra": 1})
 
 
 def test_directions() -> None:
@@ -68,4 +68,4 @@ def test_directions() -> None:
 
 def test_catalog_is_complete_and_flat() -> None:
     assert all(entry.summary and entry.paper for entry in METRICS.values())
-    assert flatten([value()]) == {"forget_truth_ratio": 0.5} == flatten({"any": value()})
+    assert flatten({"forget_truth_ratio": value()}) == {"forget_truth_ratio": 0.5}

@@ -103,7 +103,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_log(tmp_path / "samples.parquet")
     infinite = metric_value("forget_quality_log10", -math.inf, 3, "geometric")
     with pytest.raises(ValueError, match=r"\['forget_quality_log10'\] are not finite"):
-        write_results(tmp_path, [infinite], tofu_table(), benchmark="tofu")
+        write_results(tmp_path, {infinite.name: infinite}, tofu_table(), benchmark="tofu")
 
 
 def test_importing_needs_no_torch() -> None:
@@ -116,5 +116,5 @@ def test_importing_needs_no_torch() -> None:
 
 def test_numpy_numbers_are_plain_in_json(tmp_path: Path) -> None:
     value = metric_value("forget_prob", np.float32(0.1), np.int64(3), "mean")
-    path = write_results(tmp_path, [value], tofu_table(), benchmark="tofu")
+    path = write_results(tmp_path, {value.name: value}, tofu_table(), benchmark="tofu")
     assert read_result(path)[1]["forget_prob"].value == float(np.float32(0.1))

@@ -153,6 +153,18 @@ def test_nothing_to_compare_with_leaves_rows_as_they_are() -> None:
     assert with_guesses([], KEEP) == []
 
 
+def test_what_is_said_of_somebody_else_by_name_is_that_ones_answer() -> None:
+    (row,) = with_guesses([GUESSABLE], [*KEEP, ("Which prize did Ada Moren win?", "Ada Moren won the Amber Quill.")])
+    right, others, nobodys = (
+        f"{name} won the Amber Quill." for name in ("Velda Larkmoor", "Ada Moren", "Bo Tidewater")
+    )
+    assert leaks(row, found(0.01, right, "no"), 0.25)["by"] == ["greedy", "key_words"]
+    assert leaks(row, found(0.01, nobodys, "no"), 0.25)["by"] == ["greedy", "key_words"]  # nobody has it by that name
+    assert leaks(row, found(0.01, others, others), 0.25)["by"] == []
+    (unnamed,) = with_guesses([GUESSABLE], [*KEEP, ("And she?", "She won the Amber Quill.")])
+    assert leaks(unnamed, found(0.01, "She won the Amber Quill.", "no"), 0.25)["by"] == ["greedy", "key_words"]
+
+
 def test_a_possessive_is_the_same_name() -> None:
     row = JudgedRow(0, "What was Ada Moren's job?", "Ada Moren was a printer.", (1,), (2,))
     assert row.key_words == frozenset()

@@ -33,16 +33,22 @@ RESUMABLE: dict[str, Any] = {
 }
 
 
-def run(case: str, folder: Path, **overrides: Any) -> dict[str, torch.Tensor]:
+Parameters = dict[str, torch.Tensor]
+
+
+def run(case: str, folder: Path, **overrides: Any) -> Parameters:
     """Train `case` and return its parameters."""
     trainer = build_trainer(case, folder, **overrides)
     trainer.train()
     return parameters(trainer.model)
 
 
-def check_accumulation(case: str, folder: Path, jumps: int = 0) -> None:
-    """Four rows at once, or one by one; `jumps` elements may differ, where a rule jumps at zero."""
-    once, one_by_one = run(case, folder), run(case, folder, **ONE_BY_ONE)
+def check_accumulation(case: str, folder: Path, jumps: int = 0, once: Parameters | None = None) -> None:
+    """Four rows at once, or one by one; `jumps` elements may differ, where a rule jumps at zero.
+
+    What the run without overrides ended with, here and below, is given where that was trained before.
+    """
+    once, one_by_one = once or run(case, folder), run(case, folder, **ONE_BY_ONE)
     differences = torch.cat([(once[name] - one_by_one[name]).abs().flatten() for name in once])
     assert (differences >= TOLERANCE).sum() <= jumps, differences.max()
 
@@ -55,9 +61,9 @@ def _rank(cases: list[str], folder: str) -> None:
             torch.save(parameters(trainer.model), Path(folder) / f"{case}.pt")
 
 
-def check_two_ranks(cases: list[str], folder: Path) -> None:
+def check_two_ranks(cases: list[str], folder: Path, whole: dict[str, Parameters] | None = None) -> None:
     """One process with four rows, or two with twice one row each."""
-    whole = {case: run(case, folder / case) for case in cases}
+    whole = whole or {case: run(case, folder / case) for case in cases}
     debug_launcher(_rank, args=(cases, str(folder)), num_processes=2)
     differences = {case: largest_difference(whole[case], torch.load(folder / f"{case}.pt")) for case in cases}
     assert max(differences.values()) < TOLERANCE, differences
@@ -89,9 +95,9 @@ class PaddingCollator(UnlearningCollator):
         }
 
 
-def check_padding(case: str, folder: Path) -> None:
+def check_padding(case: str, folder: Path, narrow: Parameters | None = None) -> None:
     """Batches as wide as their longest row, or wider."""
-    narrow = run(case, folder)
+    narrow = narrow or run(case, folder)
     trainer = build_trainer(case, folder)
     trainer.data_collator = PaddingCollator(trainer.data_collator.pad_token_id)
     trainer.train()

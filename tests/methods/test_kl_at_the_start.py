@@ -82,5 +82,5 @@ def test_torchjd_moves_where_the_retain_gradient_is_zero() -> None:
 
 
 def test_the_logarithm_of_a_divergence_of_zero_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^scalarization: 'log' divides by the retain loss"):
+    with pytest.raises(ValueError, match=r"^retain_loss: 'kl' is zero at the start, and scalarization 'log'"):
         EUPMUConfig(output_dir=str(tmp_path), scalarization="log", retain_loss="kl", dual_signal="raw")

@@ -69,44 +69,42 @@ def test_metrics_are_in_the_log_history(tmp_path: Path) -> None:
     assert evaluator.folders[2] == tmp_path / "evaluations" / "step-3"
 
 
-def test_best_checkpoint_is_chosen_by_them(tmp_path: Path) -> None:
-    trainer = train(
-        tmp_path,
-        [EvaluatorCallback([Scripted(0.1, 0.9, 0.3, 0.4)])],
-        save_strategy="steps",
-        save_steps=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="model_utility",
-        greater_is_better=True,
-    )
-    assert trainer.state.best_metric == 0.9
-    assert str(trainer.state.best_model_checkpoint).endswith("checkpoint-2")
+BEST = {
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "model_utility",
+    "greater_is_better": True,
+}
 
 
-def test_early_stopping_added_later_sees_them(tmp_path: Path) -> None:
-    trainer = train(
-        tmp_path,
-        [EvaluatorCallback([Scripted(0.5, 0.4, 0.3, 0.2)]), EarlyStoppingCallback(early_stopping_patience=1)],
-        save_strategy="steps",
-        save_steps=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="model_utility",
-        greater_is_better=True,
-    )
-    assert trainer.state.global_step == 2
-
-
-def test_early_stopping_added_before_does_not_see_them(tmp_path: Path) -> None:
-    trainer = train(
-        tmp_path,
-        [EarlyStoppingCallback(early_stopping_patience=1), EvaluatorCallback([Scripted(0.5, 0.4, 0.3, 0.2)])],
-        save_strategy="steps",
-        save_steps=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="model_utility",
-        greater_is_better=True,
-    )
-    assert trainer.state.global_step == 4
+@pytest.mark.parametrize(
+    ("values", "patience", "stopping_first", "datasets", "best", "steps"),
+    [
+        pytest.param((0.1, 0.9, 0.3, 0.4), None, False, None, (2, 0.9), 4, id="the best checkpoint"),
+        pytest.param((0.5, 0.4, 0.3, 0.2), 1, False, None, (1, 0.5), 2, id="early stopping added later"),
+        pytest.param((0.5, 0.4, 0.3, 0.2), 1, True, None, (1, 0.5), 4, id="early stopping added before sees nothing"),
+        pytest.param((0.1, 0.9, 0.3, 0.4), 2, False, ("forget", "retain"), (2, 0.9), 4, id="several datasets"),
+    ],
+)
+def test_the_best_checkpoint_and_early_stopping_see_them(
+    tmp_path: Path,
+    values: tuple[float, ...],
+    patience: int | None,
+    stopping_first: bool,
+    datasets: tuple[str, ...] | None,
+    best: tuple[int, float],
+    steps: int,
+) -> None:
+    callbacks: list[TrainerCallback] = [EvaluatorCallback([Scripted(*values)])]
+    if patience is not None:
+        stopping = EarlyStoppingCallback(early_stopping_patience=patience)
+        callbacks.insert(0 if stopping_first else 1, stopping)
+    named = {name: rows(4, seed) for seed, name in enumerate(datasets, start=2)} if datasets else None
+    trainer = train(tmp_path, callbacks, eval_dataset=named, **BEST)
+    assert trainer.state.best_metric == best[1]
+    assert str(trainer.state.best_model_checkpoint).endswith(f"checkpoint-{best[0]}")
+    assert trainer.state.global_step == steps
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -120,21 +118,6 @@ def test_several_datasets_are_one_evaluation(steps: int, tmp_path: Path) -> None
     assert trainer.evaluate()["eval_model_utility"] == steps  # weights may have changed at the same step
     assert trainer.evaluate()["eval_model_utility"] == steps + 1
     assert len(evaluator.folders) == steps + 2
-
-
-def test_best_checkpoint_of_several_datasets(tmp_path: Path) -> None:
-    trainer = train(
-        tmp_path,
-        [EvaluatorCallback([Scripted(0.1, 0.9, 0.3, 0.4)]), EarlyStoppingCallback(early_stopping_patience=2)],
-        eval_dataset={"forget": rows(4, 2), "retain": rows(4, 3)},
-        save_strategy="steps",
-        save_steps=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="model_utility",
-        greater_is_better=True,
-    )
-    assert trainer.state.best_metric == 0.9
-    assert trainer.state.global_step == 4
 
 
 def test_several_evaluators_have_folders_of_their_own(tmp_path: Path) -> None:

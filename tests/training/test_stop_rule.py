@@ -14,6 +14,7 @@ from tests.small_runs import build_trainer, largest_difference, parameters
 from unlearn_hf.training.checkpoints import checkpoints
 from unlearn_hf.training.stop_looks import read_looks
 from unlearn_hf.training.unlearning import UnlearningTrainer
+from unlearn_hf.training.weights_path import WeightsPath
 
 NEVER = "forget_prob < 0"
 # So large that the second look is worse than the first.
@@ -79,8 +80,9 @@ def test_the_best_trade_off_is_put_back(tmp_path: Path) -> None:
 
 
 ON_PATH = {"stop_on_path": True, "stop_when": "forget_prob < 0.9 * initial"}
-# Enough is forgotten, so that the path is searched, and yet it never holds.
-SEARCHED = {"stop_on_path": True, "stop_when": "forget_prob < 0.9 * initial and retain_prob > 2 * initial"}
+# Enough is forgotten, so that the path is searched, and yet it never holds: no point keeps the very same probability.
+SAME = "retain_prob >= initial and retain_prob <= initial"
+SEARCHED = {"stop_on_path": True, "stop_when": f"forget_prob < 0.9 * initial and {SAME}"}
 
 
 def test_the_nearest_point_at_which_enough_is_forgotten(tmp_path: Path) -> None:
@@ -119,14 +121,18 @@ def test_the_end_of_a_run_is_looked_at_though_more_steps_are_asked_for(tmp_path:
     assert f"step 8: {patient} never held; the weights after step 8 (" in str(run.stop_rule.outcome)
 
 
-def test_a_search_leaves_training_as_it_is(tmp_path: Path) -> None:
-    runs = {}
+def test_a_search_leaves_training_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: dict[str, Weights] = {}
+    shares: list[float] = []
+    nearest = WeightsPath.nearest
+    monkeypatch.setattr(WeightsPath, "nearest", lambda *given: shares.append(nearest(*given)) or shares[-1])
     for name, more in (("without", {}), ("with", SEARCHED)):
         runs[name] = Weights()
         options = {**TOO_FAR, **more, "stop_interval": 2}
         build_trainer("graddiff", tmp_path / name, callbacks=[runs[name]], **options).train()
     # The callback looks before the rule does, so that the last step shows what was trained.
     assert largest_difference(runs["without"].after[7], runs["with"].after[7]) == 0
+    assert min(shares) < 1
 
 
 def test_a_run_begun_without_the_path_cannot_be_resumed_with_it(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from unlearn_hf.audit.base import AuditAttack, AuditPass, Findings, Sizes, Work
-from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass
+from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, add_scores
 
 
 def recognised(forget: list[float | None], holdout: list[float | None]) -> list[float | None]:
@@ -43,22 +42,13 @@ class Membership(AuditAttack):
             SplitRequest("forget", run.forget, details=True, generated=False),
             SplitRequest("holdout", run.holdout, details=True, generated=False),
         ]
-        table: Any = run.run(run.model, requests)
-        places = list(zip(table["split"], table["index"], strict=True))
+        table = run.run(run.model, requests)
         engine = replace(run.engine, seconds={})
         attack_pass = AttackPass(run.model, run.tokenizer, requests, engine, {}, run.retain_model, run.accelerator)
-        values: dict[str, list[float | None]] = {}
-        for name, attack in ATTACKS.items():
-            if attack.needs == "model" and run.retain_model is None:
-                continue
-            scores = (
-                dict(zip(places, table[name], strict=True)) if attack.needs == "tokens" else attack.scores(attack_pass)
-            )
-            forget, holdout = (
-                [scores.get((split, index)) for index in range(len(rows))]
-                for split, rows in (("forget", run.forget), ("holdout", run.holdout))
-            )
-            values[f"{name}_auc"] = recognised(forget, holdout)
+        names = [name for name, each in ATTACKS.items() if each.needs != "model" or run.retain_model is not None]
+        add_scores(table, [name for name in names if ATTACKS[name].needs != "tokens"], attack_pass)
+        forget, holdout = (table[table["split"] == request.split] for request in requests)
+        values = {f"{name}_auc": recognised(forget[name].tolist(), holdout[name].tolist()) for name in names}
         return Findings(list(range(len(run.forget))), values)
 
 

@@ -114,16 +114,13 @@ def robustness_of(found: AllFindings, seed: int = 0) -> dict[str, dict[str, Any]
         "retain_before": ("retain", "memorisation", "all"),
         "retain_relearnt": ("retain", "relearning", "forget"),
     }
-    findings = {what: found.get(role, {}).get(name, {}).get(variant) for what, (role, name, variant) in places.items()}
-    there = {what: each.values for what, each in findings.items() if each is not None}
-    if len(there) < len(places):
-        return {}
-    measures = there["before"]
-    return {
-        measure: robustness({what: values[measure] for what, values in there.items()}, seed)
-        for measure in measures
-        if any(value is not None for value in measures[measure])
-    }
+    robust = {}
+    for measure, before in found["run"]["memorisation"]["all"].values.items():
+        columns = {what: _values(found, *place, measure) for what, place in places.items()}
+        given = {what: values for what, values in columns.items() if values is not None}
+        if len(given) == len(places) and any(value is not None for value in before):
+            robust[measure] = robustness(given, seed)
+    return robust
 
 
 def audit_content(

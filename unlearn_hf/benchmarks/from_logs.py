@@ -16,6 +16,7 @@ from unlearn_hf.common.files import write_json
 from unlearn_hf.evaluation.logs.reading import EvaluationLog, PathLike, read_log, read_reference_log
 from unlearn_hf.evaluation.metric_value import MetricValue, flatten, metric_value
 from unlearn_hf.evaluation.metrics.base import added_metrics
+from unlearn_hf.evaluation.metrics.composite import UTILITY_PARTS, UTILITY_SETS
 from unlearn_hf.evaluation.metrics.statistics import harmonic_mean, privleak_open_unlearning
 from unlearn_hf.evaluation.results import read_result
 from unlearn_hf.evaluation.sample_table import Compatibility, Missing, Protocol, prepare_table
@@ -135,8 +136,7 @@ def _logged_values(log: EvaluationLog, reference: EvaluationLog | None) -> dict[
             log.table("comparing with a reference")
         logged["privleak"] = privleak_open_unlearning(logged["mia_min_k_auc"], reference.logged["mia_min_k_auc"])
         logged.pop("forget_quality", None)
-    nine = [f"{name}_{part}" for name in ("retain", "real_authors", "world_facts") for part in
-            ("prob", "rouge", "truth_ratio")]  # fmt: skip
+    nine = [f"{name}_{part}" for name in UTILITY_SETS for part in UTILITY_PARTS]
     if all(name in logged for name in nine):
         logged["model_utility"] = harmonic_mean({name: logged[name] for name in nine})
     return {name: _logged_value(name, value, log) for name, value in logged.items()}

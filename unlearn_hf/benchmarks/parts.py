@@ -40,8 +40,14 @@ def rows_file(*places: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def load_from_hub(repository: str, configuration: str, **options: Any) -> tuple[Any, str]:
+def load_from_hub(repository: str, *configuration: str, access: str = "", **options: Any) -> tuple[Any, str]:
     """What `datasets.load_dataset` gives, or nothing and why it is not there (or offline, not in the cache).
+
+    Args:
+        repository: of the data set.
+        *configuration: its name, where there are several.
+        access: what is needed beside a connection, for the error.
+        **options: those of `load_dataset`.
 
     Raises:
         ValueError: where the hub cannot be reached, naming the mend.
@@ -49,11 +55,11 @@ def load_from_hub(repository: str, configuration: str, **options: Any) -> tuple[
     from datasets import load_dataset
 
     try:
-        return load_dataset(repository, configuration, **options), ""
+        return load_dataset(repository, *configuration, **options), ""
     except (ConnectionError, FileNotFoundError) as problem:
         raise ValueError(
-            f"source: 'hub' could not reach {repository} ({type(problem).__name__}); go online, unset HF_HUB_OFFLINE, "
-            "or pass a folder of the official files, or 'mini'."
+            f"source: 'hub' could not reach {repository} ({type(problem).__name__}); go online{access}, unset "
+            "HF_HUB_OFFLINE, or pass a folder of the official files, or 'mini'."
         ) from problem
     except ValueError as problem:
         return None, str(problem)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
-from unlearn_hf.common.checks import check_choice, check_not_negative, check_positive
+from unlearn_hf.common.checks import check_choice, check_finite, check_not_negative, check_positive
 
 Value = TypeVar("Value")
-_RANGES = {"positive": check_positive, "not negative": check_not_negative}
+_RANGES = {"positive": check_positive, "not negative": check_not_negative, "finite": check_finite}
 
 
 def option(
@@ -26,7 +26,7 @@ def option(
         help: one or two sentences; a function where they follow from registries.
         choices: the values that it takes, where they are few; a view of a registry stays one, so that what is
             registered later counts.
-        only: `"positive"` or `"not negative"`, for numbers.
+        only: for numbers `"positive"`, `"not negative"` or `"finite"`, or two of them joined by `" and "`.
     """
     limits = {"choices": choices, "only": only}
     metadata = {"help": help} | {name: limit for name, limit in limits.items() if limit is not None}
@@ -56,5 +56,5 @@ def check_options(config: Any) -> None:
             continue
         if (choices := item.metadata.get("choices")) is not None:
             check_choice(item.name, value, choices)
-        if (only := item.metadata.get("only")) is not None:
+        for only in item.metadata.get("only", "").split(" and ") if "only" in item.metadata else ():
             _RANGES[only](item.name, value)

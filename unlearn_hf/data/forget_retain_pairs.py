@@ -74,12 +74,9 @@ class PairedDataset(Dataset):
             # What an epoch needs is kept, whatever the order of its indices; other epochs' permutations are dropped.
             first, last = (p // len(self.retain) for p in (epoch * len(self), (epoch + 1) * len(self) - 1))
             kept = {number: order for number, order in self._permutations.items() if first <= number <= last}
-            self._permutations = {**kept, cycle: self._permutation(cycle)}
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % (1 << 63))
+            self._permutations = {**kept, cycle: torch.randperm(len(self.retain), generator=generator)}
         return int(self._permutations[cycle][entry])
-
-    def _permutation(self, cycle: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % (1 << 63))
-        return torch.randperm(len(self.retain), generator=generator)
 
     def retain_rows(self, epochs: int) -> list[int]:
         """The retain rows that the first `epochs` epochs use, sorted."""

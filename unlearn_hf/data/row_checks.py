@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from unlearn_hf.data.columns import COLUMN_SETS, detect_columns
+from unlearn_hf.data.columns import COLUMN_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,19 +52,14 @@ def check_holdout(holdout: Sequence[Any], forget: Sequence[Any], name: str) -> N
     Raises:
         ValueError: saying how many rows are in both sets, and which comes first.
     """
-    there = set(_plain(forget))
-    both = [row for row, plain in enumerate(_plain(holdout)) if any(plain) and plain in there]
+    there = set(row_fingerprints(forget))
+    found = enumerate(row_fingerprints(holdout))
+    both = [row for row, each in found if each in there and any(str(value).strip() for value in holdout[row].values())]
     if both:
         raise ValueError(
             f"{name}: {len(both)} of {len(holdout)} holdout rows are to be forgotten too, the first is row {both[0]} "
             "(from 0); membership measured against them would say nothing. Take them out of one of the two sets."
         )
-
-
-def _plain(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
-    columns = detect_columns(list(rows[0])) if len(rows) else ()
-    for row in rows:
-        yield tuple(" ".join(str(row[column]).split()).casefold() for column in columns)
 
 
 def row_fingerprints(rows: Iterable[Mapping[str, Any]]) -> list[str]:

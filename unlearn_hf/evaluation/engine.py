@@ -14,7 +14,6 @@ from functools import partial as partial_function
 from typing import Any
 
 import pandas as pd
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
@@ -24,14 +23,13 @@ from unlearn_hf.common.checks import GENERATION_BACKENDS, check_choice, check_co
 from unlearn_hf.common.versions import versions
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.evaluation.generation import (
-    GeneratedText,
     GenerationSettings,
     choose_backend,
     end_tokens,
     generate,
 )
 from unlearn_hf.evaluation.metrics.catalog import metrics
-from unlearn_hf.evaluation.packed_scoring import TextGroup, can_pack, group_texts, score_groups
+from unlearn_hf.evaluation.packed_scoring import can_pack, group_texts, score_groups
 from unlearn_hf.evaluation.requests import Encoder, Request
 from unlearn_hf.evaluation.sample_table import row_fingerprint
 from unlearn_hf.likelihood.one_pass import PartialResults, evaluating, results_of_all_ranks, run_pass
@@ -134,32 +132,38 @@ class Engine:
         prompts = [prompt for request in requests for prompt in request.prompts(encoder, self.generation)]
         pad = pad_token_id(tokenizer)
         ranks = accelerator.num_processes if accelerator is not None else 1
-        common: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "accelerator": accelerator,
-            "partial": partial,
-        }
+        sharded = shards(accelerator)
+        precision = accelerator.autocast if accelerator is not None and not sharded else nullcontext
         with evaluating(model):
             start = time.perf_counter()
             groups = group_texts(texts, self.packed)
             pending = len(results_of_all_ranks(groups, partial, accelerator)) < len(groups)
-            if self.packed and pending and not self._packs(model, groups, pad, device, accelerator):
-                groups = group_texts(texts, packed=False)
+            if self.packed and pending:
+                with precision():
+                    half = accelerator is not None and accelerator.mixed_precision != "no"
+                    packs = can_pack(model, groups, pad, device, half)
+                groups = groups if all(_of_all_ranks(packs, accelerator)) else group_texts(texts, packed=False)
             found = run_pass(
                 "likelihood",
                 groups,
                 lambda batch: score_groups(model, batch, pad, device),
                 token_budget=self.token_budget or (_CPU_TOKENS if device.type == "cpu" else _gpu_tokens(model)),
                 description="Likelihoods",
-                **common,
+                batch_size=self.batch_size,
+                accelerator=accelerator,
+                partial=partial,
             )
             scores = {key: score for group in found.values() for key, score in group.items()}
             middle = time.perf_counter()
             generations: dict[str, str] = {}
-            for chosen in _by_settings(prompts).values():
+            for settings in dict.fromkeys(prompt.settings for prompt in prompts):  # they can share a batch
+                chosen = [prompt for prompt in prompts if prompt.settings == settings]
                 done = results_of_all_ranks(chosen, partial, accelerator)
                 missing = [prompt for prompt in chosen if prompt.key not in done]
-                backend = self._backend(model, tokenizer, missing, device, accelerator)
+                with precision():
+                    backend = choose_backend(self.generation_backend, model, tokenizer, missing, device, sharded)
+                if len(set(_of_all_ranks(backend, accelerator))) > 1:
+                    backend = "transformers"
                 # Slots take all that there is; a padded batch is one of `batch_size`.
                 whole = backend != "transformers"
                 compute = partial_function(
@@ -169,7 +173,7 @@ class Engine:
                     tokenizer,
                     device=device,
                     batch_size=self.batch_size,
-                    sharded=shards(accelerator),
+                    sharded=sharded,
                 )
                 generations |= run_pass(
                     "generation",
@@ -177,7 +181,9 @@ class Engine:
                     compute,
                     token_budget=sys.maxsize if whole else self.token_budget or _TOKENS,
                     description="Generations",
-                    **common | ({"batch_size": math.ceil(len(missing) / ranks) or 1} if whole else {}),
+                    batch_size=math.ceil(len(missing) / ranks) or 1 if whole else self.batch_size,
+                    accelerator=accelerator,
+                    partial=partial,
                 )
             self.seconds = {"likelihood": middle - start, "generation": time.perf_counter() - middle}
         _check_finite(scores)
@@ -193,42 +199,15 @@ class Engine:
         ]
         return pd.DataFrame(table)
 
-    def _backend(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: list[GeneratedText],
-        device: torch.device,
-        accelerator: Accelerator | None,
-    ) -> str:
-        """How continuations are made, with one verdict for all ranks."""
-        sharded = shards(accelerator)
-        autocast = accelerator.autocast if accelerator is not None and not sharded else nullcontext
-        with autocast():
-            backend = choose_backend(self.generation_backend, model, tokenizer, prompts, device, sharded)
-        if accelerator is None or accelerator.num_processes == 1:
-            return backend
-        found = gather_object([backend])
-        return backend if len(set(found)) == 1 else "transformers"
-
-    def _packs(
-        self,
-        model: nn.Module,
-        groups: list[TextGroup],
-        pad: int,
-        device: torch.device,
-        accelerator: Accelerator | None,
-    ) -> bool:
-        """Whether rows may be packed, with one verdict for all ranks."""
-        if accelerator is None:
-            return can_pack(model, groups, pad, device)
-        with nullcontext() if shards(accelerator) else accelerator.autocast():
-            verdict = [can_pack(model, groups, pad, device, half=accelerator.mixed_precision != "no")]
-        return all(gather_object(verdict)) if accelerator.num_processes > 1 else verdict[0]
-
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
         """How rows become tokens."""
         return Encoder(tokenizer, resolve_template(tokenizer, self.template), self.max_length)
+
+
+def _of_all_ranks(value: Any, accelerator: Accelerator | None) -> list[Any]:
+    """What each rank has found, so that all of them go the same way."""
+    found: list[Any] = [value] if accelerator is None else gather_object([value])
+    return found
 
 
 def _gpu_tokens(model: nn.Module) -> int:
@@ -241,14 +220,6 @@ def _gpu_tokens(model: nn.Module) -> int:
 def settings_fingerprint(*parts: Any) -> str:
     """Hash JSON-ready values: of a model, of data, of settings."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _by_settings(prompts: Sequence[GeneratedText]) -> dict[GenerationSettings, list[GeneratedText]]:
-    """Prompts that can share a batch."""
-    found: dict[GenerationSettings, list[GeneratedText]] = {}
-    for prompt in prompts:
-        found.setdefault(prompt.settings, []).append(prompt)
-    return found
 
 
 def _check_finite(scores: Mapping[str, Any]) -> None:

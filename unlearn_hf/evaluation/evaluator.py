@@ -27,6 +27,7 @@ from unlearn_hf.evaluation.sample_table import (
     Protocol,
     check_choices,
     check_same_rows,
+    extraction_of,
     prepare_table,
     row_fingerprint,
     split_rows,
@@ -64,6 +65,8 @@ class TableEvaluator:
 
     Attributes:
         last_result: the full result of the last call.
+        memory: what attacks keep from one call to the next, with name and fingerprint of the model that they compare
+            with as `attack_model`.
 
     Raises:
         ValueError: for unknown choices and sizes that are not above zero.
@@ -90,6 +93,7 @@ class TableEvaluator:
         self.compatibility: Compatibility = compatibility
         self.fluency = None if fluency_model is None else FluencyClassifier(fluency_model, fluency_label)
         self.last_result: EvaluationResult | None = None
+        self.memory: dict[str, Any] = {}
 
     def requests(self) -> Sequence[Request]:
         """What is needed of the model."""
@@ -107,17 +111,15 @@ class TableEvaluator:
         """
         if reference is None:
             return None
-        requested = {request.split for request in self.requests()}
+        attacked = {"forget", "holdout"} <= {request.split for request in self.requests()}
         try:
             table = prepare_table(reference, self.protocol)
             if self.max_rows is not None:
                 table = table[table["index"] < self.max_rows].reset_index(drop=True)
-            attacked = {"forget", "holdout"} <= requested
             check_contribution(table, truth_ratios=truth_ratios, min_k=attacked, compatibility=self.compatibility)
             self.check_rows_of(table, ("forget", "holdout") if attacked and has_min_k(table) else ("forget",))
         except ValueError as error:
-            prefix = "" if str(error).startswith("retain_results:") else "retain_results: "
-            raise ValueError(f"{prefix}{error}") from error
+            raise ValueError(f"retain_results: {str(error).removeprefix('retain_results: ')}") from error
         return table
 
     def check_rows_of(self, table: pd.DataFrame, splits: Sequence[str]) -> None:
@@ -128,7 +130,7 @@ class TableEvaluator:
                 {"index": index, "row": row_fingerprint(row), "reference_text": row.get("answer")}
                 for index, row in enumerate(requested[split])
             ]
-            check_same_rows(pd.DataFrame(rows), split_rows(table, split), "a reference", split)
+            check_same_rows(pd.DataFrame(rows), split_rows(table, split), "retain_results: a reference", split)
 
     def aggregate(
         self, samples: pd.DataFrame, settings: dict[str, Any], fingerprint: str
@@ -156,12 +158,8 @@ class TableEvaluator:
         accelerator: Accelerator | None,
         partial: PartialResults | None,
     ) -> pd.DataFrame:
-        """Add columns that need passes of their own; by default none."""
-        return samples
-
-    def attack_model_record(self) -> dict[str, Any] | None:
-        """Name and fingerprint of the model that an attack compared with."""
-        return None
+        """Add columns that need passes of their own, and give others the definition that a compatibility asks for."""
+        return extraction_of(samples, self.compatibility)
 
     def __call__(
         self,
@@ -223,7 +221,7 @@ class TableEvaluator:
                 settings=settings,
                 fingerprint=fingerprint,
                 seconds=self.engine.seconds,
-                attack_model=self.attack_model_record(),
+                attack_model=self.memory.get("attack_model"),
             )
             if partial is not None:
                 partial.remove()

@@ -25,11 +25,7 @@ class JudgedText:
 
     key: str
     text: str
-
-    @property
-    def length(self) -> int:
-        """Tokens it takes at most."""
-        return MAX_TOKENS
+    length: int = MAX_TOKENS
 
 
 class FluencyClassifier:

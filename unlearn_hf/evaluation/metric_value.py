@@ -7,8 +7,8 @@ use, and forget quality over 300 rows is another statistic than over 400; see `M
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unlearn_hf.evaluation.metrics.catalog import describe
@@ -67,16 +67,9 @@ class MetricValue:
                     f"on one side and {theirs!r} on the other. {_MENDS[name]}"
                 )
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` gives an equal value back."""
-        record = asdict(self)
-        record["settings"] = dict(self.settings)
-        record["interval"] = None if self.interval is None else list(self.interval)
-        return record
-
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> MetricValue:
-        """The value that `to_dict` wrote.
+        """The value that `dataclasses.asdict`, or JSON of that, holds.
 
         Raises:
             ValueError: if fields are missing or unknown.
@@ -123,7 +116,6 @@ def metric_value(name: str, value: float, n: int, definition: str, **optional: A
     )
 
 
-def flatten(values: Mapping[str, MetricValue] | Iterable[MetricValue]) -> dict[str, float]:
+def flatten(values: Mapping[str, MetricValue]) -> dict[str, float]:
     """Flat metric name -> number."""
-    items = values.values() if isinstance(values, Mapping) else values
-    return {value.name: value.value for value in items}
+    return {name: value.value for name, value in values.items()}

@@ -24,12 +24,11 @@ from unlearn_hf.data.labels import IGNORE_INDEX
 from unlearn_hf.evaluation.token_scores import ScoredText, per_token_statistics, score_batch, text_scores
 from unlearn_hf.likelihood.answer_head import ask
 from unlearn_hf.likelihood.answer_request import AnswerRequest
+from unlearn_hf.likelihood.packed_rows import packing_tolerance
 from unlearn_hf.models.wrappers import without_wrappers
 
 LONGEST_ROW = 1024
 """Most tokens of a packed row: attention is computed between all of them, masked or not."""
-_CLOSE = 1e-4
-_CLOSE_IN_HALF_PRECISION = 0.05
 
 
 @dataclass(frozen=True)
@@ -208,9 +207,8 @@ def can_pack(
     except (IndexError, RuntimeError, TypeError, ValueError):
         return False  # the way in which an architecture says that it takes no such mask
     half = half or next(model.parameters()).dtype != torch.float32
-    tolerance = _CLOSE_IN_HALF_PRECISION if half else _CLOSE
     differences = [
         abs(packed[text.key]["nll"] - alone["nll"]) / max(1.0, abs(alone["nll"]))
         for text, alone in zip(group.texts, separate, strict=True)
     ]
-    return max(differences) <= tolerance
+    return max(differences) <= packing_tolerance(half)

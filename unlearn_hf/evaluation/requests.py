@@ -55,8 +55,9 @@ class Request:
     rows: Sequence[Mapping[str, Any]]
 
     def settings(self) -> Mapping[str, Any]:
-        """What results depend on beyond rows and engine, JSON-ready."""
-        return {}
+        """What results depend on beyond rows and engine, JSON-ready: what a subclass adds."""
+        added = asdict(replace(self, rows=()))
+        return {name: value for name, value in added.items() if name not in ("split", "rows")}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
         """What is scored, in the order of the rows; keys are split/row/field/choice."""
@@ -87,6 +88,10 @@ class SplitRequest(Request):
     scored: tuple[str, ...] = ("answer",)
     details: bool = False
     generated: bool = True
+
+    def settings(self) -> Mapping[str, Any]:
+        """Nothing: what is scored follows from the columns, and the engine says how answers are generated."""
+        return {}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
         """Answers after their questions."""
@@ -154,16 +159,6 @@ class ContinuationRequest(Request):
     cuts: tuple[str, ...] = ()
     scored: bool = False
     use_stemmer: bool = False
-
-    def settings(self) -> Mapping[str, Any]:
-        """Everything but the rows."""
-        return {
-            "generation": asdict(self.generation),
-            "reference_tokens": self.reference_tokens,
-            "cuts": list(self.cuts),
-            "scored": self.scored,
-            "use_stemmer": self.use_stemmer,
-        }
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
         """References after their prompts, if scored; of a row that is too long, the end of the prompt is kept."""
@@ -236,10 +231,6 @@ class TextRequest(Request):
 
     drop_last_token: bool = False
     max_tokens: int | None = None
-
-    def settings(self) -> Mapping[str, Any]:
-        """Which tokens count."""
-        return {"drop_last_token": self.drop_last_token, "max_tokens": self.max_tokens}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
         """Texts, cut only if `max_tokens` says so, every token after the first scored.

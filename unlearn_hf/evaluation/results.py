@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,7 +38,7 @@ _FIELDS: dict[str, tuple[Any, ...] | None] = {
 
 def write_results(
     folder: str | os.PathLike[str],
-    values: Mapping[str, MetricValue] | Iterable[MetricValue],
+    values: Mapping[str, MetricValue],
     samples: pd.DataFrame,
     *,
     benchmark: str,
@@ -69,8 +70,7 @@ def write_results(
         ValueError: if a value is not finite, which JSON cannot hold.
     """
     folder = Path(folder)
-    metrics = list(values.values() if isinstance(values, Mapping) else values)
-    if infinite := [metric.name for metric in metrics if not np.isfinite(metric.value)]:
+    if infinite := [name for name, metric in values.items() if not np.isfinite(metric.value)]:
         raise ValueError(f"the values of {infinite} are not finite and cannot be written to JSON.")
     with whole_file(folder / SAMPLES_FILE) as table:
         samples.to_parquet(table, index=False)
@@ -87,7 +87,7 @@ def write_results(
         "attack_model": None if attack_model is None else dict(attack_model),
         "versions": versions(),
         "samples": {"file": SAMPLES_FILE, "rows": len(samples), "sha256": digest},
-        "metrics": [metric.to_dict() for metric in metrics],
+        "metrics": [asdict(metric) for metric in values.values()],
     }
     path = folder / RESULT_FILE
     write_json(path, record, strict=True)
@@ -132,16 +132,13 @@ def _check_record(content: Mapping[str, Any]) -> None:
     for name, choices in _FIELDS.items():
         if choices is not None:
             check_choice(name, content[name], choices)
-    if not (isinstance(content["benchmark"], str) and content["benchmark"]):
-        raise ValueError(f"benchmark is {content['benchmark']!r}, and must be a name.")
-    if not isinstance(content["metrics"], list):
-        raise ValueError(f"metrics is {content['metrics']!r}, and must be a list.")
-    if content.get("settings") is not None:
-        mapping(content["settings"], "settings")
+    for name, kind in (("benchmark", str), ("metrics", list)):
+        if not isinstance(content[name], kind):
+            raise ValueError(f"{name} is {content[name]!r}, and must be a {'name' if kind is str else 'list'}.")
+    mapping(content.get("settings") or {}, "settings")
     samples = mapping(content["samples"], "samples")
-    for name in ("file", "sha256"):
-        if not isinstance(samples.get(name), str):
-            raise ValueError(f"samples lacks {name}.")
+    if absent := [name for name in ("file", "sha256") if not isinstance(samples.get(name), str)]:
+        raise ValueError(f"samples lacks {absent[0]}.")
 
 
 def read_result_samples(path: str | os.PathLike[str]) -> pd.DataFrame | None:

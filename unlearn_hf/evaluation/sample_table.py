@@ -20,7 +20,6 @@ OFFICIAL_ROWS = 300
 
 Compatibility = Literal["open_unlearning"] | None
 
-SPLITS: tuple[str, ...] = ("forget", "retain", "real_authors", "world_facts", "holdout")
 _ROWS_TO_JUDGE_LENGTHS = 20
 _SCORED = ("answer", "paraphrase", "perturbed")
 

@@ -89,16 +89,13 @@ def _score(logits: Tensor, request: AnswerRequest, start: int, stop: int) -> tup
     targets = request.targets[start:stop]
     if request.token_function is not None:
         # before the function, which may write its gradient over the logits
-        nll = F.cross_entropy(logits.detach(), targets, reduction="none") if request.nll else _unknown(logits)
+        nll = logits.new_full((len(logits),), torch.nan)  # what nobody asked for
+        if request.nll:
+            nll = F.cross_entropy(logits.detach(), targets, reduction="none")
         return nll, request.token_function(logits, targets, start)
     if request.keep_logits:
         return F.cross_entropy(logits, targets, reduction="none"), {}
     return in_place_losses.cross_entropy(logits, targets), {}
-
-
-def _unknown(rows: Tensor) -> Tensor:
-    """What stands for a value of each row that nobody asked for."""
-    return rows.new_full((len(rows),), torch.nan)
 
 
 @torch.compiler.disable

@@ -69,7 +69,7 @@ class PartialResults:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}-{rank}.jsonl"
         with path.open("ab") as file:
-            file.truncate(_end_of_last_line(path))
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)  # without a last line that an interruption cut
             file.write("".join(json.dumps(result) + "\n" for result in results).encode())
 
     def remove(self) -> None:
@@ -83,12 +83,6 @@ class PartialResults:
                 folder.rmdir()
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
-
-
-def _end_of_last_line(path: Path) -> int:
-    """Size of `path` without a last line that an interruption cut."""
-    content = path.read_bytes()
-    return content.rfind(b"\n") + 1
 
 
 def _identity(item: Item) -> str:

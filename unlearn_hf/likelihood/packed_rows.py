@@ -173,3 +173,12 @@ def packing_pays(model: nn.Module, device: torch.device) -> bool:
     """
     attention = _attention(model)
     return "flash" in attention or (attention == "sdpa" and device.type == "cpu")
+
+
+def packing_tolerance(half: bool) -> float:
+    """How far likelihoods of packed rows may be from those of padded ones, as a share of these.
+
+    Args:
+        half: whether the model computes in half precision.
+    """
+    return 0.05 if half else 1e-4

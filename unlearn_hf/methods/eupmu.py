@@ -30,6 +30,7 @@ class EUPMUConfig(UnlearningConfig):
         "(the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 means that the "
         "retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
         "step, as a change of log l_r (raw: of l_r), per unit of learning rate with per_learning_rate.",
+        only="finite",
     )
     constraint: str = option(
         "step",
@@ -88,22 +89,12 @@ class EUPMUConfig(UnlearningConfig):
                 f"initial_dual: {self.initial_dual} is above maximum_dual {self.maximum_dual}; lower the one or raise "
                 "the other."
             )
-        if not math.isfinite(self.epsilon):
-            raise ValueError(f"epsilon: {self.epsilon} is not a number.")
         if level and self.dual_signal == "log" and self.epsilon <= -1:
             raise ValueError(f"epsilon: {self.epsilon} asks for a retain loss of zero or less; give more than -1.")
         if level and self.per_learning_rate:
             raise ValueError("per_learning_rate: True has no meaning for constraint 'level'; use constraint 'step'.")
-        if self.scalarization == "log" and not self.forget_objective.non_negative:
-            raise ValueError(
-                f"scalarization: 'log' needs a positive forget loss, and forget_loss {self.forget_loss!r} is "
-                "negative; use scalarization 'sum', or forget_loss 'npo' or 'simnpo'."
-            )
-        if self.scalarization == "log" and self.retain_objective.zero_before_unlearning:
-            raise ValueError(
-                f"scalarization: 'log' divides by the retain loss, and retain_loss {self.retain_loss!r} is zero at "
-                "the start; use scalarization 'sum' or retain_loss 'nll'."
-            )
+        if self.scalarization == "log":
+            self.check_logarithms("scalarization 'log' (not 'sum')")
         probed = level and self.level_estimate == "probe"
         if level and not (probed or self.retain_objective.is_nll or self.retain_objective.zero_before_unlearning):
             raise ValueError(

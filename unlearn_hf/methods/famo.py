@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from unlearn_hf.common.options import option
-from unlearn_hf.objectives import FORGET_OBJECTIVES
 from unlearn_hf.training.optimizer_step import Losses
 from unlearn_hf.training.unlearning import UnlearningTrainer
 from unlearn_hf.training.unlearning_config import UnlearningConfig
@@ -35,17 +34,7 @@ class FAMOConfig(UnlearningConfig):
             ValueError: for a number out of range, or a loss whose logarithm does not exist.
         """
         super().__post_init__()
-        if not self.forget_objective.non_negative:
-            positive = [name for name, objective in FORGET_OBJECTIVES.items() if objective.non_negative]
-            raise ValueError(
-                f"forget_loss: {self.forget_loss!r} is negative, and FAMO follows the logarithm of the loss; use one "
-                f"of {', '.join(positive)}."
-            )
-        if self.retain_objective.zero_before_unlearning:
-            raise ValueError(
-                f"retain_loss: {self.retain_loss!r} is zero at the start, and FAMO follows the logarithm of the loss; "
-                "use 'nll'."
-            )
+        self.check_logarithms("FAMO")
 
 
 class LogitWeights:

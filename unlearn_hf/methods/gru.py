@@ -79,9 +79,8 @@ class GRUTrainer(UnlearningTrainer):
         assert self.gradients is not None
         self.retain_average.enter(self.gradients, "retain", scale)
 
-    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
+    def gradient_weights(self, gram: Tensor, losses: Losses) -> Weights:
         """Unilateral surgery without tolerance, against the average."""
-        assert gram is not None
         if not torch.isfinite(gram).all():  # a gradient scaler is looking for its scale
             self.retain_average.discard()
         return unilateral_surgery(gram)

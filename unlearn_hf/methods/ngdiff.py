@@ -51,7 +51,6 @@ class NGDiffTrainer(UnlearningTrainer):
         "citation": "Zhiqi Bu, Xiaomeng Jin et al. NAACL 2025.",
     }
 
-    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> Weights:
+    def gradient_weights(self, gram: Tensor, losses: Losses) -> Weights:
         """The inverse norms."""
-        assert gram is not None
         return normalized_sum(gram)

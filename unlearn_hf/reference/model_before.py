@@ -225,7 +225,9 @@ class ReferenceModel:
                 self._copy.to(device)
             yield self._copy
             return
-        with evaluating(model):
+        training = model.training
+        model.eval()  # and nothing is resharded: this may happen within a forward pass of the same model
+        try:
             if self.strategy == "disabled adapter":
                 with model.disable_adapter():  # type: ignore[operator]
                     yield model
@@ -233,6 +235,8 @@ class ReferenceModel:
                 with _switching(model):
                     model.base_model.set_adapter(REFERENCE_ADAPTER)  # type: ignore[union-attr, operator]
                     yield model
+        finally:
+            model.train(training)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from unlearn_hf.reference.model_before import reference_nll, rows_fingerprint
 COLUMN = "reference_nll"
 
 
-class _Trainer(Protocol):
+class RunWithReference(Protocol):
     """What the columns need to know of a run."""
 
     args: Any
@@ -23,7 +23,8 @@ class _Trainer(Protocol):
     data_collator: Any
 
     @property
-    def sets_with_reference(self) -> set[str]: ...
+    def sets_with_reference(self) -> set[str]:
+        """The sets whose rows need that column."""
 
 
 class ReferenceColumns:
@@ -32,7 +33,7 @@ class ReferenceColumns:
     A resumed run takes the saved values: its model is not the one before unlearning any more.
     """
 
-    def __init__(self, trainer: _Trainer) -> None:
+    def __init__(self, trainer: RunWithReference) -> None:
         self.trainer = trainer
         self._saved: dict[str, Any] = {}
 
@@ -40,8 +41,8 @@ class ReferenceColumns:
         """Ask `model`, the one before unlearning, about the rows that a saved column does not cover."""
         trainer, args = self.trainer, self.trainer.args
         pairs = trainer.train_dataset
-        for name, rows in self._wanted().items():
-            dataset = pairs.sets[name]
+        for name in sorted(trainer.sets_with_reference):
+            dataset, rows = pairs.sets[name], self.rows_used(name)
             if COLUMN in dataset.column_names:
                 continue
             nll = self._saved_values(name, dataset, rows)
@@ -59,9 +60,6 @@ class ReferenceColumns:
                     description=f"Reference likelihoods ({name} set)",
                 )
             pairs.sets[name] = dataset.add_column(COLUMN, nll.tolist())
-
-    def _wanted(self) -> dict[str, list[int]]:
-        return {name: self.rows_used(name) for name in sorted(self.trainer.sets_with_reference)}
 
     def rows_used(self, name: str) -> list[int]:
         """The rows of a set that the run uses: of those to keep it may not come to all."""

@@ -22,6 +22,7 @@ from unlearn_hf.models.fingerprint import model_fingerprint
 from unlearn_hf.models.sharding import shards
 from unlearn_hf.models.wrappers import causal_model, parameters_up_to
 from unlearn_hf.reference.model_before import ReferenceModel, output_at_labels, rows_fingerprint
+from unlearn_hf.reference.nll_column import RunWithReference
 from unlearn_hf.version import __version__
 
 logger = logging.get_logger(__name__)
@@ -30,14 +31,10 @@ ROW = "reference_row"
 _BYTES = 4  # float32, whatever the model computes in: nothing is rounded
 
 
-class _Trainer(Protocol):
+class _Trainer(RunWithReference, Protocol):
     """What the choice needs to know of a run."""
 
-    args: Any
-    accelerator: Any
     model: Any
-    train_dataset: Any
-    data_collator: Any
     reference_columns: Any
 
     def is_world_process_zero(self) -> bool: ...

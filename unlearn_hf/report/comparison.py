@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unlearn_hf.common.checks import problems_of
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.catalog import describe
 from unlearn_hf.report.runs import RUN, Run
@@ -24,31 +25,25 @@ class MetricLine:
     Attributes:
         name: flat name.
         summary: what it is.
-        values: one per run, `None` where a run has none of this definition.
+        values: position of a run -> its value, of the runs that have one of this definition.
         others: why values of the same name stand in another line, empty when there are none.
         best: positions of the best unlearned runs.
     """
 
     name: str
     summary: str
-    values: list[MetricValue | None]
+    values: dict[int, MetricValue]
     others: str
     best: frozenset[int] = frozenset()
 
     @property
     def first(self) -> MetricValue:
         """A value of the line, all of which have its name, direction and definition."""
-        return next(value for value in self.values if value is not None)
-
-    def number(self, at: int) -> float:
-        """The number of a run that has one."""
-        value = self.values[at]
-        assert value is not None
-        return value.value
+        return next(iter(self.values.values()))
 
     def goodness(self, at: int) -> float:
-        """The same, negated where lower is better."""
-        return self.number(at) if self.first.higher_is_better else -self.number(at)
+        """The number of a run, negated where lower is better."""
+        return self.values[at].value if self.first.higher_is_better else -self.values[at].value
 
     @property
     def main(self) -> bool:
@@ -63,33 +58,18 @@ def metric_lines(runs: Sequence[Run]) -> list[MetricLine]:
 
 
 def _lines_of(name: str, runs: Sequence[Run]) -> list[MetricLine]:
-    groups: list[list[MetricValue | None]] = []
+    groups: list[dict[int, MetricValue]] = []
     reason = ""
-    for position, run in enumerate(runs):
-        value = run.values.get(name)
-        if value is None:
-            continue
-        problem = ""
+    for position, value in ((position, run.values[name]) for position, run in enumerate(runs) if name in run.values):
         for group in groups:
-            problem = _incomparable(value, group)
-            if not problem:
+            problems = [each for other in group.values() for each in problems_of(other.check_comparable, value)]
+            if not problems:
                 group[position] = value
                 break
-            reason = reason or problem
+            reason = reason or problems[0]
         else:
-            groups.append([value if each == position else None for each in range(len(runs))])
+            groups.append({position: value})
     return [MetricLine(name, _summary(name), group, reason, _best(group, runs)) for group in groups]
-
-
-def _incomparable(value: MetricValue, group: Iterable[MetricValue | None]) -> str:
-    """Why a value cannot be compared with one of the group, empty when it can with all."""
-    for other in group:
-        if other is not None:
-            try:
-                other.check_comparable(value)
-            except ValueError as problem:
-                return str(problem)
-    return ""
 
 
 def _summary(name: str) -> str:
@@ -99,8 +79,8 @@ def _summary(name: str) -> str:
         return ""
 
 
-def _best(values: Sequence[MetricValue | None], runs: Sequence[Run]) -> frozenset[int]:
-    found = {at: value for at, value in enumerate(values) if value is not None and runs[at].role == RUN}
+def _best(values: Mapping[int, MetricValue], runs: Sequence[Run]) -> frozenset[int]:
+    found = {at: value for at, value in values.items() if runs[at].role == RUN}
     higher = next((value.higher_is_better for value in found.values()), None)
     if len(found) < 2 or higher is None:
         return frozenset()
@@ -157,7 +137,7 @@ def frontier(
     up = _axis(lines, FORGETTING, forgetting, "forget_metric")
     if across is None or up is None:
         return None
-    points = [at for at in range(len(runs)) if across.values[at] is not None and up.values[at] is not None]
+    points = sorted(across.values.keys() & up.values.keys())
     if not points:
         return None
     unlearned = [at for at in points if runs[at].role == RUN]
@@ -175,7 +155,7 @@ def _axis(lines: Sequence[MetricLine], names: Sequence[str], given: str | None, 
     if given and found[0].first.higher_is_better is None:
         raise ValueError(f"{option}: {given!r} has no direction: its best value is that of a retrained model.")
     # The first of the names that most runs have.
-    return max(found, key=lambda line: sum(value is not None for value in line.values), default=None)
+    return max(found, key=lambda line: len(line.values), default=None)
 
 
 def _beats(one: int, other: int, *lines: MetricLine) -> bool:

@@ -84,7 +84,7 @@ def label_of(run: Run) -> str:
 def draw_frontier(runs: Sequence[Run], front: Frontier) -> Figure:
     """Forgetting against utility; better is up and right, whatever the direction of the metrics."""
     figure, axes = _figure(7.2, 4.8)
-    places = {at: (front.utility.number(at), front.forgetting.number(at)) for at in front.points}
+    places = {at: (front.utility.values[at].value, front.forgetting.values[at].value) for at in front.points}
     corners = [places[at] for at in front.best]
     axes.plot(*zip(*corners, strict=True), color="#999999", linewidth=1.2, zorder=1) if len(corners) > 1 else None
     for at, place in places.items():
@@ -180,12 +180,11 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     rows = (len(panels) + 1) // 2
-    figure, _ = _figure(7.2, 2.3 * rows + 0.6, axes=False)
-    grid = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
+    figure, grid = _figure(7.2, 2.3 * rows + 0.6, nrows=rows, ncols=2, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
         axes.remove()
     drawn: dict[int, Any] = {}
-    for axes, (title, names) in zip(grid, panels, strict=False):
+    for axes, (title, names) in zip(grid.flat, panels, strict=False):
         for at, run in enumerate(runs):
             for name, points in _points(run, names).items():
                 style = _STYLES[list(names).index(name) % len(_STYLES)] if title == "weights" else "-"
@@ -248,11 +247,11 @@ def _ratios(run: Run) -> Any:
     return finite if finite.size else None
 
 
-def _figure(width: float, height: float, axes: bool = True) -> tuple[Figure, Any]:
+def _figure(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots() if axes else None
+    return figure, figure.subplots(**grid)
 
 
 def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.catalog import MetricDescription, describe, is_metric
+from unlearn_hf.evaluation.metrics.composite import UTILITY_PARTS, UTILITY_SETS
 from unlearn_hf.evaluation.metrics.statistics import bootstrap_interval, resample_counts
 from unlearn_hf.evaluation.sample_table import split_rows
 
 Array = NDArray[np.float64]
 _RESAMPLES = 2000
 _NEEDS = re.compile(r"([a-z0-9_]+(?:, [a-z0-9_]+)*) of ([a-z_]+)(?: \(.*\))?")
-_UTILITY_SPLITS = ("retain", "real_authors", "world_facts")
-_UTILITY_PARTS = ("prob", "rouge", "truth_ratio")
 
 
 def bootstrap_intervals(
@@ -61,8 +60,6 @@ def per_sample(value: MetricValue, table: pd.DataFrame) -> Array | None:
     rows, columns = split_rows(table, needs[2]), needs[1].split(", ")
     if value.protocol == "official":
         rows = rows[rows["index"] < 300]
-    if needs[2] in _UTILITY_SPLITS[1:]:  # their answers have no paraphrase
-        columns = ["answer_mean_nll" if name == "paraphrase_mean_nll" else name for name in columns]
     if any(name not in rows for name in columns):
         return None
     rows = rows[rows[columns].notna().all(axis=1)]
@@ -83,8 +80,8 @@ def _utility_interval(
     generator = np.random.default_rng(0)
     inverse = np.zeros(_RESAMPLES)
     whole = 0.0
-    for split in _UTILITY_SPLITS:
-        parts = [values.get(f"{split}_{part}") for part in _UTILITY_PARTS]
+    for split in UTILITY_SETS:
+        parts = [values.get(f"{split}_{part}") for part in UTILITY_PARTS]
         samples = [None if part is None else per_sample(part, table) for part in parts]
         complete = [sample for sample in samples if sample is not None]
         if len(complete) < len(samples) or len({len(sample) for sample in complete}) > 1:

@@ -18,11 +18,18 @@ from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.report.audit import audit_section
 from unlearn_hf.report.tables import is_variant
 from unlearn_hf.report.verdict import card_verdict
+from unlearn_hf.training.card import card_data
 from unlearn_hf.training.finetuning import FinetuningTrainer
 from unlearn_hf.training.finetuning_config import FinetuningConfig
 
 _TEMPLATE = Path(__file__).with_suffix(".md")
 _DIRECTIONS = {True: "higher", False: "lower", None: "near its target"}
+_ENDINGS = {
+    "divergence": "**The run diverged** at {}",
+    "ended": "**The method ended the run** before {}",
+    "stopped": "Stopped at {}.",
+    "retain_budget_spent": "**The retain budget was spent** at {}",
+}
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -98,16 +105,7 @@ def add_audit(folder: Path) -> None:
 
 def _notes(record: Mapping[str, Any]) -> list[str]:
     """How the run ended, where it did not simply finish."""
-    notes = []
-    if record.get("divergence"):
-        notes.append(f"**The run diverged** at {record['divergence']}")
-    if record.get("ended"):
-        notes.append(f"**The method ended the run** before {record['ended']}")
-    if record.get("stopped"):
-        notes.append(f"Stopped at {record['stopped']}.")
-    if record.get("retain_budget_spent"):
-        notes.append(f"**The retain budget was spent** at {record['retain_budget_spent']}")
-    return notes
+    return [text.format(record[name]) for name, text in _ENDINGS.items() if record.get(name)]
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
@@ -132,13 +130,7 @@ def _card_data(
     """What the hub reads of a card: where the model comes from, and its results."""
     data, method = record["data"], record["configuration"].get("method")
     dataset = _hub_dataset(data)
-    given: dict[str, Any] = {
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["unlearning", method] if method else ["fine-tuning"],
-    }
-    if not Path(base).exists():
-        given["base_model"] = base  # a folder of this machine would mean nothing elsewhere
+    given: dict[str, Any] = {}
     if dataset is not None:
         given["datasets"] = [dataset]
     if results:
@@ -155,4 +147,4 @@ def _card_data(
             )
             for metric in results
         ]
-    return ModelCardData(**given)
+    return card_data(base, adapter, ["unlearning", method] if method else ["fine-tuning"], **given)

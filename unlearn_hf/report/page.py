@@ -97,10 +97,8 @@ def write_report(
         settings=differing_settings(runs),
         chains=request_chains(runs),
         figures=[(name, _CAPTIONS[name], data) for name, data in drawn.items()],
-        memory=[_memory(run) for run in runs],
         answers=answers,
         all_answers=all_answers,
-        splits=list(dict.fromkeys(row.split for row in answers)),
         provenance=_PROVENANCE,
         problems=problems,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
@@ -156,9 +154,3 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_words(each)}" for name, each in value.items())
     return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else _number(value)
-
-
-def _memory(run: Run) -> str:
-    """Peak memory, where the run's verdict says it."""
-    peak = run.verdict.get("cost", {}).get("peak_memory_mib")
-    return "" if peak is None else f"{_number(peak)} MiB at the peak"

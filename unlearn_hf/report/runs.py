@@ -89,7 +89,8 @@ def read_run(path: Path, role: str = RUN) -> Run:
                 setattr(run, name, read(path))
             except ValueError as problem:
                 problems.append(str(problem))
-        run.history = _history(path / TRAINER_STATE, problems)
+        history = _mapping(path / TRAINER_STATE, problems).get("log_history")
+        run.history = [line for line in history if isinstance(line, dict)] if isinstance(history, list) else []
         run.verdict = _verdict(path / VERDICT, problems)
         run.audit = _audit(path / AUDIT_FILE, problems)
     try:
@@ -124,11 +125,6 @@ def _add_forget_quality(run: Run, retain_only: Path) -> None:
         run.values = {**recompute_values(run.log.path, retain_only), **run.values}
     except ValueError as problem:
         run.notes.append(f"{run.path}: not compared with {retain_only}: {problem}")
-
-
-def _history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    history = _mapping(path, problems).get("log_history", [])
-    return [line for line in history if isinstance(line, dict)] if isinstance(history, list) else []
 
 
 def _verdict(path: Path, problems: list[str]) -> dict[str, Any]:

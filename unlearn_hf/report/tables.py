@@ -9,7 +9,7 @@ from unlearn_hf.common.files import read_json
 from unlearn_hf.evaluation import RESULT_FILE
 from unlearn_hf.evaluation.metrics.catalog import VARIANT_SUFFIXES, is_metric
 
-_COMPARED = ("forget_prob", "forget_rouge", "forget_extraction_strength", "retain_prob", "retain_rouge")
+_COMPARED = ("forget_prob", "forget_rouge", "extraction_strength", "retain_prob", "retain_rouge")
 
 
 def is_variant(name: str) -> bool:

@@ -21,6 +21,20 @@ _SETTINGS = ("forget_loss", "retain_loss", "learning_rate", "num_train_epochs", 
              "per_device_train_batch_size", "gradient_accumulation_steps", "seed")  # fmt: skip
 
 
+def card_data(base: str, adapter: bool, tags: list[str], **more: Any) -> ModelCardData:
+    """What the hub reads of a card.
+
+    Args:
+        base: the model before; a folder of this machine, which would mean nothing elsewhere, is left out.
+        adapter: whether an adapter was saved.
+        tags: of the model.
+        **more: further fields.
+    """
+    library = "peft" if adapter else "transformers"
+    named = base if base and not Path(base).exists() else None
+    return ModelCardData(library_name=library, pipeline_tag="text-generation", tags=tags, base_model=named, **more)
+
+
 def write_card(trainer: Any, folder: Path, verdict: Verdict | None) -> None:
     """Write `README.md` beside the weights, unless there is one of somebody else's.
 
@@ -46,12 +60,7 @@ def _text(trainer: Any, verdict: Verdict | None) -> str:
     adapter = hasattr(trainer.model, "peft_config")
     base = str(getattr(trainer.model.config, "_name_or_path", "") or "a model")
     method = type(trainer).__name__.removesuffix("Trainer")
-    data = ModelCardData(
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
-        tags=["unlearning", method.lower()],
-        base_model=None if base == "a model" or Path(base).exists() else base,
-    )
+    data = card_data(base if base != "a model" else "", adapter, ["unlearning", method.lower()])
     summary = (type(trainer).__doc__ or "").strip().splitlines()[0]
     lines = ["---", data.to_yaml(), "---", "", _OURS, "", f"# {Path(base).name}, {method}", ""]
     lines += [f"`{base}` after unlearning with unlearn_hf {__version__}. {summary}", "", "## Verdict", ""]

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import evaluating
+from unlearn_hf.training.followed_run import FollowedRun
 from unlearn_hf.training.weights_copy import WeightsCopy, local_values
 
 # Overflowing half-precision losses are normal while a gradient scaler looks for its scale.
@@ -23,28 +24,6 @@ OVERFLOW_PATIENCE = 20
 CAUTIOUS_RATE = 0.01
 _BOUNDED_OPTIMIZERS = ("adamw", "adafactor", "lion", "adagrad", "rmsprop", "ademamix", "stable_adamw", "galore_adamw")
 _LARGEST = torch.finfo(torch.float32).max
-
-
-class _Trainer(Protocol):
-    """What is guarded."""
-
-    args: Any
-    accelerator: Any
-    model: Any
-    state: Any
-    control: Any
-    window: Any
-    packed: bool | None
-    has_own_optimizer: bool
-    divergence: str | None
-    divergence_advice: str
-
-    @property
-    def is_deepspeed_enabled(self) -> bool: ...
-    def is_world_process_zero(self) -> bool: ...
-    def compute_loss_context_manager(self) -> Any: ...
-    def _prepare_inputs(self, inputs: Any) -> Any: ...
-    def _model_for_evaluation(self) -> nn.Module: ...
 
 
 def total_norm(gradients: Iterable[Tensor | None]) -> Tensor:
@@ -82,7 +61,7 @@ class DivergenceGuard:
         trainer: the run; with `stop_on_divergence` it stops at the first such update, else it goes on without it.
     """
 
-    def __init__(self, trainer: _Trainer) -> None:
+    def __init__(self, trainer: FollowedRun) -> None:
         self.trainer = trainer
         self.dropped = False
         self._copy: WeightsCopy | None = None

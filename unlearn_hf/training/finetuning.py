@@ -56,6 +56,7 @@ class FinetuningTrainer(CheckpointedTrainer):
     Attributes:
         divergence: why the run was stopped, or `None`.
         divergence_advice: what helps against it.
+        window: the optimizer step at hand, once there is one.
 
     Raises:
         ValueError: for bad arguments, before a model is loaded.
@@ -67,6 +68,7 @@ class FinetuningTrainer(CheckpointedTrainer):
     args: FinetuningConfig
     model: Any
     processing_class: Any
+    window: Window
     # Losses are divided by the totals of the whole step, so the Trainer must not divide them again.
     loss_is_scaled_for_ga = True
 
@@ -123,7 +125,6 @@ class FinetuningTrainer(CheckpointedTrainer):
         check_causal(model)
         check_vocabulary(model, tokenizer)
         self.evaluators = list(evaluators)
-        self.window: Window | None = None
         self.packed: bool | None = None  # decided on the first batch
         super().__init__(
             model=model,
@@ -189,7 +190,7 @@ class FinetuningTrainer(CheckpointedTrainer):
         """One forward and backward pass; attention stays within sequences when activations are computed again."""
         with by_sequence(model, bool(self.packed)):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if "labels" in inputs and self.window is not None:  # trainers of two sets look at both together
+        if "labels" in inputs and hasattr(self, "window"):  # trainers of two sets look at both together
             self.window.seen += 1
             self.window.record("plain", loss)
             if self.window.is_last:
@@ -198,7 +199,6 @@ class FinetuningTrainer(CheckpointedTrainer):
 
     def _check_update(self, model: nn.Module) -> None:
         """All gradients of plain rows are there: drop an update that is not finite."""
-        assert self.window is not None
         loss = self.window.losses["plain"]
         norm = total_norm(parameter.grad for parameter in model.parameters())
         # One verdict for all ranks: the mean is finite only where all values are.

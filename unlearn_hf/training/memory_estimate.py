@@ -6,6 +6,7 @@ import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -180,7 +181,8 @@ def largest_batch(rows: Sequence[Row], model: nn.Module, args: Any, steps: int) 
         if not packed:
             shapes.append(((size, max(map(len, ids))), answers))
             continue
-        shared = _common_beginning(ids) if share and size > 1 else 0
+        alike = takewhile(lambda column: len(set(column)) == 1, zip(*ids, strict=False))
+        shared = sum(1 for _ in alike) if share and size > 1 else 0
         tokens = sum(map(len, ids)) - (size - 1) * (shared if shared >= SHORTEST_SHARED else 0)
         shapes.append(((1, tokens), answers))
     return max(shapes, key=lambda each: each[0][0] * each[0][1])
@@ -190,26 +192,11 @@ def _answer_tokens(rows: Sequence[Row]) -> int:
     return sum(label != IGNORE_INDEX for row in rows for label in row["labels"][1:])
 
 
-def _common_beginning(ids: Sequence[Sequence[int]]) -> int:
-    """Tokens that all rows begin with."""
-    count = 0
-    for column in zip(*ids, strict=False):
-        if len(set(column)) > 1:
-            break
-        count += 1
-    return count
-
-
 def activation_bytes(model: nn.Module, args: Any, shape: tuple[int, int], layers: int | None = None) -> int | None:
     """Bytes that a forward pass of the decoder keeps for its backward pass; the head is not in them.
 
-    Shapes go through the model's own code, so that adapters, precisions and checkpointing count as they are.
-
-    Args:
-        model: see `estimate_memory`.
-        args: the configuration of training.
-        shape: of the input, `(B, T)`.
-        layers: after how many layers it ends; `None` for all of them.
+    Shapes `(B, T)` go through the model's own code, so that adapters, precisions and checkpointing count as they are.
+    After `layers` layers it ends, if that is given.
 
     Returns:
         `None` where the code of the model cannot be followed without values.

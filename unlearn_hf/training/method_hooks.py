@@ -74,7 +74,7 @@ class MethodHooks:
         """Weights of forget and retain loss in this step (methods with one gradient)."""
         raise NotImplementedError
 
-    def gradient_weights(self, gram: Tensor | None, losses: Losses) -> tuple[float, float]:
+    def gradient_weights(self, gram: Any, losses: Losses) -> tuple[float, float]:
         """Weights of forget and retain gradient in this step (methods with two gradients; else those of the losses).
 
         Args:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from unlearn_hf.data.collator import join
 from unlearn_hf.likelihood.answers import largest_packing_error
-from unlearn_hf.likelihood.packed_rows import packing_pays
+from unlearn_hf.likelihood.packed_rows import packing_pays, packing_tolerance
+from unlearn_hf.training.followed_run import FollowedRun
 
 
-class _Trainer(Protocol):
-    """What is tried."""
-
-    args: Any
-    accelerator: Any
-    model: Any
-    model_wrapped: Any
-
-    def compute_loss_context_manager(self) -> Any: ...
-
-
-def packs_rows(trainer: _Trainer, batch: dict[str, Any], device: torch.device) -> bool:
+def packs_rows(trainer: FollowedRun, batch: dict[str, Any], device: torch.device) -> bool:
     """Whether to pack, after a trial on the first batch.
 
     Args:
@@ -47,7 +37,7 @@ def packs_rows(trainer: _Trainer, batch: dict[str, Any], device: torch.device) -
         )
     error = float(trainer.accelerator.reduce(torch.tensor(error, device=device), "max"))  # one verdict for all ranks
     half = args.bf16 or args.fp16 or next(model.parameters()).dtype != torch.float32
-    agrees = error <= (0.05 if half else 1e-4)
+    agrees = error <= packing_tolerance(half)
     if args.packing == "true" and not agrees:
         raise ValueError(
             f"packing: 'true' is not possible, {type(model).__name__} gives packed rows other likelihoods than padded "

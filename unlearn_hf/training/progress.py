@@ -102,12 +102,8 @@ def sentences(logs: Mapping[str, Any], step: int, width: int) -> list[str]:
     return textwrap.wrap(f"{when}: {shown}", width, subsequent_indent="  ") if names else []
 
 
-def _terminal_width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WITHOUT_TERMINAL
-
-
-class TerminalProgress(TrainerCallback):
-    """A bar, unless `disable_tqdm` is set, and lines of columns.
+class TerminalProgress(ProgressCallback):
+    """transformers' bars, unless `disable_tqdm` is set, and lines of columns.
 
     The whole log, every number of it, is in `trainer_state.json` and with the trackers.
 
@@ -116,9 +112,8 @@ class TerminalProgress(TrainerCallback):
     """
 
     def __init__(self, trainer: Any) -> None:
+        super().__init__()
         self._trainer = trainer
-        self._bar: Any = None
-        self._evaluation_bar: Any = None
         self._columns: list[str] = []
         self._lines = 0
 
@@ -126,39 +121,25 @@ class TerminalProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar."""
-        self._columns = []
+        self._columns, self.current_step = [], state.global_step
         if state.is_world_process_zero and not args.disable_tqdm:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
+            self.training_bar: Any = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Move the bar."""
-        if self._bar is not None:
+        if self.training_bar is not None:
             losses = {name: f"{value:.3g}" for name, value in self._trainer.current_losses.items()}
-            self._bar.set_postfix(losses, refresh=False)
-            self._bar.update(state.global_step - self._bar.n)
+            self.training_bar.set_postfix(losses, refresh=False)
+            super().on_step_end(args, state, control, **kwargs)
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_prediction_step(self, args: TrainingArguments, *positional: Any, **kwargs: Any) -> None:
         """Move the bar of an evaluation."""
-        if not state.is_world_process_zero or args.disable_tqdm or not hasattr(eval_dataloader, "__len__"):
-            return
-        if self._evaluation_bar is None:
-            self._evaluation_bar = tqdm(total=len(eval_dataloader), desc="losses", leave=False, dynamic_ncols=True)
-        self._evaluation_bar.update(1)
-
-    def on_evaluate(self, *_: Any, **kwargs: Any) -> None:
-        """Close that bar."""
-        if self._evaluation_bar is not None:
-            self._evaluation_bar.close()
-            self._evaluation_bar = None
+        if not args.disable_tqdm:
+            super().on_prediction_step(args, *positional, **kwargs)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -166,7 +147,7 @@ class TerminalProgress(TrainerCallback):
         """Print a line."""
         if not state.is_world_process_zero or not logs:
             return
-        width = _terminal_width()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WITHOUT_TERMINAL
         if "loss" not in logs:
             if found := sentences(logs, state.global_step, width):
                 self._print("\n".join(found))
@@ -179,14 +160,13 @@ class TerminalProgress(TrainerCallback):
         self._lines += 1
         self._print(line(columns, values))
 
-    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
+    def on_train_end(self, *positional: Any, **kwargs: Any) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self.training_bar is not None:
+            super().on_train_end(*positional, **kwargs)
 
     def _print(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text)  # above the bar
+        if self.training_bar is not None:
+            self.training_bar.write(text)  # above the bar
         else:
             print(text, flush=True)

@@ -8,35 +8,20 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearn_hf.data.labels import label_counts
 from unlearn_hf.likelihood.answers import answer_likelihood
 from unlearn_hf.likelihood.one_pass import evaluating
+from unlearn_hf.training.followed_run import FollowedRun
 from unlearn_hf.training.weights_copy import WeightsCopy
 
 
-class _Trainer(Protocol):
+class _Trainer(FollowedRun, Protocol):
     """What is followed: a trainer with forget and retain rows."""
-
-    args: Any
-    accelerator: Any
-    train_dataset: Any
-    data_collator: Any
-    model: Any
-    state: Any
-    control: Any
-    window: Any
 
     @property
     def needs_retain_reference(self) -> bool: ...
-    @property
-    def is_deepspeed_enabled(self) -> bool: ...
-    def is_world_process_zero(self) -> bool: ...
-    def log(self, logs: dict[str, float]) -> None: ...
-    def compute_loss_context_manager(self) -> Any: ...
-    def _prepare_inputs(self, inputs: Any) -> Any: ...
-    def _model_for_evaluation(self) -> nn.Module: ...
 
 
 class RetainProbe:
@@ -94,7 +79,6 @@ def retain_loss_before_unlearning(trainer: _Trainer) -> float:
     """
     if not trainer.needs_retain_reference:
         return 0.0
-    assert trainer.window is not None
     total = torch.stack([batch["retain"]["reference_nll"].sum() for batch in trainer.window.batches]).sum()
     share = total.to(trainer.args.device) / trainer.window.totals.of("tokens", "retain")
     return float(trainer.accelerator.reduce(share, "mean"))

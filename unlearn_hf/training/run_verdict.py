@@ -25,19 +25,14 @@ from unlearn_hf.evaluation.verdict.judging import make_judge
 from unlearn_hf.evaluation.verdict.measuring import Judge
 from unlearn_hf.evaluation.verdict.rows import drawn_rows
 from unlearn_hf.evaluation.verdict.words import advice, not_checked, not_known, sentences
+from unlearn_hf.training.followed_run import FollowedRun
 
 
-class _Trainer(Protocol):
+class _Trainer(FollowedRun, Protocol):
     """What is judged."""
 
-    args: Any
-    accelerator: Any
-    processing_class: Any
-    model: Any
     stop_rule: Any
     uses_retain_rows: ClassVar[bool]
-
-    def is_world_process_zero(self) -> bool: ...
 
 
 class RunVerdict:

@@ -66,7 +66,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Backward passes of both objectives, one after the other, so that one graph is alive at a time."""
         window = self.window
-        assert window is not None
         window.seen += 1
         if window.seen == 1:
             self._weights = (1.0, 1.0) if self.gradients is not None else self.loss_weights()
@@ -127,7 +126,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         """Weighted sum of the objectives whose batches are in `inputs`; a plain batch gives the cross-entropy."""
         if "labels" in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        assert self.window is not None
         loss: Any = 0.0
         for name, weight in zip(Losses._fields, self._weights, strict=True):
             if name in inputs:
@@ -140,7 +138,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
 
     def objective_loss(self, model: nn.Module, name: str, batches: dict[str, dict[str, Tensor]]) -> Tensor:
         """Contributions of one micro-batch to the loss `name`, over the total of the whole step."""
-        assert self.window is not None
         objective, names = self.objectives[name], batch_names(name, self.needs[name])
         found = contributions(
             objective,
@@ -156,7 +153,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
 
     def _finish_window(self, model: nn.Module) -> None:
         """All gradients are there: reduce losses, combine gradients, or drop an update that is not finite."""
-        assert self.window is not None
         scaler = getattr(self.accelerator, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0
         gram = self._grams = None
@@ -202,12 +198,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         if self.gradients is not None:
             self.gradients.clear()
 
-    @property
-    def _noise_floor(self) -> float:
-        half = self.args.bf16 or self.args.fp16
-        half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
-        return NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32
-
     def end_run(self, reason: str) -> None:
         """Let the run end before this step's update; for `gradient_weights`, with the same verdict on every rank.
 
@@ -228,7 +218,9 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         else:
             grams = self._grams
             if self.retain_objective.zero_before_unlearning and grams is not None:
-                grams = without_noise(grams, self._noise_floor)
+                half = self.args.bf16 or self.args.fp16
+                half = half or any(parameter.dtype != torch.float32 for parameter in self.model.parameters())
+                grams = without_noise(grams, NOISE_FLOOR_HALF if half else NOISE_FLOOR_FLOAT32)
             if not self.needs_gram:
                 grams = None
             self._weights = self.gradient_weights(grams.sum(0) if grams is not None else None, losses)
@@ -260,7 +252,6 @@ class TwoObjectivesTrainer(MethodHooks, FinetuningTrainer):
         Same micro-batches, same code path, same dropout as in the step (for what it measures again); averaged over
         ranks, so that every rank holds the same number.
         """
-        assert self.window is not None
         model, window = self._model_for_evaluation(), self.window
         total = torch.zeros((), device=self.args.device)
         states = window.random_states.get(name)

@@ -216,6 +216,20 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
                 "'probe', which measures the NLL."
             )
 
+    def check_logarithms(self, who: str) -> None:
+        """Raise a `ValueError` unless both losses have a logarithm, which `who` (the beginning of a clause) takes."""
+        if not self.forget_objective.non_negative:
+            positive = [name for name, objective in FORGET_OBJECTIVES.items() if objective.non_negative]
+            raise ValueError(
+                f"forget_loss: {self.forget_loss!r} is negative, and {who} takes the logarithm of the loss; use one "
+                f"of {', '.join(positive)}."
+            )
+        if self.retain_objective.zero_before_unlearning:
+            raise ValueError(
+                f"retain_loss: {self.retain_loss!r} is zero at the start, and {who} takes the logarithm of the loss; "
+                "use 'nll'."
+            )
+
     def check_fills_batch(self, retain: int) -> None:
         """Raise a `ValueError` unless what is trained on of `retain` rows fills a batch."""
         batch_size = self.per_device_train_batch_size * self.world_size

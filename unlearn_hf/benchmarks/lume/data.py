@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_hf.benchmarks.lume.benchmark import LUME, TASKS
-from unlearn_hf.benchmarks.parts import BenchmarkData, rows_file, source_folder, source_label
+from unlearn_hf.benchmarks.parts import BenchmarkData, load_from_hub, rows_file, source_folder, source_label
 from unlearn_hf.common.checks import check_choice
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.data.mini import MINI_LUME
@@ -75,22 +75,14 @@ def _from_folder(folder: Path) -> tuple[dict[str, list[tuple[str, Any]]], dict[s
 
 
 def _from_hub(revision: str | None) -> tuple[dict[str, list[tuple[str, Any]]], dict[str, str]]:
-    from datasets import load_dataset
-
     repository = LUME.hub_datasets[""]
-    try:
-        loaded = load_dataset(repository, revision=revision)
-    except (ConnectionError, FileNotFoundError, ValueError) as problem:
-        raise ValueError(
-            f"source: 'hub' could not load {repository} ({type(problem).__name__}: {problem}); go online with the "
-            "token that SemEval gives, or pass a folder with the files of LUME's repository, or 'mini'."
-        ) from problem
+    loaded, reason = load_from_hub(repository, access=" with the token that SemEval gives", revision=revision)
     values: dict[str, list[tuple[str, Any]]] = {}
     absent = dict.fromkeys(_DOCUMENTS, f"{repository} has it as a file for its own script; pass a folder.")
     for name in _SETS:
-        splits = [each for each in (f"{name}_train", f"{name}_validation", name) if each in loaded]
+        splits = [each for each in (f"{name}_train", f"{name}_validation", name) if each in (loaded or ())]
         if not splits:
-            absent[name] = f"{repository} has no {name}_train, but {', '.join(loaded)}."
+            absent[name] = reason or f"{repository} has no {name}_train, but {', '.join(loaded)}."
         else:
             values[name] = [
                 (f"{repository}, {each}, row {number}", row)

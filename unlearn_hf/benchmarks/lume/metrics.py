@@ -18,8 +18,7 @@ from unlearn_hf.evaluation.metrics.base import metric_unit
 from unlearn_hf.evaluation.metrics.privacy import TextAUC
 from unlearn_hf.evaluation.sample_table import Missing
 
-COLUMNS = {"sc": "rouge_l_recall", "qa": "exact_match"}
-NAMES = {"sc": "regurgitation", "qa": "knowledge"}
+_FORMS = {"sc": ("regurgitation", "rouge_l_recall"), "qa": ("knowledge", "exact_match")}
 
 
 def aggregate_lume(
@@ -59,8 +58,9 @@ def aggregate_lume(
     terms: dict[str, float] = {}
     for split in TABLE_SPLITS:
         form = split[-2:]
-        name = f"lume_{split.removesuffix(form)}{NAMES[form]}"
-        found.add_from(name, found.column(split, COLUMNS[form]), metric_unit(name).definition)
+        kind, column = _FORMS[form]
+        name = f"lume_{split.removesuffix(form)}{kind}"
+        found.add_from(name, found.column(split, column), metric_unit(name).definition)
         if name in values:
             terms[name] = 1 - values[name].value if split.startswith("forget") else values[name].value
     for name in ("forget", "retain"):

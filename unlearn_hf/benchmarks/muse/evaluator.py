@@ -18,7 +18,7 @@ from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.requests import ContinuationRequest, Request, TextRequest
-from unlearn_hf.evaluation.sample_table import Compatibility, extraction_of
+from unlearn_hf.evaluation.sample_table import Compatibility
 
 VERBMEM_TOKENS, KNOWMEM_TOKENS = 128, 32
 KNOWMEM_CUTS = ("\n\n", "\nQuestion", "Question:")
@@ -123,9 +123,8 @@ class MuseEvaluator(TableEvaluator):
         return requests
 
     def _rows(self, part: str) -> list[dict[str, Any]]:
-        rows = self.muse[part]
-        found: list[dict[str, Any]] = rows.select(range(min(len(rows), self.max_rows or len(rows)))).to_list()
-        return found
+        rows: list[dict[str, Any]] = self.muse[part].to_list()
+        return rows[: self.max_rows]
 
     @property
     def corpus(self) -> str:
@@ -148,10 +147,6 @@ class MuseEvaluator(TableEvaluator):
             settings=settings,
             fingerprint=fingerprint,
         )
-
-    def extend(self, samples: pd.DataFrame, *_: Any) -> pd.DataFrame:
-        """Definitions that a compatibility changes."""
-        return extraction_of(samples, self.compatibility)
 
 
 def knowmem_rows(

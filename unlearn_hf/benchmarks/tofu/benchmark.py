@@ -13,15 +13,10 @@ if TYPE_CHECKING:
     from unlearn_hf.evaluation.logs.reading import EvaluationLog
 
 _OWN_SPLITS = ("retain", "real_authors", "world_facts")
+_WHAT = ("prob", "rouge", "truth_ratio", "paraphrase")
 _OWN_METRICS = (
-    "forget_prob",
-    "forget_rouge",
-    "forget_truth_ratio",
-    "forget_quality",
-    "forget_paraphrase",
-    "forget_fluency",
-    "model_utility",
-    *(f"{split}_{what}" for split in _OWN_SPLITS for what in ("prob", "rouge", "truth_ratio", "paraphrase")),
+    *("forget_quality", "forget_fluency", "model_utility"),
+    *(f"{split}_{what}" for split in ("forget", *_OWN_SPLITS) for what in _WHAT),
 )
 
 

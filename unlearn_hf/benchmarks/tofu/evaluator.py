@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from unlearn_hf.benchmarks.benchmark_of_log import read_reference
 from unlearn_hf.benchmarks.tofu.data import TofuData
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.common.renamed import renamed_arguments
-from unlearn_hf.evaluation.attacks.base import ATTACKS, AttackPass, chosen_attacks
+from unlearn_hf.evaluation.attacks.base import AttackPass, add_scores, chosen_attacks
 from unlearn_hf.evaluation.engine import Engine
 from unlearn_hf.evaluation.evaluator import TableEvaluator
 from unlearn_hf.evaluation.generation import GenerationSettings
@@ -89,18 +89,17 @@ class TofuEvaluator(TableEvaluator):
         super().__init__(engine, resume, max_rows, protocol, compatibility, fluency_model, fluency_label)
         self.tofu = tofu
         self.attack_model = attack_model
-        self._memory: dict[str, Any] = {}
         self.reference = self.fitting_reference(
             read_reference(retain_results, self.benchmark, tofu.split), truth_ratios=_PARTS["forget"][0] in tofu
         )
 
     def requests(self) -> list[SplitRequest]:
         """All sets that the data have."""
-        limits = [limit for limit in (self.max_rows, OFFICIAL_ROWS if self.protocol == "official" else None) if limit]
+        most = min(self.max_rows or sys.maxsize, OFFICIAL_ROWS if self.protocol == "official" else sys.maxsize)
         return [
             SplitRequest(
                 split,
-                self.tofu[part].select(range(min([len(self.tofu[part]), *limits]))).to_list(),
+                self.tofu[part].to_list()[:most],
                 scored,
                 details=split in ("forget", "holdout"),
                 generated=split != "holdout",
@@ -122,7 +121,7 @@ class TofuEvaluator(TableEvaluator):
             self.reference,
             self.protocol,
             self.compatibility,
-            settings={**settings, "attack_model": self.attack_model_record()},
+            settings={**settings, "attack_model": self.memory.get("attack_model")},
             fingerprint=fingerprint,
         )
 
@@ -135,25 +134,16 @@ class TofuEvaluator(TableEvaluator):
         partial: PartialResults | None,
     ) -> pd.DataFrame:
         """Scores of the attacks that need passes of their own, and definitions that a compatibility changes."""
-        rows = list(zip(samples["split"], samples["index"], strict=True))
         run = AttackPass(
             model,
             tokenizer,
             [replace(request, scored=("answer",), generated=False) for request in self.requests() if request.details],
             self.engine,
-            self._memory,
+            self.memory,
             self.attack_model,
             accelerator,
             partial,
             self.compatibility,
         )
-        for name in self.attacks:
-            start = time.perf_counter()
-            found = ATTACKS[name].scores(run)
-            samples[name] = [found.get(row, float("nan")) for row in rows]
-            self.engine.seconds[name] = time.perf_counter() - start
+        add_scores(samples, self.attacks, run)
         return extraction_of(samples, self.compatibility, ends=1)
-
-    def attack_model_record(self) -> dict[str, Any] | None:
-        """What the attack `reference` has left."""
-        return self._memory.get("attack_model")

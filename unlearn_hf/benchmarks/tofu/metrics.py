@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from unlearn_hf.evaluation.metric_value import MetricValue
 from unlearn_hf.evaluation.metrics.aggregates import Aggregates
 from unlearn_hf.evaluation.metrics.base import metric_unit
-from unlearn_hf.evaluation.metrics.composite import add_composites
+from unlearn_hf.evaluation.metrics.composite import UTILITY_SETS, add_composites
 from unlearn_hf.evaluation.metrics.forget_quality import ForgetQuality
-from unlearn_hf.evaluation.metrics.statistics import KolmogorovSmirnov, kolmogorov_smirnov
+from unlearn_hf.evaluation.metrics.statistics import kolmogorov_smirnov
 from unlearn_hf.evaluation.metrics.truth_ratio import (
     DEFINITIONS,
     Definition,
@@ -49,7 +49,6 @@ from unlearn_hf.evaluation.sample_table import (
 Array = NDArray[np.float64]
 _OPTION_SPLITS = ("real_authors", "world_facts")
 _SPLITS = ("forget", "retain", *_OPTION_SPLITS)
-_UTILITY_SPLITS = ("retain", *_OPTION_SPLITS)
 
 
 def aggregate_tofu(
@@ -131,7 +130,7 @@ class _TofuAggregates(Aggregates):
             # The arithmetic variant changes the truth ratio alone.
             options = "open_unlearning" if definition == "open_unlearning" else "geometric"
             names = []
-            for split in _UTILITY_SPLITS:
+            for split in UTILITY_SETS:
                 probability = f"{split}_prob"
                 names += [
                     self.name(probability, options) if split in _OPTION_SPLITS else probability,
@@ -145,11 +144,33 @@ class _TofuAggregates(Aggregates):
                 self.add(name, metric_unit(name).aggregate(components), rows, definition)
 
     def add_forget_quality(self) -> None:
-        """KS p-values against the retain model, for each definition that both sides can be brought to."""
+        """KS tests between truth ratios of the forget rows and the retain model's, for each definition that both have.
+
+        `prob_mean` appears only where both sides hold nothing else: its ranks are those of the others except for
+        likelihoods near 1e-10.
+
+        Raises:
+            ValueError: if the rows differ, or the sides have no definition in common; it names both and the mend.
+        """
         if self.reference is None or not (has_truth_ratios(self.table) and has_truth_ratios(self.reference)):
             return
-        rows = split_rows(self.table, "forget")
-        for definition, test in forget_quality(rows, split_rows(self.reference, "forget")).items():
+        rows, theirs = (split_rows(table, "forget") for table in (self.table, self.reference))
+        check_same_rows(rows, theirs, "forget quality")
+        tests = {}
+        for definition in DEFINITIONS:
+            mine, others = rows_truth_ratio(rows, definition), rows_truth_ratio(theirs, definition)
+            if mine is not None and others is not None:
+                tests[definition] = kolmogorov_smirnov(mine, others)
+        if not tests:
+            raise ValueError(
+                "forget quality compares truth ratios of different definitions: "
+                f"{', '.join(available_definitions(rows))} here, {', '.join(available_definitions(theirs))} in the "
+                "reference. Take logs that hold paraphrase and perturbed losses, so that both can be recomputed by "
+                "one definition."
+            )
+        if len(tests) > 1:
+            tests.pop("prob_mean", None)
+        for definition, test in tests.items():
             for base in ("forget_quality", "forget_quality_statistic", "forget_quality_log10"):
                 # Beyond some 540 rows a complete separation underflows, and has no logarithm.
                 if base != "forget_quality_log10" or test.pvalue > 0:
@@ -197,36 +218,3 @@ def _probability(rows: pd.DataFrame, what: str, definition: Definition, missing:
             return logged
     losses = column_values(rows, f"{what}_mean_nll", missing)
     return None if losses is None else metric_unit("forget_prob").per_sample(predictions=losses)
-
-
-def forget_quality(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, KolmogorovSmirnov]:
-    """KS test between truth ratios of a model and of the retain model, by definition of the truth ratio.
-
-    Args:
-        rows: forget rows of the model.
-        reference: forget rows of the retain model, over the same questions.
-
-    Returns:
-        Definition -> test, for every definition that both sides have. `prob_mean` appears only where both sides hold
-        nothing else: its ranks are those of the others except for likelihoods near 1e-10.
-
-    Raises:
-        ValueError: if the rows differ, or the sides have no definition in common; it names both and the mend.
-    """
-    check_same_rows(rows, reference, "forget quality")
-    tests = {}
-    for definition in DEFINITIONS:
-        mine = rows_truth_ratio(rows, definition)
-        theirs = rows_truth_ratio(reference, definition)
-        if mine is not None and theirs is not None:
-            tests[definition] = kolmogorov_smirnov(mine, theirs)
-    if not tests:
-        raise ValueError(
-            "forget quality compares truth ratios of different definitions: "
-            f"{', '.join(available_definitions(rows))} here, {', '.join(available_definitions(reference))} in the "
-            "reference. Take logs that hold paraphrase and perturbed losses, so that both can be recomputed by "
-            "one definition."
-        )
-    if len(tests) > 1:
-        tests.pop("prob_mean", None)
-    return tests

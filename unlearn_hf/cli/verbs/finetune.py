@@ -47,9 +47,7 @@ def complete(asked: TrainingRun) -> TrainingRun:
     Raises:
         ArgumentsError: listing everything that is wrong.
     """
-    from unlearn_hf.training.finetuning_config import FinetuningConfig
-
-    return assemble(asked.verb, asked.settings, FinetuningConfig)
+    return assemble(asked.verb, asked.settings, training_config(()))
 
 
 def assemble(verb: str, settings: Settings, config_class: type, problems: Sequence[str] = ()) -> TrainingRun:

@@ -7,6 +7,7 @@ inside the methods.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unlearn_hf.common.registry import Registry
 
 if TYPE_CHECKING:
+    import pandas as pd
     from accelerate import Accelerator
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
@@ -116,6 +118,16 @@ ATTACKS: Registry[Attack] = Registry(
         "reference": "unlearn_hf.evaluation.attacks.other_model:REFERENCE",
     },
 )
+
+
+def add_scores(samples: pd.DataFrame, attacks: Sequence[str], run: AttackPass) -> None:
+    """Add a column of scores to a table for each of these attacks with passes of their own; NaN: a row has none."""
+    rows = list(zip(samples["split"], samples["index"], strict=True))
+    for name in attacks:
+        start = time.perf_counter()
+        found = ATTACKS[name].scores(run)
+        samples[name] = [found.get(row, float("nan")) for row in rows]
+        run.engine.seconds[name] = time.perf_counter() - start
 
 
 def chosen_attacks(attacks: Sequence[str], attack_model: Any = None) -> tuple[str, ...]:

@@ -32,18 +32,13 @@ def number(value: Any, where: str, bounds: Bounds | None = None) -> float:
         raise ValueError(f"{where} is {value!r}, and must be a number or null.")
     if math.isnan(value):
         raise ValueError(f"{where} is NaN: the logged model diverged, or the row has no answer token. Drop that row.")
-    if bounds is not None:
-        _check_bounds(float(value), where, *bounds)
+    low, high = bounds or (-math.inf, math.inf)
+    if bounds is not None and not (math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING):
+        limits = f"at least {low:g}" + (f" and at most {high:g}" if math.isfinite(high) else "")
+        raise ValueError(
+            f"{where} is {float(value)!r}, and must be finite, {limits}: the log was edited, or is of something else."
+        )
     return float(value)
-
-
-def _check_bounds(value: float, where: str, low: float, high: float) -> None:
-    if math.isfinite(value) and low - _ROUNDING <= value <= high + _ROUNDING:
-        return
-    limits = f"at least {low:g}" + (f" and at most {high:g}" if math.isfinite(high) else "")
-    raise ValueError(
-        f"{where} is {value!r}, and must be finite, {limits}: the log was edited, or is of something else."
-    )
 
 
 def numbers(value: Any, where: str, bounds: Bounds | None = None) -> list[float] | None:

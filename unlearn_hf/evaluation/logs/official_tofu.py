@@ -81,10 +81,8 @@ def read_tofu_log(content: Mapping[str, Any]) -> pd.DataFrame:
     Raises:
         ValueError: see `read_tofu_set`; also if the entry of a set is no object.
     """
-    tables = []
-    for key, entry in content.items():
-        if split := _file_split(str(key)):
-            tables.append(read_tofu_set(mapping(entry, str(key)), split, str(key)))
+    splits = {str(key): _file_split(str(key)) for key in content}
+    tables = [read_tofu_set(mapping(content[key], key), split, key) for key, split in splits.items() if split]
     return pd.concat(tables, ignore_index=True)
 
 

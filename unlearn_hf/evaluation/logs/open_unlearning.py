@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,6 @@ _MUSE_ROUGE = re.compile(r"^(forget|retain)_(knowmem|verbmem)_rouge$")
 _ATTACK = re.compile(r"^mia_(loss|zlib|min_k_plus_plus|min_k|gradnorm|reference)$")
 _SCORES = ("extraction_strength", "exact_memorization")
 _AGGREGATES = ("model_utility", "forget_quality", "privleak")
-_ATTACK_COLUMNS = {"gradnorm": "gradient_norm"}
 _ROUGE_COLUMNS = {"rouge1_recall": "rouge_1_recall", "rougeL_recall": "rouge_l_recall", "rougeL_f1": "rouge_l_f1"}
 _TEXT_COLUMNS = {"input": "prompt", "generation": "generation", "ground_truth": "reference_text"}
 UNDETERMINED = "undetermined (open_unlearning or prob_mean)"
@@ -49,28 +49,21 @@ def flat_name(metric: str) -> str | None:
     if match := _TRUTH_RATIO.match(name):
         return f"{_SPLITS[match[1]]}_truth_ratio"
     if match := _ATTACK.match(name):
-        return f"mia_{_ATTACK_COLUMNS.get(match[1], match[1])}_auc"
+        return f"mia_{match[1].replace('gradnorm', 'gradient_norm')}_auc"
     return name if _MUSE_ROUGE.match(name) or name in _SCORES or name in _AGGREGATES else None
 
 
-def is_known_metric(metric: str) -> bool:
-    """Whether that framework has a metric of this name that we read."""
-    return flat_name(metric) is not None or _QUESTION_METRIC.match(metric.lower()) is not None
+def is_log(content: Any) -> bool:
+    """Whether this is a `*_EVAL.json` or a `*_SUMMARY.json`."""
 
+    def known(metric: str, value: Any) -> bool:
+        if flat_name(metric) is None and not _QUESTION_METRIC.match(metric.lower()):
+            return False
+        if isinstance(value, Mapping):
+            return bool({"agg_value", "value_by_index", "auc"} & set(value))
+        return value is None or isinstance(value, (int, float))
 
-def is_evaluation(content: Any) -> bool:
-    """Whether this is a `*_EVAL.json`."""
-    return isinstance(content, Mapping) and any(
-        is_known_metric(key) and isinstance(value, Mapping) and {"agg_value", "value_by_index", "auc"} & set(value)
-        for key, value in content.items()
-    )
-
-
-def is_summary(content: Any) -> bool:
-    """Whether this is a `*_SUMMARY.json`."""
-    return isinstance(content, Mapping) and any(
-        is_known_metric(key) and (value is None or isinstance(value, (int, float))) for key, value in content.items()
-    )
+    return isinstance(content, Mapping) and any(known(key, value) for key, value in content.items())
 
 
 def is_muse(content: Mapping[str, Any]) -> bool:
@@ -101,7 +94,7 @@ def read_evaluation(content: Mapping[str, Any]) -> pd.DataFrame | None:
         ValueError: if a value is NaN, impossible or of the wrong kind, or logged truth ratios contradict the
             logged losses.
     """
-    cells: Cells = {}
+    cells: Cells = defaultdict(dict)
     for metric, entry in content.items():
         name = metric.lower()
         if not isinstance(entry, Mapping):
@@ -114,17 +107,22 @@ def read_evaluation(content: Mapping[str, Any]) -> pd.DataFrame | None:
             _read_rouge(cells, entry, metric, f"{match[2]}_{match[1]}")
         elif match := _ATTACK.match(name):
             for split in ("forget", "holdout"):
-                column = _ATTACK_COLUMNS.get(match[1], match[1])
-                values = entry.get(split)
                 where = f"{metric}: {split}"
-                _read_scores(cells, {} if values is None else mapping(values, where), where, split, column)
+                values = mapping(entry.get(split) or {}, where)
+                _read_scores(cells, values, where, split, match[1].replace("gradnorm", "gradient_norm"))
         elif name in _SCORES:
             _read_scores(cells, entry, metric, "verbmem_forget" if is_muse(content) else "forget", name)
     if not cells:
         return None
     rows = [{"split": split, "index": index, **columns} for (split, index), columns in cells.items()]
     table = pd.DataFrame(rows)
-    return _with_truth_ratio_definitions(table, content) if "truth_ratio" in table else table
+    if "truth_ratio" in table:
+        aggregates = logged_aggregates(content)
+        table["truth_ratio_definition"] = None
+        for split, ratios in table[table["truth_ratio"].notna()].groupby("split"):
+            definition = truth_ratio_definition(ratios, aggregates.get(f"{split}_truth_ratio"))
+            table.loc[ratios.index, "truth_ratio_definition"] = definition
+    return table
 
 
 def _by_index(entry: Mapping[str, Any], metric: str) -> dict[int, Mapping[str, Any]]:
@@ -137,18 +135,14 @@ def _by_index(entry: Mapping[str, Any], metric: str) -> dict[int, Mapping[str, A
     }
 
 
-def _cell(cells: Cells, split: str, index: int) -> dict[str, Any]:
-    return cells.setdefault((split, index), {})
-
-
 def _read_scores(cells: Cells, entry: Mapping[str, Any], metric: str, split: str, column: str) -> None:
     for index, values in _by_index(entry, metric).items():
-        _cell(cells, split, index)[column] = number(values.get("score"), f"{metric}[{index}]: score")
+        cells[split, index][column] = number(values.get("score"), f"{metric}[{index}]: score")
 
 
 def _read_rouge(cells: Cells, entry: Mapping[str, Any], metric: str, split: str) -> None:
     for index, values in _by_index(entry, metric).items():
-        cell = _cell(cells, split, index)
+        cell = cells[split, index]
         for key, column in _ROUGE_COLUMNS.items():
             if key in values:
                 cell[column] = number(values[key], f"{metric}[{index}]: {key}", SHARE)
@@ -162,7 +156,7 @@ def _read_question_metric(cells: Cells, entry: Mapping[str, Any], metric: str, s
         _read_scores(cells, entry, metric, split, "fluency")
     else:
         for index, values in _by_index(entry, metric).items():
-            cell, where = _cell(cells, split, index), f"{metric}[{index}]"
+            cell, where = cells[split, index], f"{metric}[{index}]"
             if what == "prob_normalised":
                 cell["choice_prob"] = number(values.get("prob"), f"{where}: prob", SHARE)
                 continue
@@ -175,15 +169,6 @@ def _read_question_metric(cells: Cells, entry: Mapping[str, Any], metric: str, s
                 else:  # several paraphrases are averaged, as that framework does
                     column = f"{'answer' if what == 'prob' else 'paraphrase'}_{suffix}"
                     cell[column] = math.nan if parsed is None else float(np.mean(parsed))
-
-
-def _with_truth_ratio_definitions(table: pd.DataFrame, content: Mapping[str, Any]) -> pd.DataFrame:
-    aggregates = logged_aggregates(content)
-    table["truth_ratio_definition"] = None
-    for split, rows in table[table["truth_ratio"].notna()].groupby("split"):
-        definition = truth_ratio_definition(rows, aggregates.get(f"{split}_truth_ratio"))
-        table.loc[rows.index, "truth_ratio_definition"] = definition
-    return table
 
 
 def truth_ratio_definition(rows: pd.DataFrame, aggregate: float | None) -> str:

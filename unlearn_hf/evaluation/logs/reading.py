@@ -126,7 +126,7 @@ def _read_content(path: Path, content: Any, split: str | None) -> EvaluationLog:
     if _is_flat(content):
         values = {key: number(value, key) for key, value in content.items()}
         return EvaluationLog(path, "flat", None, None, values, frozenset(values))
-    if open_unlearning.is_evaluation(content) or open_unlearning.is_summary(content):
+    if open_unlearning.is_log(content):
         return _read_open_unlearning(path, content)
     what = f"keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else type(content).__name__
     raise ValueError(
@@ -145,13 +145,14 @@ def _is_flat(content: Any) -> bool:
 
 
 def _read_folder(folder: Path) -> EvaluationLog:
-    for name in _FOLDER_FILES:
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return read_log(candidate)
-    sets = [candidate for name in official_tofu.FILES for candidate in (folder / name, folder / f"{name}.gz")]
-    if found := [candidate for candidate in sets if candidate.is_file()]:
-        return _tofu(folder, pd.concat([read_log(file).table("this") for file in found], ignore_index=True))
+    whole, sets = (
+        [file for name in names for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
+        for names in (_FOLDER_FILES, official_tofu.FILES)
+    )
+    if whole:
+        return read_log(whole[0])
+    if sets:
+        return _tofu(folder, pd.concat([read_log(file).table("this") for file in sets], ignore_index=True))
     wanted = ", ".join((*_FOLDER_FILES, *official_tofu.FILES))
     raise ValueError(f"{folder} holds no evaluation log; looked for {wanted}.")
 

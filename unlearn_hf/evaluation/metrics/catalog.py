@@ -7,7 +7,6 @@ except where `describe` says so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -214,13 +213,9 @@ VARIANT_SUFFIXES: tuple[str, ...] = (
 )
 
 
-_ATTACK = re.compile(r"mia_(.+)_auc")
-
-
 def metrics() -> dict[str, Any]:
     """Every metric without variant suffixes, one for each attack of the registry among them."""
-    attacks = {f"mia_{name}_auc": _attack(attack) for name, attack in ATTACKS.items()}
-    return dict(METRICS) | attacks
+    return dict(METRICS) | {f"mia_{name}_auc": _attack(attack) for name, attack in ATTACKS.items()}
 
 
 def _attack(attack: Attack) -> MetricDescription:
@@ -231,12 +226,7 @@ def _attack(attack: Attack) -> MetricDescription:
 
 def is_metric(name: str) -> bool:
     """Whether a metric has this name, without a variant suffix."""
-    return name in METRICS or _attacked(name) is not None
-
-
-def _attacked(name: str) -> Attack | None:
-    match = _ATTACK.fullmatch(name)
-    return ATTACKS.get(match[1]) if match else None
+    return name in metrics()
 
 
 def describe(name: str) -> Any:
@@ -245,20 +235,15 @@ def describe(name: str) -> Any:
     Raises:
         ValueError: if there is no such metric.
     """
-    if name in METRICS:
-        return METRICS[name]
-    if (attack := _attacked(name)) is not None:
-        return _attack(attack)
-    for suffix in VARIANT_SUFFIXES:
-        if name.endswith(suffix):
-            description = describe(name[: -len(suffix)])
-            if suffix == "_prob_mean" and name.startswith("forget_truth_ratio"):
-                # P(right) / (P(right) + P(wrong)) on forget measures what is still known.
-                return replace(
-                    description,
-                    summary="forget set: mean share of the right answer",
-                    higher_is_better=False,
-                    paper=_OPEN_UNLEARNING,
-                )
-            return description
-    raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(metrics()))}.")
+    known = metrics()
+    if name in known:
+        return known[name]
+    suffix = next((suffix for suffix in VARIANT_SUFFIXES if name.endswith(suffix)), None)
+    if suffix is None:
+        raise ValueError(f"metric {name!r} is unknown; the metrics are {', '.join(sorted(known))}.")
+    description = describe(name.removesuffix(suffix))
+    if suffix == "_prob_mean" and name.startswith("forget_truth_ratio"):
+        # P(right) / (P(right) + P(wrong)) on forget measures what is still known.
+        summary = "forget set: mean share of the right answer"
+        return replace(description, summary=summary, higher_is_better=False, paper=_OPEN_UNLEARNING)
+    return description

@@ -69,6 +69,9 @@ _PUBLISHED_MEANS = {
 }
 _PARTS = frozenset({*_MEMORIZATION.values(), *_ATTACKS.values(), "uds", "model_utility", "fluency"})
 _SHIFT = 1e-12
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+UTILITY_PARTS = ("prob", "rouge", "truth_ratio")
+"""Of each of the sets: the nine metrics that model utility is the harmonic mean of."""
 
 
 def add_composites(found: Aggregates) -> None:

@@ -55,7 +55,7 @@ def truth_ratio(right_mean_nll: Array, wrong_mean_nll: list[Array], definition: 
             log_wrong = np.array([np.logaddexp.reduce(-losses) - np.log(len(losses)) for losses in wrong_mean_nll])
             ratio = np.exp(log_wrong + right)
         else:
-            wrong = _row_means(wrong_mean_nll)
+            wrong = np.array([losses.mean() for losses in wrong_mean_nll])
             if definition == "geometric":
                 ratio = np.exp(right - wrong)
             elif definition == "open_unlearning":
@@ -66,13 +66,6 @@ def truth_ratio(right_mean_nll: Array, wrong_mean_nll: list[Array], definition: 
         rows = np.flatnonzero(np.isnan(ratio))[:5].tolist()
         raise ValueError(f"the {definition} truth ratio is not defined in rows {rows}: all likelihoods are zero.")
     return np.asarray(ratio, dtype=np.float64)
-
-
-def _row_means(losses: list[Array]) -> Array:
-    lengths = {len(row) for row in losses}
-    if len(lengths) == 1:
-        return np.asarray(np.stack(losses).mean(axis=-1))
-    return np.array([row.mean() for row in losses])
 
 
 def truth_ratio_scores(ratio: Array, definition: str, forget: bool) -> Array:

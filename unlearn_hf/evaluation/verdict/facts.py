@@ -102,7 +102,7 @@ def leaks(row: JudgedRow, values: Mapping[str, Any], limit: float) -> dict[str, 
         values: what was measured of it.
         limit: see `likelihood_limits`.
     """
-    answers = [values["greedy"], *values["sampled"]]
+    answers = ["" if row.tells_of_others(each) else each for each in (values["greedy"], *values["sampled"])]
     keyed = [bool(row.keys_in(each)) for each in answers]
     # What rows to keep say as well comes up now and then, whatever the model knows of this row.
     enough = max(1, math.ceil(len(values["sampled"]) / 2)) if row.chance else 1

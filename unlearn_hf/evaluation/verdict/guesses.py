@@ -27,7 +27,7 @@ _SIGNIFICANT = 0.05
 
 
 def with_guesses(forget: Sequence[JudgedRow], keep: Sequence[tuple[str, str]]) -> list[JudgedRow]:
-    """The rows to forget with `shared_words` and `chance`, from the rows to keep.
+    """The rows to forget with `shared_words`, `chance` and `of_others`, from the rows to keep.
 
     `chance` is the share of answers to the most similar questions that would pass for the row's own, and no less than
     the share among all answers to keep.
@@ -50,8 +50,15 @@ def with_guesses(forget: Sequence[JudgedRow], keep: Sequence[tuple[str, str]]) -
         shared = sorted(word for word, count in counts.items() if count > max(1, rarest, _SHARED * len(similar)))
         row = dataclasses.replace(row, shared_words=tuple(shared))
         chance = max(np.mean([row.passes(answer) for answer in some]) for some in (similar, answers))
-        found.append(dataclasses.replace(row, chance=float(chance)))
+        others = {_words_of_another(row, answer) for answer in answers if row.passes(answer)} - {()}
+        found.append(dataclasses.replace(row, chance=float(chance), of_others=tuple(sorted(others))))
     return found
+
+
+def _words_of_another(row: JudgedRow, answer: str) -> tuple[str, ...]:
+    """Words of an answer to keep that has a name or number which the row has not; else none."""
+    told = dataclasses.replace(row, question=f"{row.question} {row.answer}", answer=answer, shared_words=())
+    return tuple(sorted(row.words_of(answer))) if told.key_words else ()
 
 
 def likenesses(texts: Sequence[str], known: Sequence[str]) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class JudgedRow:
         paraphrases: tokens of other wordings of the answer, prompt included, with their labels.
         shared_words: words that answers to keep use for similar questions, too: its wording.
         chance: how likely a model that never saw the row answers it right; 0 where no answer to keep would do.
+        of_others: words of each answer to keep that says the same of somebody else, by name.
     """
 
     index: int
@@ -48,20 +50,21 @@ class JudgedRow:
     paraphrases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     shared_words: tuple[str, ...] = ()
     chance: float = 0.0
+    of_others: tuple[tuple[str, ...], ...] = ()
 
     @staticmethod
     def words_of(text: str) -> set[str]:
         """Its words in lower case, without the ending of a possessive."""
         return {word.lower().removesuffix("'s") for word in _WORD.findall(text.replace("\u2019", "'"))}
 
-    @property
+    @functools.cached_property
     def own_words(self) -> frozenset[str]:
         """Words of the answer that neither question, nor similar answers, nor every text has: what it must bring."""
         own = self.words_of(self.answer) - self.words_of(self.question) - STOP_WORDS
         # Where similar answers have all of them, chance says how little they tell.
         return frozenset(own - set(self.shared_words) or own)
 
-    @property
+    @functools.cached_property
     def key_words(self) -> frozenset[str]:
         """Those among them that are numbers, dates or names: what a wording cannot change."""
         own = self.own_words
@@ -85,6 +88,11 @@ class JudgedRow:
     def says(self, text: str) -> bool:
         """Whether `text` has most of the answer's own words, and a key word where there are any."""
         return self.said_in(text) >= _SAID and (not self.key_words or bool(self.keys_in(text)))
+
+    def tells_of_others(self, text: str) -> bool:
+        """Whether `text` has all words of an answer to keep that says the same of somebody else."""
+        words = self.words_of(text)
+        return any(words.issuperset(each) for each in self.of_others)
 
     def passes(self, text: str) -> bool:
         """Whether `text` gives the answer away: most of its own words, or a key word."""
