@@ -1,11 +1,14 @@
 """Memory and arithmetic of a step by a formula; `docs/scale.md` explains its terms, `tests/test_scale.py` checks it.
 
-For more tokens or ranks: `python scripts/scale.py --tokens 8192 --ranks 32`.
+For more tokens or ranks: `python scripts/scale.py --tokens 8192 --ranks 32`. `--measure` holds the arithmetic against
+seconds of real steps instead: of small random Llamas, on this machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from dataclasses import dataclass
 
 GIB = 2**30
@@ -49,6 +52,10 @@ SHAPES = {
     "Llama 3.1 8B": Llama(32, 4096, 1024, 14336, 128256),
     "Llama 3.1 70B": Llama(80, 8192, 1024, 28672, 128256),
 }
+
+
+MEASURED = ((6, 384, 8000), (4, 640, 4000), (8, 256, 16000))
+"""Layers, width and vocabulary of what `--measure` runs."""
 
 
 def peak_bytes(
@@ -112,12 +119,67 @@ def operations(shape: Llama, tokens: float, answers: float, *, rank: int | None 
     return forward * ((3 if rank is None else 2) + again)
 
 
+def matrix_rate(shape: Llama, tokens: int) -> float:
+    """Operations per second of the processor in the products of a layer, forward and backward."""
+    import torch
+
+    states, weights = torch.randn(tokens, shape.width), torch.randn(shape.inner, shape.width)
+    gradient = torch.randn(tokens, shape.inner)
+    seconds = []
+    for _ in range(15):
+        start = time.process_time()
+        _ = states @ weights.T, gradient @ weights, gradient.T @ states
+        seconds.append(time.process_time() - start)
+    return 3 * 2 * tokens * shape.width * shape.inner / statistics.median(seconds)
+
+
+def measure(methods: tuple[str, ...], rounds: int, steps: int) -> None:
+    """Seconds of real steps, and those of the formula with the rate of this machine and one share for all points."""
+    from bench_runs import add_arguments, load
+    from bench_step import measure as measure_steps
+
+    points: list[tuple[str, str, float, float, float]] = []
+    for layers, width, vocabulary in MEASURED:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        arguments = parser.parse_args(
+            f"--layers {layers} --hidden_size {width} --vocabulary {vocabulary} --steps {steps}".split()
+        )
+        arguments.rounds, arguments.variants, arguments.processor_time = rounds, list(methods), True
+        loaded = load(arguments)
+        both = [row for rows in loaded[2:] for row in rows]
+        tokens = sum(len(row["input_ids"]) - 1 for row in both) / (steps + 1)
+        answers = sum(label != -100 for row in both for label in row["labels"]) / (steps + 1)
+        shape = Llama(layers, width, width, width * 8 // 3, vocabulary, tied=True)
+        before = matrix_rate(shape, round(tokens / 2))
+        rows = measure_steps(arguments, loaded)
+        rate = (before + matrix_rate(shape, round(tokens / 2))) / 2
+        for row in rows:
+            count = operations(shape, tokens, answers, again=0.5 if row["variant"] == "eupmu" else 0.0)
+            points.append((f"{layers} x {width}, {vocabulary}", row["variant"], count, rate, row["median"]))
+    share = statistics.median(count / rate / found for *_, count, rate, found in points)
+    print(f"share of the rate of matrix products that is reached: {share:.2f}")
+    print("| layers x width, vocabulary | method | 10^9 operations | 10^9/s | s | by the formula | off |")
+    for name, method, count, rate, found in points:
+        expected = count / rate / share
+        print(
+            f"| {name} | {method} | {count / 1e9:.0f} | {rate / 1e9:.0f} | {found:.3f} | {expected:.3f} "
+            f"| {expected / found - 1:+.0%} |"
+        )
+
+
 def main() -> None:
-    """Print the table for well-known shapes."""
+    """Print the table for well-known shapes, or that of measured steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2048, help="of a set's batch, on each rank")
     parser.add_argument("--ranks", type=int, default=8, help="of the sharded columns")
+    parser.add_argument("--measure", nargs="+", metavar="METHOD", help="variants of bench_step.py to measure")
+    parser.add_argument("--rounds", type=int, default=3, help="of measured steps")
+    parser.add_argument("--steps", type=int, default=3, help="measured in each round")
     arguments = parser.parse_args()
+    if arguments.measure:
+        measure(tuple(arguments.measure), arguments.rounds, arguments.steps)
+        return
     tokens, answers, ranks = arguments.tokens, arguments.tokens // 2, arguments.ranks
     print(
         f"| GiB, {tokens} tokens | adapter | adapter, again | whole, again | whole, again, two gradients "
