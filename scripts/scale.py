@@ -40,6 +40,11 @@ class Llama:
         """Those of the head."""
         return self.vocabulary * self.width
 
+    @property
+    def kept(self) -> int:
+        """Bytes of activations that a float32 pass over all layers keeps of a token."""
+        return (32 * self.width + 8 * self.keys + 16 * self.inner) * self.layers
+
     def adapter(self, rank: int) -> int:
         """Parameters of an adapter on all linear layers but the head."""
         widths = 2 * 2 * self.width + 2 * (self.width + self.keys) + 3 * (self.width + self.inner)
@@ -97,7 +102,7 @@ def peak_bytes(
     elif half:
         kept = ((36 * h + 6 * k + 8 * i) * tokens + whole) * shape.layers
     else:
-        kept = (32 * h + 8 * k + 16 * i) * tokens * shape.layers
+        kept = shape.kept * tokens
     head = 4 * shape.head if rank is None else 0
     logits = min(answers * shape.vocabulary, most_logits) * (6 if half else 4) + head
     held = (weights + (8 + 4 * copies) * trained) / ranks
@@ -134,7 +139,10 @@ def matrix_rate(shape: Llama, tokens: int) -> float:
 
 
 def measure(methods: tuple[str, ...], rounds: int, steps: int) -> None:
-    """Seconds of real steps, and those of the formula with the rate of this machine and one share for all points."""
+    """Seconds of real steps, and those of the formula.
+
+    The rate of products is measured beside each shape; that of all else, one for all points, is their median.
+    """
     from bench_runs import add_arguments, load
     from bench_step import measure as measure_steps
 
@@ -155,16 +163,18 @@ def measure(methods: tuple[str, ...], rounds: int, steps: int) -> None:
         rows = measure_steps(arguments, loaded)
         rate = (before + matrix_rate(shape, round(tokens / 2))) / 2
         for row in rows:
-            count = operations(shape, tokens, answers, again=0.5 if row["variant"] == "eupmu" else 0.0)
-            points.append((f"{layers} x {width}, {vocabulary}", row["variant"], count, rate, row["median"]))
-    share = statistics.median(count / rate / found for *_, count, rate, found in points)
-    print(f"share of the rate of matrix products that is reached: {share:.2f}")
-    print("| layers x width, vocabulary | method | 10^9 operations | 10^9/s | s | by the formula | off |")
-    for name, method, count, rate, found in points:
-        expected = count / rate / share
+            again = 0.5 if row["variant"] == "eupmu" else 0.0
+            products = operations(shape, tokens, answers, again=again) / rate
+            moved = shape.kept * tokens * (1 + again / 3)
+            points.append((f"{layers} x {width}, {vocabulary}", row["variant"], products, moved, row["median"]))
+    pace = statistics.median(moved / (found - products) for *_, products, moved, found in points)
+    print(f"bytes of kept activations a second beside the products: {pace / 1e9:.2f} 10^9")
+    print("| layers x width, vocabulary | method | products, s | the rest, s | both | measured | off |")
+    for name, method, products, moved, found in points:
+        rest = moved / pace
         print(
-            f"| {name} | {method} | {count / 1e9:.0f} | {rate / 1e9:.0f} | {found:.3f} | {expected:.3f} "
-            f"| {expected / found - 1:+.0%} |"
+            f"| {name} | {method} | {products:.3f} | {rest:.3f} | {products + rest:.3f} | {found:.3f} "
+            f"| {(products + rest) / found - 1:+.0%} |"
         )
 
 

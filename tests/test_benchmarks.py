@@ -75,14 +75,11 @@ def test_ways_of_packing_agree_and_are_timed(tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(SCRIPTS / "bench_packing.py"),
-        "--model_name_or_path",
-        str(tmp_path),
         "--rounds",
         "1",
+        "--model_name_or_path",
+        str(tmp_path),
     ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
-        ["scoring", "8"],
-        ["a", "step"],
-        ["a", "step"],
-    ]
+    batches = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
+    assert batches == [["scoring", "8"], ["a", "step"], ["a", "step"]]

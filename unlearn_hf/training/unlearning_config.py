@@ -80,7 +80,7 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     retain_budget: float | None = option(
         None,
         "Stop when the retain loss has risen by more than this share of its value before unlearning (0.02: two "
-        "hundredths), and keep the last weights measured within it; a copy of the trained parameters rests on the CPU. "
+        "hundredths), and keep the last weights measured within it; a copy of the parameters rests on the CPU. "
         "Default: no budget.",
         only="positive",
     )
