@@ -13,6 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,9 +37,7 @@ Row = dict[str, list[int]]
 def tree_nll(model: Any, groups: list[list[Row]]) -> Tensor:
     """Sum of the NLLs of all answers, each group a tree of its own; a scalar."""
     trees = [
-        TextGroup(
-            tuple(ScoredText(f"{i}/{j}", tuple(row["input_ids"]), tuple(row["labels"])) for j, row in enumerate(group))
-        )
+        TextGroup(tuple(ScoredText(f"{i}/{j}", row["input_ids"], row["labels"]) for j, row in enumerate(group)))
         for i, group in enumerate(groups)
     ]
     batch = pack(trees, 0)
@@ -54,7 +53,26 @@ def tree_nll(model: Any, groups: list[list[Row]]) -> Tensor:
     request = AnswerRequest(
         torch.tensor([node for node, _ in answers]), longest, torch.tensor([label for _, label in answers])
     )
-    return ask(model, batch, request).token_nll.sum()
+    found = ask(model, batch, request).token_nll
+    assert found is not None
+    return found.sum()
+
+
+def batch_nll(model: Any, groups: list[list[Row]], packed: bool) -> Tensor:
+    """The same, each group a batch of its own: padded, or its rows end to end."""
+    return torch.stack(
+        [answer_likelihood(model, collate(group, 0), packed=packed).nll.sum() for group in groups]
+    ).sum()
+
+
+def computed(model: Any, nll: Callable[[], Tensor], trains: bool) -> Tensor:
+    """The sum of the NLLs, with its gradients where a step is measured."""
+    model.zero_grad()
+    with torch.set_grad_enabled(trains):
+        value = nll()
+    if trains:
+        value.backward()
+    return value.detach()
 
 
 def seconds(work: Callable[[], Any], rounds: int) -> float:
@@ -98,27 +116,13 @@ def main() -> None:
         (f"a step on {len(apart)} rows with nothing in common", [apart], True),
     ):
         model.train(trains)
-        batches = [collate(group, 0) for group in groups]
-        ways: dict[str, Callable[[], Tensor]] = {
-            "padded": lambda each=batches: sum(answer_likelihood(model, batch).nll.sum() for batch in each),
-            "end to end": lambda each=batches: sum(
-                answer_likelihood(model, batch, packed=True).nll.sum() for batch in each
-            ),
-            "tree": lambda each=groups: tree_nll(model, each),
+        ways = {
+            "padded": partial(batch_nll, model, groups, packed=False),
+            "end to end": partial(batch_nll, model, groups, packed=True),
+            "tree": partial(tree_nll, model, groups),
         }
-        found, cost = {}, {}
-        for way, nll in ways.items():
-
-            def work(nll: Callable[[], Tensor] = nll, trains: bool = trains) -> Tensor:
-                model.zero_grad()
-                with torch.set_grad_enabled(trains):
-                    value = nll()
-                if trains:
-                    value.backward()
-                return value.detach()
-
-            found[way] = work()
-            cost[way] = seconds(work, arguments.rounds)
+        found = {way: computed(model, nll, trains) for way, nll in ways.items()}
+        cost = {way: seconds(partial(computed, model, nll, trains), arguments.rounds) for way, nll in ways.items()}
         for value in found.values():
             torch.testing.assert_close(value, found["padded"], rtol=1e-4, atol=0.0)
         print(f"{name:44}{cost['padded']:9.2f}{cost['end to end']:12.2f}{cost['tree']:8.2f}", flush=True)
