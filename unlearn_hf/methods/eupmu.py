@@ -28,7 +28,7 @@ class EUPMUConfig(UnlearningConfig):
         0.0,
         "Tolerated rise of the retain loss, in the paper's sign: positive tolerates, negative demands an improvement "
         "(the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 means that the "
-        "retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
+        "retain loss may be 1.02 times what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
         "step, as a change of log l_r (raw: of l_r), per unit of learning rate with per_learning_rate.",
         only="finite",
     )
