@@ -35,25 +35,22 @@ Row = dict[str, list[int]]
 
 
 def tree_nll(model: Any, groups: list[list[Row]]) -> Tensor:
-    """Sum of the NLLs of all answers, each group a tree of its own; a scalar."""
-    trees = [
-        TextGroup(tuple(ScoredText(f"{i}/{j}", row["input_ids"], row["labels"]) for j, row in enumerate(group)))
-        for i, group in enumerate(groups)
-    ]
-    batch = pack(trees, 0)
-    longest = batch["input_ids"].shape[1]
+    """Sum of the NLLs of all answers, each group in a forward pass of its own as a tree; a scalar."""
+    return torch.stack([_one_tree(model, group) for group in groups]).sum()
+
+
+def _one_tree(model: Any, group: list[Row]) -> Tensor:
+    rows = TextGroup(tuple(ScoredText(str(place), row["input_ids"], row["labels"]) for place, row in enumerate(group)))
+    batch = pack([rows], 0)
+    batch["attention_mask"] = mask_for(model, batch["attention_mask"])
     answers = [
-        (place * longest + node, label)
-        for place, tree in enumerate(trees)
-        for text, path in zip(tree.texts, tree.tree.paths, strict=True)
+        (node, label)
+        for text, path in zip(rows.texts, rows.tree.paths, strict=True)
         for node, label in zip(path, text.labels[1:], strict=True)
         if label != IGNORE_INDEX
     ]
-    batch["attention_mask"] = mask_for(model, batch["attention_mask"])
-    request = AnswerRequest(
-        torch.tensor([node for node, _ in answers]), longest, torch.tensor([label for _, label in answers])
-    )
-    found = ask(model, batch, request).token_nll
+    nodes, labels = (torch.tensor(each) for each in zip(*answers, strict=True))
+    found = ask(model, batch, AnswerRequest(nodes, batch["input_ids"].shape[1], labels)).token_nll
     assert found is not None
     return found.sum()
 
