@@ -212,11 +212,11 @@ def main() -> None:
         "ways": {},
     }
     compared = {name: (seconds[base], seconds[name], peaks[name]) for name, (_, base) in ways.items()}
+    parts = [name for name in ("likelihoods", "generation") if name in compared]
+    whole = [[sum(each) for each in zip(*(compared[name][side] for name in parts), strict=True)] for side in (0, 1)]
+    compared["both"] = (whole[0], whole[1], [math.nan])
     if arguments.start:
         compared["start"] = (starts["straightforward"], starts["engine"], [math.nan])
-    parts = [name for name in ("likelihoods", "generation", "start") if name in compared]
-    whole = [[sum(each) for each in zip(*(compared[name][side] for name in parts), strict=True)] for side in (0, 1)]
-    compared["all of it"] = (whole[0], whole[1], [math.nan])
     print(f"{'':27}{'usual s':>9}{'s':>9}{'ratio':>8}{'quartiles':>14}{'peak MiB':>10}")
     for name, (usual_seconds, own, held) in compared.items():
         ratios = [mine / theirs for theirs, mine in zip(usual_seconds, own, strict=True)]

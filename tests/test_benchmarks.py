@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.small_runs import largest_difference, parameters
+from tests.tiny_models import build_model, build_tokenizer
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -65,3 +66,20 @@ def test_scripts_run(script: str, tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=tmp_path)
     assert json.loads((tmp_path / "found.json").read_text())["results"]
     assert script == "bench_memory" or (tmp_path / "chart.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_ways_of_packing_agree_and_are_timed(tmp_path: Path) -> None:
+    build_model(vocab_size=400).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    command = [
+        sys.executable,
+        str(SCRIPTS / "bench_packing.py"),
+        "--rounds",
+        "1",
+        "--model_name_or_path",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    batches = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
+    assert batches == [["scoring", "8"], ["a", "step"], ["a", "step"]]

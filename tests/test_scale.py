@@ -88,3 +88,22 @@ def test_the_page_has_the_numbers_of_the_script(
         printed.append(capsys.readouterr().out.splitlines()[1:])
     for first, second in zip(*printed, strict=True):
         assert f"{first} {second.split(' | ')[-1]}" in page
+
+
+def test_real_steps_are_held_against_the_formula_of_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import scale
+
+    monkeypatch.setattr(scale, "MEASURED", ((1, 64, 200), (2, 128, 100)))
+    monkeypatch.setattr("sys.argv", ["scale.py", "--measure", "graddiff", "eupmu", "--rounds", "1", "--steps", "2"])
+    scale.main()
+    cells = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [(row[0], row[1]) for row in cells[1:]] == [
+        (shape, method) for shape in ("1 x 64, 200", "2 x 128, 100") for method in ("graddiff", "eupmu")
+    ]
+    for row in cells[1:]:
+        products, rest, both, measured = map(float, row[2:6])
+        assert both == pytest.approx(products + rest, abs=2e-3)
+        assert measured > 0

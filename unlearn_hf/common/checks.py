@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from numbers import Integral
 from typing import Any
@@ -37,6 +38,12 @@ def check_not_negative(name: str, value: float | None) -> None:
     """Raise a `ValueError` unless `value` is zero or more (or `None`)."""
     if value is not None and not value >= 0:
         raise ValueError(f"{name}: {value} is negative; give zero or more.")
+
+
+def check_finite(name: str, value: float | None) -> None:
+    """Raise a `ValueError` for infinity, and for what is no number."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is not finite; give a number.")
 
 
 def check_device(name: str, value: str | None) -> None:

@@ -7,10 +7,34 @@ from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
-from unlearn_hf.common.checks import check_choice, check_not_negative, check_positive
+from unlearn_hf.common.checks import check_choice, check_finite, check_not_negative, check_positive
 
 Value = TypeVar("Value")
-_RANGES = {"positive": check_positive, "not negative": check_not_negative}
+_RANGES = {"positive": check_positive, "not negative": check_not_negative, "finite": check_finite}
+
+
+class Help(str):
+    """What `--help` says about a field, and notes for this library alone.
+
+    They are not entries of `metadata` themselves, because `transformers.HfArgumentParser` hands those to argparse.
+
+    Args:
+        text: what is said; without percent signs, which argparse takes for formats.
+        notes: by their names.
+    """
+
+    notes: dict[str, Any]
+
+    def __new__(cls, text: str, **notes: Any) -> Help:
+        """A string with attributes."""
+        made = super().__new__(cls, text)
+        made.notes = notes
+        return made
+
+
+def note(item: Field[Any], name: str) -> Any:
+    """A note on a field, `None` where it has none of that name."""
+    return getattr(item.metadata.get("help"), "notes", {}).get(name)
 
 
 def option(
@@ -26,10 +50,11 @@ def option(
         help: one or two sentences; a function where they follow from registries.
         choices: the values that it takes, where they are few; a view of a registry stays one, so that what is
             registered later counts.
-        only: `"positive"` or `"not negative"`, for numbers.
+        only: for numbers `"positive"`, `"not negative"` or `"finite"`, or two of them joined by `" and "`.
     """
-    limits = {"choices": choices, "only": only}
-    metadata = {"help": help} | {name: limit for name, limit in limits.items() if limit is not None}
+    metadata: dict[str, Any] = {"help": Help(help, only=only) if isinstance(help, str) else help}
+    if choices is not None:
+        metadata["choices"] = choices
     named: dict[str, Any] = {"default": default}
     if isinstance(default, list):
         named = {"default_factory": lambda: copy.copy(default)}
@@ -56,5 +81,6 @@ def check_options(config: Any) -> None:
             continue
         if (choices := item.metadata.get("choices")) is not None:
             check_choice(item.name, value, choices)
-        if (only := item.metadata.get("only")) is not None:
-            _RANGES[only](item.name, value)
+        if only := note(item, "only"):
+            for kind in only.split(" and "):
+                _RANGES[kind](item.name, value)

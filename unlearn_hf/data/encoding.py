@@ -39,6 +39,8 @@ def special_prefix(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
     A tokenizer that has a BOS token but adds none (Phi's, SmolLM2's) is followed: its model was trained without.
     """
+    if not tokenizer.num_special_tokens_to_add():
+        return []
     encoded = tokenizer("a", return_special_tokens_mask=True)
     prefix = list(encoded["input_ids"][: encoded["special_tokens_mask"].index(0)])
     printed = "".join(tokenizer.convert_ids_to_tokens(prefix))

@@ -136,7 +136,7 @@ def _score_packed(
                 labels.append(label)
     positions, which = torch.tensor(nodes, device=device).unique(return_inverse=True)
     targets = torch.tensor(labels, device=device)
-    batch["attention_mask"] = _mask_for(model, batch["attention_mask"])
+    batch["attention_mask"] = mask_for(model, batch["attention_mask"])
     request = AnswerRequest(positions, longest, keep_logits=True)
     logits = ask(model, {name: value.to(device) for name, value in batch.items()}, request).logits
     assert logits is not None
@@ -170,7 +170,7 @@ def pack(groups: Sequence[TextGroup], pad_token_id: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "position_ids": positions, "attention_mask": seen[:, None]}
 
 
-def _mask_for(model: nn.Module, visible: Tensor) -> Tensor:
+def mask_for(model: nn.Module, visible: Tensor) -> Tensor:
     """SDPA takes booleans, eager attention numbers to add."""
     if _attention(model) == "sdpa":
         return visible

@@ -28,8 +28,9 @@ class EUPMUConfig(UnlearningConfig):
         0.0,
         "Tolerated rise of the retain loss, in the paper's sign: positive tolerates, negative demands an improvement "
         "(the released code's `error` is -epsilon). constraint level: since before unlearning; 0.02 means that the "
-        "retain loss may be 2 % above what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
+        "retain loss may be 1.02 times what it was (dual_signal raw: 0.02 nats per token). constraint step: in one "
         "step, as a change of log l_r (raw: of l_r), per unit of learning rate with per_learning_rate.",
+        only="finite",
     )
     constraint: str = option(
         "step",
@@ -88,8 +89,6 @@ class EUPMUConfig(UnlearningConfig):
                 f"initial_dual: {self.initial_dual} is above maximum_dual {self.maximum_dual}; lower the one or raise "
                 "the other."
             )
-        if not math.isfinite(self.epsilon):
-            raise ValueError(f"epsilon: {self.epsilon} is not a number.")
         if level and self.dual_signal == "log" and self.epsilon <= -1:
             raise ValueError(f"epsilon: {self.epsilon} asks for a retain loss of zero or less; give more than -1.")
         if level and self.per_learning_rate:

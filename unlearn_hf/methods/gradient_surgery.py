@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,10 +30,15 @@ class GradientSurgeryConfig(UnlearningConfig):
         0.0,
         "unilateral: how far `<g_r, d>` may fall below zero before the forget gradient is altered; the retain loss "
         "may rise by the learning rate times this in a step. Not negative.",
+        only="not negative and finite",
     )
 
-    forget_weight: float = option(1.0, "one_sided_pcgrad: weight of the forget gradient.")
-    retain_weight: float = option(1.0, "one_sided_pcgrad: weight of the retain gradient.")
+    forget_weight: float = option(
+        1.0, "one_sided_pcgrad: weight of the forget gradient.", only="not negative and finite"
+    )
+    retain_weight: float = option(
+        1.0, "one_sided_pcgrad: weight of the retain gradient.", only="not negative and finite"
+    )
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -42,19 +46,17 @@ class GradientSurgeryConfig(UnlearningConfig):
         Raises:
             ValueError: for an unknown rule, or a parameter of the rule that is negative or of no use.
         """
+        super().__post_init__()
         if self.rule.startswith("torchjd:"):
             torchjd_weighting(self.rule.removeprefix("torchjd:"))
         else:
             check_choice("rule", self.rule, [*WEIGHTINGS, "torchjd:NAME"])
         for name, default in RULE_PARAMETERS.items():
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: {value} is no number of zero or more; give one.")
             if value != default and name not in self._parameters():
                 raise ValueError(f"{name}: {value} has no meaning for rule {self.rule!r}; leave it out.")
         if self.rule == "one_sided_pcgrad" and self.forget_weight == 0:
             raise ValueError("forget_weight: 0 forgets nothing; give a positive number.")
-        super().__post_init__()
 
     def _parameters(self) -> dict[str, float]:
         """The parameters that the rule takes."""

@@ -30,12 +30,13 @@ class HAMUConfig(UnlearningConfig):
         "while the retain loss falls by `progress`.",
         choices=VARIANTS,
     )
-    radius: float = option(1.0, "Length of the direction, before the learning rate.", only="positive")
+    radius: float = option(1.0, "Length of the direction, before the learning rate.", only="positive and finite")
     progress: float | None = option(
         None,
         "How much the constrained loss must fall to first order, per unit of learning rate (SGD). When radius times "
         "the norm of its gradient is less than this, the run ends. Default: 1 for Q, 0 for U; with U a negative "
         "value tolerates that much of a rise.",
+        only="finite",
     )
 
     def __post_init__(self) -> None:
@@ -45,9 +46,6 @@ class HAMUConfig(UnlearningConfig):
             ValueError: for an unknown variant or a number out of range.
         """
         super().__post_init__()
-        for name in ("radius", "progress"):
-            if not math.isfinite(getattr(self, name) or 0.0):
-                raise ValueError(f"{name}: {getattr(self, name)} is not a finite number; give one.")
         if self.variant == "Q" and self.progress is not None and self.progress <= 0:
             raise ValueError(f"progress: {self.progress} lets variant Q forget nothing; give a positive number.")
 

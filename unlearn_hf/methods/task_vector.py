@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,18 +17,8 @@ class TaskVectorConfig(ForgetTuningConfig):
     """Arguments of `TaskVectorTrainer`; those of training are the ones of the fine-tuning."""
 
     task_vector_scale: float = option(
-        1.0, "How far to go back from the model before, in task vectors; positive.", only="positive"
+        1.0, "How far to go back from the model before, in task vectors; positive.", only="positive and finite"
     )
-
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            ValueError: for a scale that is not positive and finite.
-        """
-        super().__post_init__()
-        if not math.isfinite(self.task_vector_scale):
-            raise ValueError(f"task_vector_scale: {self.task_vector_scale} is not finite; give a number such as 1.")
 
 
 class TaskVectorTrainer(ForgetTuningTrainer):

@@ -28,7 +28,9 @@ class WHPConfig(ForgetTuningConfig):
     """Arguments of `WHPTrainer`; those of training are the ones of the reinforced model."""
 
     alpha: float = option(
-        1.0, "How much of what the reinforced model finds likelier is taken away; positive.", only="positive"
+        1.0,
+        "How much of what the reinforced model finds likelier is taken away; positive.",
+        only="positive and finite",
     )
     reinforced_model: str | None = option(
         None,
@@ -58,11 +60,11 @@ class WHPConfig(ForgetTuningConfig):
             check_model_path(self.reinforced_model, "reinforced_model", self.trust_remote_code)
             _refuse_adapter(self.reinforced_model, "reinforced_model")
         super().__post_init__()
-        WHPModelConfig(alpha=self.alpha)  # which refuses what is not finite
         defaults = {item.name: item.default for item in fields(self)}
         idle = [name for name in _OF_TRAINING if getattr(self, name) != defaults[name]] if not self.trains else []
         if idle:
-            values = ", ".join(f"{name} {getattr(self, name)}" for name in idle)
+            given = {name: getattr(self, name) for name in idle}
+            values = ", ".join(f"{name} {getattr(value, 'value', value)}" for name, value in given.items())
             warnings.warn(
                 f"reinforced_model: with one that is there nothing is trained; of no effect: {values}.", stacklevel=2
             )

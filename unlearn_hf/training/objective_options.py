@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from unlearn_hf.common.options import Help, note
 from unlearn_hf.objectives.registry import parameter_options
 
 
@@ -22,9 +23,9 @@ def with_objective_options(config_class: type) -> type:
     added: list[Any] = []
     for name, option in parameter_options().items():
         if name not in present:
-            item = field(default=None, metadata={"help": option.help, "objectives": option.owners})
+            item = field(default=None, metadata={"help": Help(option.help, objectives=option.owners)})
             added.append((name, option.type | None, item))
-        elif "objectives" not in present[name].metadata:
+        elif note(present[name], "objectives") is None:
             raise ValueError(
                 f"objective {option.owners[0]!r}: its parameter {name!r} is an option of {config_class.__name__} "
                 "already; name it otherwise."

@@ -12,8 +12,6 @@ from typing import Any
 
 RATE_TIMES_WIDTH = 0.04
 """Learning rate of a whole model times the size of its hidden states: wide models move more for the same rate."""
-HIGHEST_RATE, _SMALL_WIDTH = 2e-5, 512
-"""Highest learning rate of a whole model that is not below that width, as language models are."""
 ADAPTER_FACTOR = 6
 _USUAL_WIDTH = 1024
 STOP_WHEN = "forget_prob < 0.02 and retain_prob > 0.97 * initial and step >= 80"
@@ -49,9 +47,7 @@ def row_defaults(
         held = max(0, min(held, retain - batch * processes))
     batch = batch or _batch_for(forget, (retain or forget) - held, processes)
     per_epoch = math.ceil(forget / (batch * processes))
-    width = width or _USUAL_WIDTH
-    rate = min(RATE_TIMES_WIDTH / width, HIGHEST_RATE if width >= _SMALL_WIDTH else math.inf)
-    rate *= ADAPTER_FACTOR if adapter else 1
+    rate = RATE_TIMES_WIDTH / (width or _USUAL_WIDTH) * (ADAPTER_FACTOR if adapter else 1)
     chosen = {
         "learning_rate": float(f"{rate:.1g}"),
         "lr_scheduler_type": "constant_with_warmup",

@@ -79,9 +79,9 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
     )
     retain_budget: float | None = option(
         None,
-        "Stop when the retain loss has risen by more than this share of its value before unlearning (0.02: 2 %), and "
-        "keep the last weights measured within it; a copy of the trained parameters rests on the CPU. Default: no "
-        "budget.",
+        "Stop when the retain loss has risen by more than this share of its value before unlearning (0.02: two "
+        "hundredths), and keep the last weights measured within it; a copy of the parameters rests on the CPU. "
+        "Default: no budget.",
         only="positive",
     )
     level_estimate: str = option(
