@@ -49,10 +49,10 @@ def new_word_labels(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTra
         (raw text).
     """
     first = next(place for place, label in enumerate(labels) if label != IGNORE_INDEX)
-    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    known = set(re.findall(_WORD, tokenizer.decode(list(ids[:first]), **plain).lower()))
     # Decoded up to each token, because what a token adds to the text can depend on those before it.
-    begun = tokenizer.batch_decode([list(ids[first:end]) for end in range(first, len(ids) + 1)], **plain)
+    parts = [list(ids[:first]), *(list(ids[first:end]) for end in range(first, len(ids) + 1))]
+    prompt, *begun = tokenizer.batch_decode(parts, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    known = set(re.findall(_WORD, prompt.lower()))
     words = list(re.finditer(_WORD, begun[-1].lower()))
     found, anything_new = list(labels), False
     for place, (before, after) in enumerate(pairwise(begun), first):
