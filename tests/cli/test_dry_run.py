@@ -25,6 +25,11 @@ def listing(folder: Path) -> list[tuple[str, float]]:
         ),
         ({"method": "ngdiff"}, ["--use_lora"], ["gradients", "learning_rate 0.007  (own data)"]),
         ({"method": "npo"}, ["--retain_loss", "kl", "--reference_device", "cpu"], ["reference"]),
+        (
+            {"method": "npo"},
+            ["--forget_tokens", "new_words"],
+            ["forget   8 rows", ">>> It<<< is>>> forget <<<0>>>.</s><<<"],
+        ),
         ({"method": "gru"}, ["--dry_run", "measure"], ["time     about", "s a step on cpu"]),
         ({"method": "whp"}, ["--reinforced_model", "model"], ["steps    none\n", "trained  0 of", "weights"]),
         ({"method": None, "verb": "finetune"}, [], ["train    20 rows", "steps    5, 5 an epoch, of 4 rows\n"]),
@@ -49,7 +54,7 @@ def test_says_what_would_happen_and_writes_nothing(
     for text in [*shown, "parameters", "memory   about", "disk     about", "Who is author 0?"]:
         assert text in out, text
     assert ">>>" in out
-    assert "0.</s><<<" in out
+    assert ".</s><<<" in out
 
 
 def test_its_settings_and_steps_are_those_of_the_run(

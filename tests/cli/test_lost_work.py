@@ -25,6 +25,14 @@ UNJUDGED = ("--final_evaluation", "false")
 UNSTOPPED = ("--stop_when", "none")
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Tests in the background of a script are begun with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def running(workplace: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CommandLine]]:
     """Begins a run that would take many minutes, and waits until it has written a checkpoint."""

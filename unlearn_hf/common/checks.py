@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from numbers import Integral
 from typing import Any
 
+FORGET_TOKENS = ("answer", "new_words")
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 GENERATION_BACKENDS = ("auto", "slots", "transformers", "transformers_continuous", "vllm")
 MODEL_DTYPES = ("float32", "bfloat16", "float16", "auto")

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from unlearn_hf.common.terminal import readable_size
 from unlearn_hf.data.encoding import encode_dataset
 from unlearn_hf.data.labels import IGNORE_INDEX
+from unlearn_hf.data.new_words import with_new_words
 from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.data.templates import resolve_template
 from unlearn_hf.models.loading import check_vocabulary
@@ -66,6 +67,9 @@ def dry_run(
     if method is not None and "retain" in sets:
         check_overlap(sets["forget"], sets["retain"], training.allow_overlap)
         training.check_fills_batch(len(sets["retain"]))
+    if method is not None and training.forget_tokens == "new_words":
+        with _no_cache():
+            sets["forget"] = with_new_words(sets["forget"], tokenizer, "forget_dataset")
     model = model_without_weights(model_name, training, peft_config)
     check_vocabulary(model, tokenizer)
     first = next(iter(sets.values()))

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from unlearn_hf.common.files import whole_file
 from unlearn_hf.data.alternatives import alternative_rows
 from unlearn_hf.data.forget_retain_pairs import PairedDataset
+from unlearn_hf.data.new_words import with_new_words
 from unlearn_hf.data.row_checks import check_overlap
 from unlearn_hf.evaluation.verdict.facts import Verdict
 from unlearn_hf.gradients.buffers import GradientBuffers
@@ -164,6 +165,9 @@ class UnlearningTrainer(TwoObjectivesTrainer):
             retain = self._encode(dataset["retain"], tokenizer, "retain_dataset")
             check_overlap(forget, retain, args.allow_overlap)
         retain = self.run_verdict.take_rows(forget, retain, tokenizer)
+        if args.forget_tokens == "new_words":
+            with args.main_process_first(desc="looking for new words"):
+                forget = with_new_words(forget, tokenizer, "forget_dataset")
         return PairedDataset(forget, retain, seed, **along)
 
     @property

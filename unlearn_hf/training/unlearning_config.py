@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from transformers.utils import logging
 
-from unlearn_hf.common.checks import TRAINABLE_DTYPES, check_device
+from unlearn_hf.common.checks import FORGET_TOKENS, TRAINABLE_DTYPES, check_device
 from unlearn_hf.common.options import option
 from unlearn_hf.data.alternatives import read_refusals
 from unlearn_hf.gradients.geometry import GEOMETRY_VIEWS
@@ -107,6 +107,12 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         choices=GEOMETRY_VIEWS,
     )
 
+    forget_tokens: str = option(
+        "answer",
+        "Tokens of the answers to forget that are trained, and that stop_when measures. answer: all. new_words: "
+        "without words that the question has, too, so that a garbled name does not pass for a forgotten fact.",
+        choices=FORGET_TOKENS,
+    )
     stop_when: str | None = option(
         None,
         "Stop when this holds, such as 'forget_prob < 0.1 and retain_prob > 0.95 * initial' (names: forget_prob, "
