@@ -1,9 +1,10 @@
 """Continuing many prompts at once: texts that are done make room for others, and likely tokens are only checked.
 
 Greedy decoding asks for one token after the other, each a pass through all weights. Where the next tokens can be
-guessed (the answer of a model that has memorised it, a phrase that repeats), the guess is checked in one pass and the
-part of it that greedy decoding would have given is kept, so the text is the same and the passes are fewer (Leviathan
-et al., Fast Inference from Transformers via Speculative Decoding, arXiv 2211.17192, with a guess instead of a model).
+guessed (the answer of a model that has memorised it, a phrase that repeats), several tokens of the guess are checked
+in a pass, and those are kept that greedy decoding would have given, so the text is the same and the passes are fewer
+(Leviathan et al., Fast Inference from Transformers via Speculative Decoding, arXiv 2211.17192, with a guess instead of
+a model).
 """
 
 from __future__ import annotations
