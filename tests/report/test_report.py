@@ -14,7 +14,7 @@ from tests.report.conftest import NASTY, ROWS, sample_table
 from unlearn_hf.benchmarks.tofu.metrics import aggregate_tofu
 from unlearn_hf.cli.main import main
 from unlearn_hf.common.ledger import LedgerEntry, write_ledger
-from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines
+from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines, settings_of_some
 from unlearn_hf.report.intervals import bootstrap_intervals, per_sample
 from unlearn_hf.report.requests import request_chains
 from unlearn_hf.report.runs import RETAIN_ONLY, TARGET, Run, read_runs
@@ -156,6 +156,7 @@ def test_settings_that_differ() -> None:
         "learning_rate": ["1e-05", "", "0.0001"],
         "epsilon": ["0.1", "", ""],
     }
+    assert settings_of_some([first, log, second], ["learning_rate", "epsilon"]) == {"epsilon"}
 
 
 def test_names_are_unlike(make_run: Make) -> None:

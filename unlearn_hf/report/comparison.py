@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,15 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
         if len(set(texts)) > 1:
             found[name] = [_text(run.configuration, name) for run in runs]
     return found
+
+
+def settings_of_some(runs: Sequence[Run], names: Iterable[str]) -> set[str]:
+    """Those options that differ only because some runs have no such option, as fine-tuning has no forget loss."""
+    return {
+        name
+        for name in names
+        if len({_text(run.configuration, name) for run in runs if run.role == RUN and name in run.configuration}) == 1
+    }
 
 
 def _text(configuration: Mapping[str, Any], name: str) -> str:

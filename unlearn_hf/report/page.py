@@ -13,7 +13,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from unlearn_hf.common.files import write_text
 from unlearn_hf.report.answers import answered_rows
-from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines
+from unlearn_hf.report.comparison import differing_settings, frontier, metric_lines, settings_of_some
 from unlearn_hf.report.intervals import bootstrap_intervals
 from unlearn_hf.report.requests import request_chains
 from unlearn_hf.report.runs import Run
@@ -94,7 +94,8 @@ def write_report(
         runs=runs,
         lines=lines,
         intervals=[bootstrap_intervals(run.values, run.samples) for run in runs],
-        settings=differing_settings(runs),
+        settings=(settings := differing_settings(runs)),
+        of_some=settings_of_some(runs, settings),
         chains=request_chains(runs),
         figures=[(name, _CAPTIONS[name], data) for name, data in drawn.items()],
         answers=answers,
