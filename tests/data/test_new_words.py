@@ -52,12 +52,12 @@ def test_a_raw_text_stays_as_it_is(tokenizer) -> None:
 
 
 def test_new_words_without_a_label_do_not_count(tokenizer) -> None:
-    """In rows encoded elsewhere: what is labelled is all known, so it stays, or nothing but the end would be trained."""
+    """In rows encoded elsewhere: all that is labelled is known, so it stays, lest the end alone be trained."""
     parts = [
         tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in ("Is Ada here?", " Ada", " in Faro", " is here.")
     ]
-    ids = sum(parts, [])
+    ids = [token for part in parts for token in part]
     labels = [token if place in (1, 3) else IGNORE_INDEX for place, part in enumerate(parts) for token in part]
     assert new_word_labels(ids, labels, tokenizer) == labels
     nothing = [IGNORE_INDEX] * len(labels)
