@@ -26,6 +26,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
     "adapter": (["--use_lora"], {}, "resume: use_lora: False -> True"),
     "objective": (["--retain_loss", "kl"], {}, "resume: retain_loss: nll -> kl"),
     "strength": (["--beta", "0.7"], {}, "resume: beta: "),
+    "tokens": (["--forget_tokens", "new_words"], {}, "resume: forget_tokens: answer -> new_words"),
     "level": (["--level_estimate", "batch"], {}, "resume: level_estimate: probe -> batch"),
     "fewer rows": (["--max_forget_rows", "4"], {}, "resume: max_forget_rows: None -> 4"),
     "length": (["--max_length", "64"], {}, "resume: max_length: 512 -> 64"),

@@ -203,6 +203,20 @@ def test_finetune_on_a_file(unlearn: Callable[..., int], tmp_path: Path) -> None
     assert record["data"]["trained_on"]["train"]["rows"] == 8
 
 
+def test_finetune_tells_of_repeats_in_files_alone(
+    unlearn: Callable[..., int], workplace: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The mini data have the facts that a pretrained model would know three times."""
+    options = {"method": None, "forget_file": None, "retain_file": None}
+    words = ("--max_steps", "1", "--final_evaluation", "false", "--overwrite")
+    assert unlearn(*words, verb="finetune", benchmark="tofu", source="mini", **options) == 0
+    assert not [each for each in recwarn if "more than once" in str(each.message)]
+    row = (workplace / "forget.jsonl").read_text().splitlines()[0]
+    (workplace / "twice.jsonl").write_text(f"{row}\n{row}\n")
+    assert unlearn(*words, verb="finetune", train_file="twice.jsonl", **options) == 0
+    assert [each for each in recwarn if "more than once" in str(each.message)]
+
+
 def test_muse(unlearn: Callable[..., int], tmp_path: Path) -> None:
     options = {"forget_file": None, "retain_file": None, "benchmark": "muse", "source": "mini"}
     words = ("--max_length", "64", "--max_steps", "1", "--max_retain_rows", "9", "--max_evaluation_rows", "1")

@@ -51,6 +51,25 @@ def test_a_raw_text_stays_as_it_is(tokenizer) -> None:
     assert new_word_labels(row["input_ids"], row["labels"], tokenizer) == row["labels"]
 
 
+def test_new_words_without_a_label_do_not_count(tokenizer) -> None:
+    """In rows encoded elsewhere: all that is labelled is known, so it stays, lest the end alone be trained."""
+    parts = [
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("Is Ada here?", " Ada", " in Faro", " is here.")
+    ]
+    ids = [token for part in parts for token in part]
+    labels = [token if place in (1, 3) else IGNORE_INDEX for place, part in enumerate(parts) for token in part]
+    assert new_word_labels(ids, labels, tokenizer) == labels
+    nothing = [IGNORE_INDEX] * len(labels)
+    assert new_word_labels(ids, nothing, tokenizer) == nothing
+
+
+def test_what_changes_nothing_is_told(tokenizer) -> None:
+    encoded = encode_dataset([{"text": "Ada is Ada."}], tokenizer, TEMPLATES["plain"])
+    with pytest.warns(UserWarning, match="no answer loses a word"):
+        assert with_new_words(encoded, tokenizer, "rows")["labels"] == encoded["labels"]
+
+
 WORDS = st.lists(st.sampled_from(["Ada", "ada", "door", "1931", "Faro's", "你好", "ü", "a-b", "..."]), min_size=1)
 
 

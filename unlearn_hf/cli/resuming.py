@@ -24,6 +24,7 @@ _SAME = (
     "max_length",
     "forget_loss",
     "retain_loss",
+    "forget_tokens",
     "level_estimate",
     "refusal_file",
     "alternative_column",

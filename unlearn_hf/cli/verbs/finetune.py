@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,9 @@ def finetune(
     encodable = data.as_trained(rows, tokenizer, training.max_length)
     if arguments.run.dry_run:
         return tell_dry_run(arguments, {"train": encodable}, tokenizer)
-    with naming_lines(arguments.data):
+    with naming_lines(arguments.data), warnings.catch_warnings():
+        if arguments.data.benchmark is not None:  # its data repeat what they mean to
+            warnings.filterwarnings("ignore", "train_dataset: .* rows come more than once")
         trainer = FinetuningTrainer(
             model=str(arguments.model.model_name_or_path),
             args=training,
