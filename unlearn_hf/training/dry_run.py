@@ -93,10 +93,11 @@ def dry_run(
     _memory_lines(memory)
     _line("disk", f"about {readable_size(disk)} in {training.output_dir}, without evaluations")
     if measure and training.trains:
+        trainer: Callable[..., Any] = method or FinetuningTrainer
         options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": peft_config}
         if method is not None:
             options["retain_dataset"] = None  # unless there are such rows
-        seconds = seconds_per_step(partial(method or FinetuningTrainer, model_name, **options), training, rows)
+        seconds = seconds_per_step(partial(trainer, model_name, **options), training, rows)
         _line(
             "time", f"about {_duration(seconds * steps)} ({seconds:.3g} s a step on {training.device}; no evaluation)"
         )
