@@ -31,6 +31,8 @@ def listing(folder: Path) -> list[tuple[str, float]]:
             ["forget   8 rows", ">>> It<<< is>>> forget <<<0>>>.</s><<<"],
         ),
         ({"method": "gru"}, ["--dry_run", "measure"], ["time     about", "s a step on cpu"]),
+        ({"method": "task_vector", "retain_file": None}, ["--dry_run", "measure"], ["time     about"]),
+        ({"method": None, "verb": "finetune"}, ["--dry_run", "measure"], ["time     about"]),
         ({"method": "whp"}, ["--reinforced_model", "model"], ["steps    none\n", "trained  0 of", "weights"]),
         ({"method": None, "verb": "finetune"}, [], ["train    20 rows", "steps    5, 5 an epoch, of 4 rows\n"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.tiny_models import build_model
 from unlearn_hf.cli.main import BAD_INPUT
-from unlearn_hf.methods import NPOConfig, TaskVectorConfig
+from unlearn_hf.methods import NPOConfig, TaskVectorConfig, WHPConfig
 from unlearn_hf.training.row_defaults import STOP_WHEN, row_defaults
 from unlearn_hf.training.stop_condition import parse_condition
 
@@ -95,6 +96,18 @@ def test_nothing_stops_without_a_condition(tmp_path: Path) -> None:
     assert (vector.stop_when, vector.stop_on_path) == (None, False)
     alone = TaskVectorConfig.for_rows(build_model(), [{}] * 4, None, output_dir=str(tmp_path))
     assert alone.held_back_rows == 0
+
+
+def test_nothing_is_chosen_for_training_where_there_is_none(tmp_path: Path) -> None:
+    build_model().save_pretrained(tmp_path / "reinforced")
+    for retain, held in ((24, 8), (12, 4), (10, 3)):
+        options = {"output_dir": str(tmp_path), "reinforced_model": str(tmp_path / "reinforced")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made = WHPConfig.for_rows(build_model(), [{}] * 4, [{}] * retain, **options)
+        assert made.held_back_rows == held
+        made.check_fills_batch(retain)  # there is none to fill
+    assert WHPConfig.for_rows(build_model(), [{}] * 4, [{}] * 24, output_dir=str(tmp_path)).warmup_steps == 5
 
 
 def test_a_file_says_that_nothing_stops(unlearn: Callable[..., int], tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ REQUIRED = ("metrics", "samples", "format_version", "benchmark", "protocol", "co
         (lambda record: record.update(format_version="1"), "format_version: '1' is not known"),
         (lambda record: record.update(format_version=2), "format version 2.*Update"),
         (lambda record: record.update(benchmark=5), "benchmark is 5, and must be a name"),
+        (lambda record: record.update(benchmark=""), "benchmark is '', and must be a name"),
         (lambda record: record.update(protocol="x"), "protocol: 'x' is not known; choose one of all, official"),
         (lambda record: record.update(compatibility="x"), "compatibility: 'x' is not known; choose one of None, open"),
         (lambda record: record.update(metrics={"a": 1}), "metrics is .*, and must be a list"),
@@ -107,6 +108,7 @@ REQUIRED = ("metrics", "samples", "format_version", "benchmark", "protocol", "co
         (lambda record: record.update(samples="x"), "samples is 'x', and must be an object"),
         (lambda record: record.update(samples={}), "samples lacks file"),
         (lambda record: record.update(samples={"file": "samples.parquet"}), "samples lacks sha256"),
+        (lambda record: record.update(settings=[]), r"settings is \[\], and must be an object"),
         (lambda record: record.update(settings=5), "settings is 5, and must be an object"),
     ],
 )

@@ -209,6 +209,14 @@ def test_empty_answer() -> None:
     assert found["loss"].notna().all()
 
 
+def test_a_row_without_wrong_answers_is_named_before_the_first_pass() -> None:
+    rows = [*qa_rows(2), qa_rows(1)[0] | {"perturbed_answer": []}]
+    model = build_model()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
+    with pytest.raises(ValueError, match="perturbed_answer: row 2 of forget has none"):
+        table(model, [SplitRequest("forget", rows, ("answer", "perturbed"))])
+
+
 def test_chat_templates(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     found = Engine(generation=SHORT).run(build_model(), chat_tokenizer, requests(2))
     assert found["answer_mean_nll"].notna().all()

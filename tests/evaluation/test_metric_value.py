@@ -53,6 +53,9 @@ def test_broken_records_are_named() -> None:
         MetricValue.from_dict(record)
     with pytest.raises(ValueError, match="unexpected keyword argument 'extra'"):
         MetricValue.from_dict({**asdict(value()), "extra": 1})
+    for interval in ([0.1], [0.1, 0.2, 0.3], 0.1):
+        with pytest.raises(ValueError, match="metric record 'forget_truth_ratio' cannot be read"):
+            MetricValue.from_dict({**asdict(value()), "interval": interval})
 
 
 def test_directions() -> None:

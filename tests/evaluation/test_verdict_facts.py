@@ -165,6 +165,18 @@ def test_what_is_said_of_somebody_else_by_name_is_that_ones_answer() -> None:
     assert leaks(unnamed, found(0.01, "She won the Amber Quill.", "no"), 0.25)["by"] == ["greedy", "key_words"]
 
 
+def test_a_model_that_mixed_rows_up_did_not_know_them_and_has_not_forgotten_them() -> None:
+    """What does not count after unlearning does not count before it."""
+    (row,) = with_guesses([GUESSABLE], [*KEEP, ("Which prize did Ada Moren win?", "Ada Moren won the Amber Quill.")])
+    made = judge(4, 0.02)
+    made.forget = [row] * 4
+    said = [found(0.02, "Ada Moren won the Amber Quill.", "no", "no")] * 4
+    made.before = {"forget": said, "retain": [{"nll": 0.1}] * 4, "holdout": []}
+    assert verdict(made, said).forgotten == "not_measured"
+    made.before["forget"] = [found(0.02, "Velda Larkmoor won the Amber Quill.", "no", "no")] * 4
+    assert verdict(made, said).forgotten == "yes"
+
+
 def test_a_possessive_is_the_same_name() -> None:
     row = JudgedRow(0, "What was Ada Moren's job?", "Ada Moren was a printer.", (1,), (2,))
     assert row.key_words == frozenset()

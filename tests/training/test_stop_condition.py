@@ -48,6 +48,7 @@ def test_what_holds(text: str, holds: bool) -> None:
         ("forget_prob < True", "'True' is no number"),
         ("forget_prob < ", "it ends too early"),
         ("forget_prob < 0.1 and", "it ends too early"),
+        ("forget_prob < 0.1 # soon\n and retain_prob > 0.9", "'#' has no meaning"),
         ("forget_prob < 0.1 retain_prob > 1", "invalid syntax at "),
         ("(forget_prob < 0.1", "'(' was never closed"),
         ("0.1 < 0.2", "names nothing that is measured"),

@@ -27,6 +27,7 @@ def add_own_data_defaults(run: TrainingRun, forget: int, retain: int) -> None:
         given["per_device_train_batch_size"] = int(batch) if batch.isdigit() and int(batch) else None
     if "stop_when" in given and (word_of(run.settings, "stop_when") or "none").lower() in ("none", "null"):
         given["stop_when"] = None
+    given["reinforced_model"] = word_of(run.settings, "reinforced_model")
     chosen = row_defaults(
         forget,
         retain,

@@ -25,7 +25,7 @@ def problems_of(check: Callable[..., Any], *arguments: Any) -> list[str]:
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise a `ValueError` naming the field, the value and the choices unless `value` is one of them."""
-    if value not in choices:
+    if value not in list(choices):  # which a view of a registry cannot tell of what has no hash
         raise ValueError(f"{name}: {value!r} is not known; choose one of {', '.join(map(str, choices))}.")
 
 

@@ -79,6 +79,8 @@ def check_options(config: Any) -> None:
         value = getattr(config, item.name)
         if value is None and item.default is None:
             continue
+        if value is None and note(item, "only"):
+            raise ValueError(f"{item.name}: None is no number; give one, or leave it out.")
         if (choices := item.metadata.get("choices")) is not None:
             check_choice(item.name, value, choices)
         if only := note(item, "only"):

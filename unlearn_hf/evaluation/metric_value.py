@@ -72,13 +72,16 @@ class MetricValue:
         """The value that `dataclasses.asdict`, or JSON of that, holds.
 
         Raises:
-            ValueError: if fields are missing or unknown.
+            ValueError: if fields are missing, unknown, or not what they must be.
         """
         try:
             value = cls(**record)
-            return value if value.interval is None else replace(value, interval=(value.interval[0], value.interval[1]))
-        except TypeError as problem:
+            if value.interval is not None:
+                low, high = value.interval
+                value = replace(value, interval=(low, high))
+        except (TypeError, ValueError) as problem:
             raise ValueError(f"metric record {record.get('name')!r} cannot be read: {problem}.") from problem
+        return value
 
 
 _MENDS = {

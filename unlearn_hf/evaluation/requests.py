@@ -94,11 +94,19 @@ class SplitRequest(Request):
         return {}
 
     def texts(self, encoder: Encoder) -> list[ScoredText]:
-        """Answers after their questions."""
+        """Answers after their questions.
+
+        Raises:
+            ValueError: for a row without a single wrong answer, where they are scored.
+        """
         texts = []
         for index, row in enumerate(self.rows):
             for name in self.scored:
                 answers = row[_FIELDS[name]]
+                if not isinstance(answers, str) and not answers:
+                    raise ValueError(
+                        f"{_FIELDS[name]}: row {index} of {self.split} has none; give it one, or leave the row away."
+                    )
                 for choice, answer in enumerate([answers] if isinstance(answers, str) else answers):
                     encoded = encode_pair(
                         encoder.tokenizer, encoder.template, row["question"], answer, encoder.max_length

@@ -133,9 +133,10 @@ def _check_record(content: Mapping[str, Any]) -> None:
         if choices is not None:
             check_choice(name, content[name], choices)
     for name, kind in (("benchmark", str), ("metrics", list)):
-        if not isinstance(content[name], kind):
+        if not isinstance(content[name], kind) or content[name] == "":
             raise ValueError(f"{name} is {content[name]!r}, and must be a {'name' if kind is str else 'list'}.")
-    mapping(content.get("settings") or {}, "settings")
+    if content.get("settings") is not None:
+        mapping(content["settings"], "settings")
     samples = mapping(content["samples"], "samples")
     if absent := [name for name in ("file", "sha256") if not isinstance(samples.get(name), str)]:
         raise ValueError(f"samples lacks {absent[0]}.")

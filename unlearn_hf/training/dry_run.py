@@ -7,7 +7,8 @@ import copy
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,11 @@ def dry_run(
     _memory_lines(memory)
     _line("disk", f"about {readable_size(disk)} in {training.output_dir}, without evaluations")
     if measure and training.trains:
-        seconds = seconds_per_step(model_name, training, rows, tokenizer, method, peft_config)
+        trainer: Callable[..., Any] = method or FinetuningTrainer
+        options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": peft_config}
+        if method is not None:
+            options["retain_dataset"] = None  # unless there are such rows
+        seconds = seconds_per_step(partial(trainer, model_name, **options), training, rows)
         _line(
             "time", f"about {_duration(seconds * steps)} ({seconds:.3g} s a step on {training.device}; no evaluation)"
         )
@@ -110,19 +115,18 @@ def marked(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     return "".join(f"{BEGINS}{text}{ENDS}" if trained else str(text) for trained, text in texts)
 
 
-def seconds_per_step(
-    model_name: str,
-    training: Any,
-    rows: Mapping[str, Dataset],
-    tokenizer: PreTrainedTokenizerBase,
-    method: type[Any] | None = None,
-    peft_config: Any | None = None,
-) -> float:
-    """Seconds of the second optimizer step, on the first rows; the first warms up. The model is loaded for it."""
+def seconds_per_step(trainer: Callable[..., Any], training: Any, rows: Mapping[str, Dataset]) -> float:
+    """Seconds of the second optimizer step, on the first rows; the first warms up.
+
+    Args:
+        trainer: makes the trainer, and loads its model, from a configuration, rows of each set and callbacks.
+        training: the configuration.
+        rows: what would be trained on, by set.
+    """
     clock = _Clock()
     args = copy.copy(training)
     count = _TIMED_STEPS * args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    some = {name: each.select(range(min(count, len(each)))) for name, each in rows.items()}
+    some = {f"{name}_dataset": each.select(range(min(count, len(each)))) for name, each in rows.items()}
     with tempfile.TemporaryDirectory() as folder:
         changes: dict[str, Any] = {
             "output_dir": folder,
@@ -142,15 +146,7 @@ def seconds_per_step(
         for name in changes:
             if hasattr(args, name):
                 setattr(args, name, changes[name])
-        options: dict[str, Any] = {
-            "processing_class": tokenizer,
-            "peft_config": peft_config,
-            "callbacks": [clock],
-        }
-        if method is None:
-            FinetuningTrainer(model_name, args, some["train"], **options).train()
-        else:
-            method(model_name, args, some["forget"], some.get("retain"), **options).train()
+        trainer(args=args, callbacks=[clock], **some).train()
     return clock.seconds
 
 

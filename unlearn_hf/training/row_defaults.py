@@ -56,6 +56,8 @@ def row_defaults(
         "num_train_epochs": max(_FEWEST_EPOCHS, math.ceil(_STEPS / per_epoch)),
         "held_back_rows": held,
     }
+    if given.get("reinforced_model") is not None:  # of whp, which trains nothing then
+        chosen = {"held_back_rows": held}
     if can_stop:
         chosen["stop_when"] = STOP_WHEN
         if given.get("stop_when", STOP_WHEN) is not None:

@@ -63,6 +63,8 @@ def parse_condition(text: str) -> StopCondition:
     """
     line = " ".join(text.split())
     try:
+        if "#" in line:  # what follows would be a comment, and a part of the condition lost
+            raise ValueError("'#' has no meaning in it")
         return StopCondition(text, _check(ast.parse(line, mode="eval").body))
     except SyntaxError as error:
         rest = line[error.offset - 1 :] if error.offset else ""

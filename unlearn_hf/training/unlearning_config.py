@@ -240,7 +240,7 @@ class UnlearningConfig(AutomaticLearningRateArguments, ObjectiveOptions, Finetun
         """Raise a `ValueError` unless what is trained on of `retain` rows fills a batch."""
         batch_size = self.per_device_train_batch_size * self.world_size
         trained = retain - self.held_back_rows
-        if trained < batch_size:
+        if self.trains and trained < batch_size:
             raise ValueError(
                 f"retain_dataset: {trained} rows do not fill one batch of {batch_size} "
                 f"(per_device_train_batch_size {self.per_device_train_batch_size} x {self.world_size} processes); "

@@ -121,12 +121,12 @@ def leaks(row: JudgedRow, values: Mapping[str, Any], limit: float) -> dict[str, 
 
 
 def known_rows(judge: Judge) -> list[bool]:
-    """Which of the forget rows the model knew before: by likelihood, or by its greedy answer."""
+    """Which of the forget rows the model knew before: by likelihood, or by its own answer, said greedily."""
     assert judge.before is not None
     found = judge.before["forget"]
     limits = likelihood_limits(found, judge.before["holdout"])
     return [
-        probability(values) > limit or row.passes(values["greedy"])
+        probability(values) > limit or (row.passes(values["greedy"]) and not row.tells_of_others(values["greedy"]))
         for row, values, limit in zip(judge.forget, found, limits, strict=True)
     ]
 
