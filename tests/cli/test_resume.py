@@ -29,6 +29,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | None], str]] = {
     "tokens": (["--forget_tokens", "new_words"], {}, "resume: forget_tokens: answer -> new_words"),
     "level": (["--level_estimate", "batch"], {}, "resume: level_estimate: probe -> batch"),
     "fewer rows": (["--max_forget_rows", "4"], {}, "resume: max_forget_rows: None -> 4"),
+    "rows held back": (["--held_back_rows", "2"], {}, "resume: held_back_rows: 4 -> 2"),
     "length": (["--max_length", "64"], {}, "resume: max_length: 512 -> 64"),
     "benchmark": (
         ["--benchmark", "tofu", "--source", "mini"],
@@ -69,6 +70,7 @@ def test_what_may_change(
     run = tmp_path / "run"
     words = ["--forget_file", "forget.jsonl", "--retain_file", "retain.jsonl", "--model_name_or_path", "model"]
     configuration = parse([*words, "--method", "npo", "--output_dir", str(run), "--use_cpu"]).configuration()
+    configuration["held_back_rows"] = 4  # as chosen for so many rows
     rows = [json.loads(line) for line in Path("forget.jsonl").read_text().splitlines()]
     data = {"trained_on": {"forget": {"rows": len(rows), "sha256": content_fingerprint(rows)}}}
     write_json(

@@ -34,18 +34,24 @@ _SAME = (
     "continue_from",
     "request_id",
 )
+_SAME_WITH_ROWS = ("held_back_rows",)  # whose default follows from the number of rows
 _SAME_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
-def check_same_run(run: TrainingRun) -> list[str]:
+def check_same_run(run: TrainingRun, rows_known: bool = False) -> list[str]:
     """Options that differ from those of the run that is to be continued, and cannot.
 
     Steps, learning rates, saving, logging and evaluation may differ.
+
+    Args:
+        run: what was asked for.
+        rows_known: whether defaults that follow from the rows are filled in.
     """
     if not run.run.resume:
         return []
     record = read_record(run.folder)
     names = (*_SAME, *parameter_options(), *(_SAME_ADAPTER if run.lora.use_lora else ()))
+    names += _SAME_WITH_ROWS if rows_known else ()
     changes = changed_settings(record, run.configuration(), names)
     if record.get("verb", run.verb) != run.verb:
         changes = [f"verb: {record['verb']} -> {run.verb}"]

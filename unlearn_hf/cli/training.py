@@ -100,10 +100,10 @@ def checked_tokenizer(run: TrainingRun, data: LoadedData, trained: Mapping[str, 
     """
     from unlearn_hf.models.loading import load_tokenizer
 
-    if problems := check_same_run(run):
-        raise ArgumentsError(problems)
-    if run.run.resume:
+    if run.run.resume:  # rows first, because defaults follow from them
         check_same_rows(run, describe_data(data, dict(trained))["trained_on"])
+    if problems := check_same_run(run, rows_known=True):
+        raise ArgumentsError(problems)
     name = run.model.tokenizer_name_or_path or run.model.model_name_or_path
     assert name is not None
     return load_tokenizer(name, run.training.trust_remote_code)
