@@ -82,6 +82,7 @@ def test_notebook_runs_with_fewer_steps(path: Path) -> None:
     process = multiprocessing.get_context("fork").Process(target=run_cells, args=(notebook, path))
     process.start()
     process.join(timeout=240)
+    process.kill()  # where it hangs, or this process would wait for it in the end
     assert process.exitcode == 0
 
 

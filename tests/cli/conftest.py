@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.own_rows import TRAINING, write_rows
+from tests.cli.own_rows import TRAINING, own_words, write_rows
 from tests.cli.sweep_words import sweep_words
 from tests.tiny_models import build_model, build_tokenizer
 from unlearn_hf.cli.main import main
@@ -38,16 +38,7 @@ def unlearn(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(workplace)
 
     def run(*words: str, verb: str = "unlearn", **replaced: str | None) -> int:
-        options: dict[str, str | None] = {
-            "method": "npo",
-            "model_name_or_path": "model",
-            "forget_file": "forget.jsonl",
-            "retain_file": "retain.jsonl",
-            "output_dir": str(tmp_path / "run"),
-            **replaced,
-        }
-        given = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
-        return main([verb, *given, *TRAINING, *words])
+        return main([verb, *own_words(tmp_path / "run", **replaced), *TRAINING, *words])
 
     return run
 

@@ -8,25 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.cli.own_rows import own_words
+
 RATES = "learning_rate=1e-5:1e-3:log"
 _PROGRAM = Path(__file__).parent / "sweep_program.py"
 
 
 def sweep_words(folder: Path, *more: str, **replaced: str | None) -> list[str]:
     """Words of such a sweep in `folder`; a keyword replaces an option, `None` leaves it out."""
-    options: dict[str, str | None] = {
-        "method": "npo",
-        "model_name_or_path": "model",
-        "forget_file": "forget.jsonl",
-        "retain_file": "retain.jsonl",
-        "output_dir": str(folder / "sweep"),
-        "space": RATES,
-        "trials": "4",
-        "launcher": shlex.join([sys.executable, str(_PROGRAM)]),
-        **replaced,
-    }
-    given = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
-    return ["sweep", *given, *more]
+    launcher = shlex.join([sys.executable, str(_PROGRAM)])
+    given: dict[str, str | None] = {"space": RATES, "trials": "4", "launcher": launcher, **replaced}
+    return ["sweep", *own_words(folder / "sweep", **given), *more]
 
 
 def outcome(tmp_path: Path) -> dict[str, Any]:

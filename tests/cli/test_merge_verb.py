@@ -55,7 +55,11 @@ def test_a_merged_model_computes_what_the_adapter_did(
 
 
 def test_an_adapter_and_a_base_that_do_not_belong_together(
-    unlearn: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unlearn: Callable[..., int],
+    workplace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     assert unlearn(*LORA, *SHORT) == 0
@@ -74,6 +78,10 @@ def test_an_adapter_and_a_base_that_do_not_belong_together(
     assert "base_model: './absent' is not there" in refused("--base_model", "./absent")
     assert "is no folder of an adapter" in refused("--model_name_or_path", "model")
     assert "merged_dtype: 'int8' is not known" in refused("--merged_dtype", "int8")
+    monkeypatch.chdir(run)  # an adapter, which nobody has named
+    assert main(["merge", "--output_dir", str(out)]) == BAD_INPUT
+    assert "is no folder of an adapter" in capsys.readouterr().err
+    monkeypatch.chdir(workplace)
     (run / "run.json").unlink()  # then shapes alone tell
     wide = build_model()
     wide.model.layers[0].self_attn.q_proj = torch.nn.Linear(48, 32, bias=False)

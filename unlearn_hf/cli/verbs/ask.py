@@ -25,8 +25,7 @@ from unlearn_hf.common.checks import MODEL_DTYPES, check_count, check_positive, 
 from unlearn_hf.common.files import read_json_lines
 from unlearn_hf.common.options import option
 from unlearn_hf.common.run_record import RECORD, read_record, run_of
-from unlearn_hf.models.paths import check_model_path, check_tokenizer_path, is_adapter
-from unlearn_hf.models.weights import base_under
+from unlearn_hf.models.paths import base_name, check_model_path, check_tokenizer_path, is_adapter
 
 _CONTINUED = "completion"
 _QUESTION = "question> "
@@ -194,7 +193,7 @@ def _asker(name: str, arguments: AskArguments) -> Any:
 
     models = {"after" if arguments.before else "answer": loaded(name)}
     if arguments.before:
-        shared = is_adapter(name) and Path(base_under(name).name).resolve() == Path(arguments.before).resolve()
+        shared = is_adapter(name) and Path(base_name(name)).resolve() == Path(arguments.before).resolve()
         models = {"before": None if shared else loaded(arguments.before), **models}
     settings = AskingSettings(
         arguments.samples,

@@ -67,7 +67,7 @@ def parse(argv: Sequence[str]) -> Merge:
         ArgumentsError: listing everything that is wrong.
     """
     settings, (arguments, model, data, evaluation) = read_with_record(ARGUMENTS, argv)
-    adapter = Path(model.model_name_or_path or "")
+    adapter = Path(str(model.model_name_or_path))
     names = ("template", "max_length", "load_in_4bit")
     options = {name: settings[name].value for name in names if name in settings}
     run = EvaluationRun(settings, EvaluateArguments(**options), model, data, evaluation)
