@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from unlearn_hf.cli.main import BAD_INPUT, INTERRUPTED
 from unlearn_hf.common.locks import LOCK, Owner
 from unlearn_hf.common.run_record import read_record
 from unlearn_hf.training.checkpoints import checkpoints, damage
+from unlearn_hf.training.termination import ending_on_signals
 
 OWN = ["--method", "npo", "--model_name_or_path", "model", "--forget_file", "forget.jsonl", "--retain_file"]
 
@@ -147,6 +149,17 @@ def test_ctrl_c_ends_at_once_with_workers_that_load_data(
 
     monkeypatch.setattr("unlearn_hf.training.unlearning.UnlearningTrainer.training_step", interrupt)
     assert unlearn("--dataloader_num_workers", "1") == INTERRUPTED
+
+
+def test_a_handler_of_a_program_around_python_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python knows it as `None`, and takes no `None` to put back."""
+    args = SimpleNamespace(save_strategy="steps", world_size=1)
+    trainer = SimpleNamespace(args=args, add_callback=lambda _: None, remove_callback=lambda _: None)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    with ending_on_signals(trainer):
+        monkeypatch.undo()
+        assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_sigterm_after_the_last_step_ends_the_run_too(

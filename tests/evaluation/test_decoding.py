@@ -14,7 +14,7 @@ from transformers import (
 
 from tests.evaluation.decoding_models import MODELS, gemma2
 from tests.tiny_models import build_model
-from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, generate
+from unlearn_hf.evaluation.generation import GeneratedText, GenerationSettings, choose_backend, decoding, generate
 from unlearn_hf.evaluation.generation.decoding import Decoder, Sampling, Text, shared_beginning
 from unlearn_hf.evaluation.generation.decoding_cache import KeyValueSlots
 
@@ -94,6 +94,17 @@ def test_a_wrong_guess_costs_a_few_tokens_once() -> None:
     with_guess, fed = fed, 0
     assert decode(model, [Text(prompts(1)[0], 30)]) == [expected]
     assert with_guess == fed + 6
+
+
+def test_a_pass_is_filled_by_what_is_fed_of_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_NEW_TOKENS_PER_STEP", 100)
+    model, passes = build_model().eval(), []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    decode(model, [Text(prompt, 50, guess=[7] * 50) for prompt in prompts(9)])
+    longest = max(map(len, prompts(9))) + 6
+    assert 100 <= passes[0] < 100 + longest
 
 
 def test_slots_keep_what_they_hold_where_they_grow() -> None:

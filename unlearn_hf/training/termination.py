@@ -46,8 +46,8 @@ def ending_on_signals(trainer: Any) -> Iterator[None]:
 
     At once they do so outside of training, at the second signal, where nothing is saved (`save_strategy` `no`), and
     with several processes, which do not get the signal at the same step; Ctrl-C also with workers that load data,
-    because a terminal ends these too. A signal that is ignored stays so, and outside of the main thread nothing
-    changes.
+    because a terminal ends these too. A signal that is ignored stays so, and one whose handler is not Python's (of a
+    program around it) keeps that, which could not be put back. Outside of the main thread nothing changes.
 
     Args:
         trainer: the run.
@@ -67,7 +67,8 @@ def ending_on_signals(trainer: Any) -> Iterator[None]:
         if number == signal.SIGINT:  # written past buffers, which may be in use at this very moment
             os.write(2, b"\nending after this step and its checkpoint; Ctrl-C again ends at once\n")
 
-    heeded = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+    signals = (signal.SIGINT, signal.SIGTERM)
+    heeded = [each for each in signals if signal.getsignal(each) not in (signal.SIG_IGN, None)]
     before = {each: signal.signal(each, end) for each in heeded}
     try:
         yield

@@ -186,7 +186,7 @@ class Decoder:
                 cache.write(len(self._active), self._prefix[1])
                 text.cached, text.pending = len(prefix), text.prompt[len(prefix) :]
             self._active.append(text)
-            new += len(text.pending) + len(text.guess)
+            new += len(text.pending) + min(len(text.guess), _FIRST_GUESS)
         if not waiting:
             cache.slots = len(self._active)
 
