@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import statistics
 import subprocess
@@ -214,9 +213,9 @@ def main() -> None:
     compared = {name: (seconds[base], seconds[name], peaks[name]) for name, (_, base) in ways.items()}
     parts = [name for name in ("likelihoods", "generation") if name in compared]
     whole = [[sum(each) for each in zip(*(compared[name][side] for name in parts), strict=True)] for side in (0, 1)]
-    compared["both"] = (whole[0], whole[1], [math.nan])
+    compared["both"] = (whole[0], whole[1], [])
     if arguments.start:
-        compared["start"] = (starts["straightforward"], starts["engine"], [math.nan])
+        compared["start"] = (starts["straightforward"], starts["engine"], [])
     print(f"{'':27}{'usual s':>9}{'s':>9}{'ratio':>8}{'quartiles':>14}{'peak MiB':>10}")
     for name, (usual_seconds, own, held) in compared.items():
         ratios = [mine / theirs for theirs, mine in zip(usual_seconds, own, strict=True)]
@@ -226,13 +225,10 @@ def main() -> None:
             "seconds": statistics.median(own),
             "ratio": middle,
             "quartiles": [low, high],
-            "peak_mib": statistics.median(held),
         }
-        record["ways"][name] = line
-        print(
-            f"{name:27}{line['usual_seconds']:9.2f}{line['seconds']:9.2f}{middle:8.3f}{low:8.3f}..{high:.3f}"
-            f"{line['peak_mib']:9.0f}"
-        )
+        shown = f"{statistics.median(held):9.0f}" if held else ""
+        record["ways"][name] = line | ({"peak_mib": statistics.median(held)} if held else {})
+        print(f"{name:27}{line['usual_seconds']:9.2f}{line['seconds']:9.2f}{middle:8.3f}{low:8.3f}..{high:.3f}{shown}")
     print(f"largest difference of a mean NLL: {record['largest_difference_of_mean_nll']:.2e}")
     if arguments.max_new_tokens:
         same = sum(map(str.__eq__, results["usual generation"], results["generation"]["generation"]))

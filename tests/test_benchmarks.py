@@ -83,3 +83,10 @@ def test_ways_of_packing_agree_and_are_timed(tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     batches = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
     assert batches == [["scoring", "8"], ["a", "step"], ["a", "step"]]
+
+
+@pytest.mark.slow
+def test_the_start_is_timed() -> None:
+    command = [sys.executable, str(SCRIPTS / "bench_start.py"), "--rounds", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert [line[:24].strip() for line in done.stdout.splitlines()] == ["first step of unlearn", "--help", "list"]
